@@ -1,0 +1,19 @@
+"""Self-supervised Earth-observation encoders as software-defined assets: from a point on the Earth to a registered encoder."""
+
+import os
+
+# No library phones home from here unless a user asks for it: these hold before any of them is imported.
+_QUIET = {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+__version__ = "0.1.0"

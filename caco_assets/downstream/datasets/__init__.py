@@ -1,0 +1,1 @@
+"""Readers of the benchmark data sets as their authors ship them."""

@@ -1,0 +1,55 @@
+"""Progress of a long step as plain lines: what, how far, how fast, time left. Works in a terminal, a log file and Dagster."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from tqdm import tqdm
+
+Say = Callable[[str], None]
+
+# A line each five seconds: often enough to see life, rare enough to keep logs readable.
+INTERVAL_S = 5.0
+
+
+def to_stderr(line: str) -> None:
+    """The default outlet: one line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts finished units of one step and says so at most every `INTERVAL_S` seconds, plus once at the end."""
+
+    def __init__(self, what: str, total: int, unit: str, say: Say = to_stderr, done: int = 0) -> None:
+        self._what, self._total, self._unit, self._say = what, total, unit, say
+        self._resumed, self._done = done, done
+        self._start = self._last = time.monotonic()
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Count `n` more units; `note` (a loss, a rate) stands at the end of the line."""
+        self._done += n
+        now = time.monotonic()
+        if now - self._last >= INTERVAL_S:
+            self._last = now
+            self._line(now - self._start, note)
+
+    def close(self, note: str = "") -> None:
+        """Say the last line."""
+        self._line(time.monotonic() - self._start, note)
+
+    def _line(self, elapsed: float, note: str) -> None:
+        meter = tqdm.format_meter(
+            self._done, self._total, elapsed, prefix=self._what, unit=f" {self._unit}", ncols=0, initial=self._resumed
+        )
+        self._say(f"{meter} {note}".rstrip())
+
+
+def track[T](items: Iterable[T], what: str, total: int, unit: str, say: Say = to_stderr) -> Iterator[T]:
+    """Iterate over `items`, reporting each as one finished unit."""
+    progress = Progress(what, total, unit, say)
+    for item in items:
+        yield item
+        progress.advance()
+    progress.close()

@@ -1,0 +1,16 @@
+"""Versions of what each stage makes, read from `recipes.yaml`."""
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+
+@cache
+def _table() -> dict[str, str]:
+    return yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text())
+
+
+def recipe(stage: str) -> str:
+    """Version of the stage's recipe."""
+    return _table()[stage]

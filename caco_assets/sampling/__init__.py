@@ -1,0 +1,1 @@
+"""Where on the Earth to look."""

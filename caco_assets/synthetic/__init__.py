@@ -1,0 +1,1 @@
+"""The embedded Earth: a deterministic small planet with known truth."""

@@ -1,0 +1,38 @@
+"""Shared fixtures: settings in a folder of the test's own, and the folders of reference data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from caco_assets.settings import Settings, load_settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _shared(variable: str, name: str) -> Path:
+    return Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / name)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of golden numbers (`CACO_GOLDEN`); the test is skipped, saying so, where it is absent."""
+    folder = _shared("CACO_GOLDEN", "golden")
+    if not folder.is_dir():
+        pytest.skip(f"no golden numbers: {folder} does not exist (set CACO_GOLDEN)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Folder of real imagery (`CACO_REAL`); the test is skipped, saying so, where it is absent."""
+    folder = _shared("CACO_REAL", "real")
+    if not folder.is_dir():
+        pytest.skip(f"no real imagery: {folder} does not exist (set CACO_REAL)")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The embedded profile, very small, with all state in the test's own folder."""
+    return load_settings("tiny", home=tmp_path)
