@@ -133,7 +133,7 @@ class Pretraining(_Frozen):
     backbone: str = "resnet18"
     """A timm name."""
     bands: tuple[str, ...] = ("B04", "B03", "B02")
-    stretch: Literal["seco", "eurosat", "reflectance"] = "seco"
+    stretch: Literal["seco", "seco_fine", "eurosat", "reflectance"] = "seco"
     """How reflectance becomes uint8 in the pack (see `pretraining/stretch.py`)."""
     image_size: int = Field(default=224, ge=32)
     crop_scale: tuple[float, float] = (0.2, 1.0)

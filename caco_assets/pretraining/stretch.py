@@ -1,0 +1,128 @@
+"""How surface reflectance becomes the uint8 of the pack: named stretches, each an exact table over all archive values."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from caco_assets.errors import UserError
+
+REFLECTANCE_SCALE = 10_000
+"""Archive values are uint16 reflectance × 10 000."""
+
+# Limits on the published scale uint8 = reflectance × 255. B02, B03 and B04 are the quantiles that SeCo and CACo publish. The other
+# bands have none: ours start below the 1st percentile and end well above the 99.9th of real Sentinel-2 chips of Spain and of
+# EuroSAT's ten classes (up to 114 in B08, 117 in B11), with room for brighter arid ground.
+_SECO_LIMITS = {
+    "B01": (3, 88),
+    "B02": (3, 88),
+    "B03": (2, 103),
+    "B04": (0, 129),
+    "B05": (0, 140),
+    "B06": (0, 150),
+    "B07": (0, 155),
+    "B08": (0, 160),
+    "B8A": (0, 160),
+    "B09": (0, 160),
+    "B11": (0, 150),
+    "B12": (0, 140),
+}
+# EuroSAT's authors map reflectance 0 … 0.275 to 0 … 255 in their RGB pictures.
+_EUROSAT_LIMITS: dict[str, tuple[int, int]] = dict.fromkeys(_SECO_LIMITS, (0, 2750))
+_REFLECTANCE_LIMITS: dict[str, tuple[int, int]] = dict.fromkeys(_SECO_LIMITS, (0, REFLECTANCE_SCALE))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the limits of a named stretch mean, and how it rounds."""
+
+    limits: dict[str, tuple[int, int]]
+    unit: int
+    """Limits are reflectance × unit."""
+    published: bool = False
+    """Truncate to uint8 = reflectance × 255 first and truncate again after stretching, as the published pipeline does."""
+
+
+KINDS = {
+    "seco": _Kind(_SECO_LIMITS, 255, published=True),
+    "seco_fine": _Kind(_SECO_LIMITS, 255),
+    "eurosat": _Kind(_EUROSAT_LIMITS, REFLECTANCE_SCALE),
+    "reflectance": _Kind(_REFLECTANCE_LIMITS, REFLECTANCE_SCALE),
+}
+"""`seco`: the published pipeline, composed exactly (two 8-bit truncations; blue keeps 86 distinct levels).
+`seco_fine`: the same limits in one step to the nearest level, so all 256 levels are used.
+`eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold. `reflectance`: reflectance 0 … 1, nearest."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One stretch with its limits for the bands it is used on."""
+
+    name: str
+    """A key of `KINDS`."""
+    low: tuple[int, ...]
+    """Per band: the value that becomes 0 (reflectance × the kind's unit)."""
+    high: tuple[int, ...]
+    """Per band: the value that becomes 255."""
+
+    @classmethod
+    def named(cls, name: str, bands: tuple[str, ...]) -> Stretch:
+        """The stretch `name` with its own limits for `bands`.
+
+        Raises:
+            UserError: no such stretch, or a band it has no limits for.
+        """
+        if name not in KINDS:
+            raise UserError(f"stretch={name}: there is no such stretch; choose one of {', '.join(KINDS)}")
+        limits = KINDS[name].limits
+        if unknown := [band for band in bands if band not in limits]:
+            raise UserError(f"bands: stretch {name} has no limits for {', '.join(unknown)}; choose among {', '.join(limits)}")
+        return cls(name, tuple(limits[band][0] for band in bands), tuple(limits[band][1] for band in bands))
+
+    def tables(self) -> np.ndarray:
+        """uint8 (bands, 65536): archive value → pack value."""
+        return np.stack([_table(self.name, low, high) for low, high in zip(self.low, self.high, strict=True)])
+
+    def sha256(self) -> str:
+        """Hash of the tables: two packs with the same hash hold the same pixels for the same chips."""
+        return hashlib.sha256(self.tables().tobytes()).hexdigest()
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Stretch:
+        """The inverse of `dataclasses.asdict`, from JSON."""
+        return cls(fields["name"], tuple(fields["low"]), tuple(fields["high"]))
+
+
+def table(stretch: str, band: str) -> np.ndarray:
+    """uint8 (65536,): archive value (reflectance × 10 000) of `band` → pack value."""
+    return Stretch.named(stretch, (band,)).tables()[0]
+
+
+def published_table(low: int, high: int) -> np.ndarray:
+    """uint8 (256,): the published quantile stretch of uint8 = reflectance × 255, truncating.
+
+    Integer arithmetic: it reproduces the floating-point original in all 256 entries of its three bands.
+    """
+    value = np.arange(256, dtype=np.int64)
+    return np.clip((value - low) * 255 // (high - low), 0, 255).astype(np.uint8)
+
+
+@cache
+def _table(name: str, low: int, high: int) -> np.ndarray:
+    """Exact integer arithmetic over every archive value; read-only because it is shared."""
+    kind = KINDS[name]
+    archive = np.arange(65_536, dtype=np.int64)
+    if kind.published:
+        stored = np.minimum(archive * 255 // REFLECTANCE_SCALE, 255)
+        levels = published_table(low, high)[stored]
+    else:
+        span = (high - low) * REFLECTANCE_SCALE
+        # floor(x + 1/2) of x = 255 · (archive · unit / 10 000 − low) / (high − low)
+        nearest = (2 * 255 * (archive * kind.unit - low * REFLECTANCE_SCALE) + span) // (2 * span)
+        levels = np.clip(nearest, 0, 255).astype(np.uint8)
+    levels.setflags(write=False)
+    return levels
