@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 
 Interval = tuple[datetime, datetime]
@@ -32,7 +33,7 @@ def period_windows(vintage: str, gap_years: int, period_months: int, seasons: in
         start = month_start(year, month, 1 - period_months - 12 * years_back)
         end = month_start(year, month, 1 - 12 * years_back)
         edges = [start + (end - start) * season / seasons for season in range(seasons)] + [end]
-        periods.append(list(zip(edges[:-1], edges[1:], strict=True)))
+        periods.append(list(itertools.pairwise(edges)))
     return periods
 
 

@@ -1,3 +1,4 @@
+import itertools
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -26,7 +27,7 @@ def test_windows_tile_each_period_without_holes_and_are_equally_long(vintage, ga
     periods = period_windows(vintage, gap_years, months, seasons)
     assert [len(windows) for windows in periods] == [seasons, seasons]
     for windows in periods:
-        for (_, end), (start, _) in zip(windows[:-1], windows[1:], strict=True):
+        for (_, end), (start, _) in itertools.pairwise(windows):
             assert end == start
         lengths = [(end - start).total_seconds() for start, end in windows]
         assert max(lengths) - min(lengths) < 1e-5
