@@ -1,0 +1,35 @@
+# Two commands: `make demo` runs the whole chain, `make test` checks everything. Both set up what they need.
+PROFILE ?= embedded
+BIN := .venv/bin
+STAMP := .venv/.complete
+
+.PHONY: demo test setup up check lock repro docs clean
+
+demo: setup            ## materialize the whole asset graph and print what came out (PROFILE=embedded|boadella)
+	@$(BIN)/caco demo --profile $(PROFILE)
+
+test: setup check      ## lint, types, import contracts, all tests
+	@$(BIN)/python -m pytest tests -n 2 --dist worksteal
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports --no-cache
+
+setup: $(STAMP)        ## .venv from requirements.lock; quick when nothing changed
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+	@bash scripts/setup.sh
+
+up: setup              ## Dagster UI, MLflow UI and the pages of the workspace; one Ctrl-C stops all
+	@$(BIN)/caco up --profile $(PROFILE)
+
+repro: setup           ## the data products through DVC alone
+	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro pack@$(PROFILE)
+
+lock: setup            ## compile requirements.in in one go (exact pins, hashes, no addresses)
+	@$(BIN)/uv pip compile requirements.in --python-version 3.12 --generate-hashes --no-header --no-emit-index-url -q -o requirements.lock
+
+clean:                 ## a clean start: forget the workspace (keeps .venv)
+	@chmod -R u+w workspace 2>/dev/null; rm -rf workspace

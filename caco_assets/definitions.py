@@ -1,0 +1,63 @@
+"""The Dagster code location: collects the rooms' assets, checks, jobs, schedules, sensors and resources."""
+
+import dagster as dg
+
+from caco_assets import automation
+from caco_assets.downstream import assets as downstream
+from caco_assets.evaluation import assets as evaluation
+from caco_assets.imagery import assets as imagery
+from caco_assets.pretraining import assets as pretraining
+from caco_assets.registry import assets as registry
+from caco_assets.resources.console import console
+from caco_assets.resources.dvc import DataVersions
+from caco_assets.resources.profile import Profile
+from caco_assets.resources.tracking import TrackingResource
+from caco_assets.sampling import assets as sampling
+from caco_assets.settings import Settings, load_settings
+from caco_assets.synthetic import assets as synthetic
+from caco_assets.validation.assets import build_checks
+
+
+def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
+    """The asset graph for one profile."""
+    # the catalog is ours to make for the embedded Earth and for a folder; any other source exists already
+    sources = {"synthetic": synthetic.catalog, "folder": imagery.catalog}
+    catalog = sources.get(settings.imagery.source.kind, dg.AssetSpec("catalog", group_name="imagery"))
+    return dg.Definitions(
+        assets=[
+            sampling.locations,
+            catalog,
+            imagery.scenes,
+            imagery.archive,
+            imagery.quarantine,
+            pretraining.pack,
+            pretraining.encoder,
+            synthetic.benchmarks,
+            downstream.scores,
+            evaluation.report,
+            registry.challenger,
+            registry.champion,
+        ],
+        asset_checks=[*build_checks(), *pretraining.checks],
+        jobs=automation.JOBS,
+        schedules=[automation.monthly_retraining(settings)],
+        sensors=[automation.unscored_challenger],
+        resources={
+            "profile": Profile(name=profile, home=str(settings.home)),
+            "versions": DataVersions(),
+            "tracking": TrackingResource(),
+        },
+        loggers={"console": console},
+        # one process: each step of its own would pay the imports of torch and friends again
+        executor=dg.in_process_executor,
+    )
+
+
+def _definitions() -> dg.Definitions:
+    import os
+
+    profile = os.environ.get("CACO_PROFILE", "embedded")
+    return build_definitions(load_settings(profile), profile)
+
+
+defs = _definitions()

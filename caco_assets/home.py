@@ -1,0 +1,76 @@
+"""A home folder: `dvc.yaml`, `.dvc/`, `mlflow/` and `workspace/`. A checkout is one; any other folder becomes one on first use."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from caco_assets.errors import UserError
+from caco_assets.products import write_atomic
+from caco_assets.recipes import recipe
+from caco_assets.settings import Settings
+
+_PACKAGE = Path(__file__).parent
+# beside the package in a checkout, inside it in an installed wheel
+_TEMPLATE = _PACKAGE.parent if (_PACKAGE.parent / "dvc.yaml").exists() else _PACKAGE / "_home"
+_PROFILES_LINE = re.compile(r"^(\s*- profiles: )\[(.*)\]$", re.MULTILINE)
+
+
+def ensure_home(settings: Settings) -> None:
+    """Make `settings.home` a home folder if it is not one yet; never touches what is there.
+
+    Raises:
+        UserError: the home's `dvc.yaml` does not list the profile, so its data would not be versioned.
+    """
+    home = settings.home
+    pipeline = home / "dvc.yaml"
+    if not pipeline.exists():
+        template = (_TEMPLATE / "dvc.yaml").read_text()
+        write_atomic(pipeline, _PROFILES_LINE.sub(rf"\g<1>[{settings.profile}]", template))
+    for name in (".dvc/config", ".dvcignore", "mlflow/promotion.yaml"):
+        if not (home / name).exists():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_TEMPLATE / name, home / name)
+    if not (home / ".git").exists() and not _inside_git(home):
+        config = home / ".dvc" / "config"
+        if "no_scm" not in config.read_text():
+            write_atomic(config, config.read_text().replace("[core]\n", "[core]\n    no_scm = true\n"))
+    listed = _PROFILES_LINE.search(pipeline.read_text())
+    if listed is not None and settings.profile not in [name.strip() for name in listed[2].split(",")]:
+        raise UserError(
+            f"profile={settings.profile}: not among the `profiles` of {pipeline} ({listed[2]}), so its data would not be "
+            "versioned; add it there"
+        )
+
+
+def write_stage_settings(settings: Settings) -> Path:
+    """Write what each DVC stage depends on beside its inputs: its recipe's version and the settings that decide its output."""
+    folder = settings.paths.root / "settings"
+    for stage, values in stage_settings(settings).items():
+        path, text = folder / f"{stage}.json", json.dumps(values, indent=1, sort_keys=True) + "\n"
+        if not path.exists() or path.read_text() != text:
+            write_atomic(path, text)
+    return folder
+
+
+def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
+    """DVC stage → recipe version and the settings that decide its output, JSON-able and free of machine paths."""
+    everything = settings.model_dump(mode="json", exclude={"home"})
+    imagery: dict[str, Any] = {**everything["imagery"], "source": {**everything["imagery"]["source"]}}
+    imagery["source"].pop("path", None)
+    imagery.pop("workers")
+    time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
+    pack = {key: everything["pretraining"][key] for key in ("bands", "stretch")}
+    return {
+        "locations": {"recipe": recipe("locations"), "seed": settings.seed, "sampling": everything["sampling"]},
+        "scenes": {"recipe": [recipe("catalog"), recipe("scenes")], "seed": settings.seed, **time, "imagery": imagery},
+        "archive": {"recipe": recipe("archive"), "imagery": imagery},
+        "pack": {"recipe": recipe("pack"), "pack": pack, "min_seasons": imagery["min_seasons"]},
+    }
+
+
+def _inside_git(folder: Path) -> bool:
+    return any((parent / ".git").exists() for parent in folder.parents)

@@ -1,0 +1,62 @@
+"""Assets of the room `imagery`."""
+
+import dagster as dg
+
+from caco_assets.imagery.stage import collect, index_folder, ingest_shard, plan
+from caco_assets.recipes import recipe
+from caco_assets.resources.describe import describe, facts, picture
+from caco_assets.resources.dvc import DataVersions
+from caco_assets.resources.profile import Profile
+from caco_assets.sampling.assets import SHARDS, locations
+
+
+@dg.asset(group_name="imagery", code_version=recipe("catalog"), deps=[locations], kinds={"stac"})
+def catalog(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+    """A folder of GeoTIFFs indexed as a static STAC catalog; unreadable files are listed with their reason."""
+    return describe(index_folder(profile.settings(), context.log.info))
+
+
+@dg.asset(group_name="imagery", code_version=recipe("scenes"), deps=[locations, dg.AssetKey("catalog")], kinds={"parquet"})
+def scenes(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+    """Which scene serves each place, period and season, with fallbacks in the order in which they are tried."""
+    settings = profile.settings()
+    product = plan(settings, context.log.info)
+    versions.commit(settings, "scenes")
+    return describe(product)
+
+
+@dg.asset(
+    group_name="imagery",
+    code_version=recipe("archive"),
+    deps=[locations, scenes],
+    partitions_def=SHARDS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
+    pool="imagery",
+    kinds={"geotiff"},
+)
+def archive(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+    """Chips of the shard's places: clear, harmonised reflectance on one grid, in one tar with an index of byte ranges."""
+    settings = profile.settings()
+    for key in context.partition_keys:
+        product = ingest_shard(settings, int(key), context.log.info)
+        context.add_asset_metadata({**facts(product.facts), "content_hash": product.content_hash}, partition_key=key)
+    return dg.MaterializeResult()
+
+
+@dg.asset(
+    group_name="imagery",
+    code_version=recipe("archive"),
+    deps=[dg.AssetDep(archive, partition_mapping=dg.AllPartitionMapping())],
+    kinds={"parquet"},
+)
+def quarantine(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+    """Every chip refused and every place that could not be served, with the reason; the whole archive is versioned here."""
+    from caco_assets.imagery.preview import chips_preview
+
+    settings = profile.settings()
+    product = collect(settings, context.log.info)
+    hashes = versions.commit(settings, "archive")
+    archive_hash = hashes[settings.paths.archive.relative_to(settings.home).as_posix()]
+    preview = picture(chips_preview(settings.paths.archive), "chips of a few places over the dates")
+    return describe(product, archive_hash=dg.MetadataValue.text(archive_hash), chips=preview)

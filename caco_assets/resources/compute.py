@@ -1,0 +1,54 @@
+"""Where runs happen: here, one process on the workspace's own Dagster instance, so that the UI shows what was run."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from caco_assets.errors import UserError
+from caco_assets.instance import dagster_home
+from caco_assets.sampling.assets import SHARDS, shard_key
+from caco_assets.settings import Settings
+
+
+def materialize_all(settings: Settings, profile: str) -> None:
+    """Materialize the whole asset graph in this process; what is unchanged is reused, what was interrupted goes on.
+
+    Raises:
+        UserError: a step failed for a reason the user can put right, or a blocking check did not pass.
+    """
+    from caco_assets.definitions import build_definitions
+
+    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
+    shards = [shard_key(shard) for shard in range(settings.shards)]
+    chain = build_definitions(settings, profile).resolve_job_def("chain")
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(str(SHARDS.name), shards)
+        tags = {ASSET_PARTITION_RANGE_START_TAG: shards[0], ASSET_PARTITION_RANGE_END_TAG: shards[-1], "profile": settings.profile}
+        try:
+            result = chain.execute_in_process(instance=instance, tags=tags)
+        except Exception as error:
+            if (plain := _user_error(error)) is not None:
+                raise plain from error
+            raise
+    if not result.success:
+        raise UserError(_failed_checks(result))
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The `UserError` below Dagster's wrapping, if there is one."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _failed_checks(result: dg.ExecuteInProcessResult) -> str:
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    if not failed:
+        return f"run {result.run_id}: failed; `make up` shows it in the Dagster UI"
+    first = failed[0]
+    return f"check {first.check_name} of {first.asset_key.to_user_string()}: {first.description}"

@@ -1,0 +1,35 @@
+"""The console log of a run in one line per message: time, step, what is happening. Dagster's own event log keeps everything."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import dagster as dg
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {})
+        message = meta.get("orig_message") or record.getMessage()
+        step = (meta.get("step_key") or "").replace("__", " ")
+        return f"{self.formatTime(record, '%H:%M:%S')}  {step:<12}  {message}"
+
+
+class _Speaking(logging.Filter):
+    """Messages of the assets and failures; Dagster's own engine events stay in the event log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        return event is None or getattr(event, "is_failure", False)
+
+
+@dg.logger(config_schema={}, description="One line per message on standard error.")
+def console(_: dg.InitLoggerContext) -> logging.Logger:
+    """The logger that `Definitions` names `console`."""
+    logger = logging.Logger("caco", level=logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    handler.addFilter(_Speaking())
+    logger.addHandler(handler)
+    return logger

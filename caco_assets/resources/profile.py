@@ -1,0 +1,22 @@
+"""The profile of a code location as a Dagster resource: a name and a home folder; the settings are read from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from caco_assets.settings import Settings, load_settings
+
+
+class Profile(dg.ConfigurableResource):
+    """Which settings the assets run with."""
+
+    name: str
+    """Name of a profile, or path to a YAML file."""
+    home: str
+    """Home folder: `dvc.yaml`, `mlflow/`, `workspace/`."""
+
+    def settings(self) -> Settings:
+        """The checked settings; raises `UserError` for a wrong key or value."""
+        return load_settings(self.name, home=Path(self.home))

@@ -1,0 +1,34 @@
+"""Asset checks of the room `validation`: bad data does not pass."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from caco_assets.resources.describe import table
+from caco_assets.resources.profile import Profile
+from caco_assets.validation.stage import build_docs, validate
+
+# product as the suites name it → the asset that carries the check
+CHECKED = {"locations": "locations", "scenes": "scenes", "archive": "quarantine", "pack": "pack", "scores": "scores"}
+
+
+def build_checks() -> list[dg.AssetChecksDefinition]:
+    """One blocking check for each data product."""
+    return [_check(product, asset) for product, asset in CHECKED.items()]
+
+
+def _check(product: str, asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name=f"{product}_are_sound", blocking=True, description=f"Great Expectations suite of {product}.")
+    def check(context: dg.AssetCheckExecutionContext, profile: Profile) -> Iterator[dg.AssetCheckResult]:
+        settings = profile.settings()
+        result = validate(settings, product, context.log.info)
+        docs: Path = build_docs(settings)
+        yield dg.AssetCheckResult(
+            passed=result.success,
+            severity=dg.AssetCheckSeverity.ERROR if result.blocking_failed else dg.AssetCheckSeverity.WARN,
+            description="; ".join([*result.blocking_failed, *result.warnings]) or f"{result.evaluated} expectations hold",
+            metadata={"expectations": table(result.table), "data_docs": dg.MetadataValue.path(str(docs))},
+        )
+
+    return check
