@@ -1,0 +1,53 @@
+"""The two stages of pretraining: the archive becomes a pack, the pack becomes an encoder."""
+
+from __future__ import annotations
+
+from caco_assets.errors import UserError
+from caco_assets.products import Product, produce, recorded
+from caco_assets.progress import Say, to_stderr
+from caco_assets.recipes import recipe
+from caco_assets.settings import Settings
+
+
+def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
+    """Make `pack/` from the archive: one stretch, one choice of bands, uint8, ready to be read in any order.
+
+    Raises:
+        UserError: the archive is not complete, lacks a band, or holds no place with enough dates in both periods.
+    """
+    import pyarrow.parquet as pq
+
+    from caco_assets.imagery.archive import iter_chips
+    from caco_assets.pretraining.pack import build
+
+    paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
+    shards = sorted(paths.archive.glob("shard=*"))
+    if not shards:
+        raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco run`")
+    archive = {shard.name: recorded(paths.records, f"archive/{shard.name}").content_hash for shard in shards}
+    return produce(
+        "pack",
+        paths.pack,
+        records=paths.records,
+        recipe=recipe("pack"),
+        inputs={
+            "archive": archive,
+            "archive_bands": imagery.bands,
+            "chip_size": imagery.chip_size,
+            "seasons": imagery.seasons,
+            "min_seasons": imagery.min_seasons,
+            **wanted.model_dump(mode="json", include={"bands", "stretch"}),
+        },
+        make=lambda target: build(
+            iter_chips(paths.archive),
+            target,
+            bands=wanted.bands,
+            archive_bands=imagery.bands,
+            stretch=wanted.stretch,
+            chip_size=imagery.chip_size,
+            seasons=imagery.seasons,
+            min_seasons=imagery.min_seasons,
+            say=say,
+            total=sum(pq.read_metadata(shard / "chips.parquet").num_rows for shard in shards),
+        ),
+    )
