@@ -24,8 +24,6 @@ from caco_assets.synthetic.region import (
 from caco_assets.synthetic.texture import BURNT, CLEARED, QUARRY
 
 _COUNTRY = (ANNUAL, FOREST, HERB, PASTURE, PERMANENT)
-_BLOCK = 20
-"""Places are marked for change in blocks of this many, so that the share is exact in each block and growing the set keeps the marks."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,10 @@ class Event:
 
 
 def marked(seed: int, index: int, share: float) -> bool:
-    """Whether the place with this index changes: exactly `round(share * 20)` of every twenty do."""
-    block, own = divmod(index, _BLOCK)
-    ranks = noise.uniform(np.arange(_BLOCK), np.full(1, block), noise.key_of("changed", seed))
-    return int(np.count_nonzero(ranks < ranks[own])) < round(share * _BLOCK)
+    """Whether the place with this index changes: evenly spread marks, so that of any first n places n * share do (within one),
+    and growing the set keeps the marks it has."""
+    start = noise.key_of("changed", seed) / 2**32
+    return int((index + 1) * share + start) > int(index * share + start)
 
 
 def event_for(

@@ -95,6 +95,10 @@ class View:
         """Class codes (`region.CLASSES`) on a date, uint8 (H, W). Crop rotation is no change of cover."""
         return _inner(np.where(self._happened(when), self._after, self.land.cover))
 
+    def cover_at_last(self) -> np.ndarray:
+        """Class codes after all events, uint8 (H, W)."""
+        return _inner(self._after)
+
     def event(self) -> np.ndarray:
         """Number of the event (from 1; 0: none) that touches each pixel at any time, int16 (H, W)."""
         return _inner(self._owner)

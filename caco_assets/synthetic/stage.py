@@ -1,0 +1,179 @@
+"""The stages `catalog` (the embedded Earth as a STAC catalog of COGs) and `benchmarks` (labelled twins)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.errors import UserError
+from caco_assets.products import Facts, Product, produce, recorded
+from caco_assets.progress import Progress, Say, to_stderr
+from caco_assets.recipes import recipe
+from caco_assets.settings import Settings, SyntheticSource
+
+if TYPE_CHECKING:
+    from caco_assets.synthetic.plan import Tile
+
+
+def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
+    """Draw the embedded Earth around the profile's places and write it as a static STAC catalog with its truth.
+
+    Raises:
+        UserError: the profile's source is not synthetic, or its places lie too far apart to draw.
+    """
+    source = settings.imagery.source
+    if not isinstance(source, SyntheticSource):
+        raise UserError(
+            f"imagery.source.kind={source.kind}: only the source kind synthetic is drawn; this profile has its own imagery"
+        )
+    imagery = settings.imagery
+    if imagery.resolution % 10:
+        raise UserError(f"imagery.resolution={imagery.resolution:g}: the embedded Earth is drawn at 10 m; give a multiple of 10")
+    locations = recorded(settings.paths.records, "locations")
+
+    def make(folder: Path) -> Facts:
+        from caco_assets.synthetic.catalog import write_documents, write_truth
+
+        tiles = _tiles(settings, source, locations.path)
+        jobs = [
+            (folder, tile, settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons, source.scenes_per_season)
+            for tile in tiles
+        ]
+        per_tile = 2 * imagery.seasons * source.scenes_per_season
+        progress = Progress("catalog", per_tile * len(tiles), "scenes", say)
+        items: list[Path] = []
+        truth: list[dict[str, Any]] = []
+        for names, rows in _run(_draw_tile, jobs, imagery.workers):
+            items += names
+            truth += rows
+            progress.advance(len(names))
+        progress.close()
+        write_documents(folder, sorted(items), f"Embedded Earth, seed {settings.seed}, vintage {settings.vintage}")
+        write_truth(folder / "truth" / "change.parquet", truth)
+        changed = sum(row["changed"] for row in truth)
+        return {
+            "scenes": len(items),
+            "tiles": len(tiles),
+            "places": len(truth),
+            "changed_places": changed,
+            "changed_share": round(changed / max(len(truth), 1), 4),
+        }
+
+    return produce(
+        "catalog",
+        settings.paths.catalog,
+        records=settings.paths.records,
+        recipe=recipe("catalog"),
+        inputs={
+            "locations": locations.content_hash,
+            "source": source.model_dump(mode="json", exclude={"benchmark_images_per_class"}),
+            "seed": settings.seed,
+            "vintage": settings.vintage,
+            "gap_years": settings.gap_years,
+            "imagery": imagery.model_dump(mode="json", include={"chip_size", "resolution", "seasons", "period_months"}),
+        },
+        make=make,
+    )
+
+
+def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
+    """Write the labelled twins of the embedded Earth in the layouts of the real data sets.
+
+    Profiles with imagery of their own get twins of the default size.
+    """
+    source = settings.imagery.source if isinstance(settings.imagery.source, SyntheticSource) else SyntheticSource()
+    count = source.benchmark_images_per_class
+
+    def make(folder: Path) -> Facts:
+        from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin
+
+        progress = Progress("benchmarks", 10 * count, "pictures", say)
+        jobs = [(settings.seed, town, quota) for town, quota in towns(count)]
+        patches = []
+        for found in _run(draw_town, jobs, settings.imagery.workers):
+            patches.append(found)
+            progress.advance(len(found))
+        facts = write_twin(folder, settings.seed, count, patches)
+        progress.close()
+        return facts
+
+    return produce(
+        "benchmarks",
+        settings.paths.benchmarks,
+        records=settings.paths.records,
+        recipe=recipe("benchmarks"),
+        inputs={"seed": settings.seed, "benchmark_images_per_class": count},
+        make=make,
+    )
+
+
+def _run[T](work: Callable[..., T], jobs: list[tuple[Any, ...]], workers: int) -> Iterator[T]:
+    """Results of `work(*job)` as they are ready; a process of its own pays off from two jobs each."""
+    workers = min(workers, len(jobs) // 2)
+    if workers < 2:
+        for job in jobs:
+            yield work(*job)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pending = [pool.submit(work, *job) for job in jobs]
+        try:
+            for future in as_completed(pending):
+                yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _tiles(settings: Settings, source: SyntheticSource, locations: Path) -> list[Tile]:
+    """Group the places by city and UTM zone; give each group its scene footprint and its events."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from caco_assets.imagery.grid import chip_grids
+    from caco_assets.imagery.periods import period_spans, period_windows
+    from caco_assets.synthetic import plan
+    from caco_assets.synthetic.region import region
+
+    imagery = settings.imagery
+    table = pq.read_table(locations, columns=["location_id", "lon", "lat", "city", "country", "distance_km"]).to_pydict()
+    ids, lon, lat, distance = (np.array(table[name]) for name in ("location_id", "lon", "lat", "distance_km"))
+    cities = np.array([f"{country}/{city}" for country, city in zip(table["country"], table["city"], strict=True)])
+    grids = chip_grids(lon, lat, imagery.chip_size, imagery.resolution)
+    early, late = period_spans(period_windows(settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons))
+    between = early[1], max(late[0], early[1])
+    side = imagery.chip_size * imagery.resolution
+    tiles = []
+    for number, city in enumerate(sorted(set(cities.tolist()))):
+        own = np.flatnonzero(cities == city)
+        centre = plan.centre_of(lon[own], lat[own], distance[own])
+        for epsg in sorted({grids[k].epsg for k in own}):
+            spots = tuple(plan.Spot(int(k), str(ids[k]), grids[k].left, grids[k].top, side) for k in own if grids[k].epsg == epsg)
+            try:
+                window = plan.window_around(epsg, [(spot.left, spot.top, side) for spot in spots])
+            except ValueError as error:
+                raise UserError(f"sampling: {city}: {error}; lower sampling.sigma_km or use a real imagery.source") from error
+            here = region(settings.seed, city, *centre, epsg)
+            events = plan.events_of(settings.seed, here, spots, source.changed_share, between)
+            slug = re.sub(r"[^A-Za-z0-9]+", "-", city.partition("/")[2]).strip("-")[:24] or "place"
+            tiles.append(plan.Tile(f"{number:04d}-{slug}-{epsg % 1000:03d}", here, window, spots, events))
+    return tiles
+
+
+def _draw_tile(
+    folder: Path, tile: Tile, vintage: str, gap_years: int, period_months: int, seasons: int, per_season: int
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Write all scenes of one tile and the truth of its places (runs in a process of its own)."""
+    from caco_assets.imagery.periods import period_windows
+    from caco_assets.synthetic import plan
+    from caco_assets.synthetic.catalog import truth_of
+    from caco_assets.synthetic.earth import Earth
+    from caco_assets.synthetic.writer import COLLECTION, write_scene
+
+    earth = Earth(tile.region, tile.events)
+    looks = plan.acquisitions(tile, period_windows(vintage, gap_years, period_months, seasons), per_season)
+    items = [write_scene(folder / COLLECTION, tile, earth, look) for look in looks]
+    return items, truth_of(folder / "truth", earth.view(tile.window), tile.spots)
