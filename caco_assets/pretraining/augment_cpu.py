@@ -38,7 +38,7 @@ def _luma(r, g, b):
 
 
 @_jit
-def _blend(row, towards, factor):
+def blend(row, towards, factor):
     """`towards` + factor · (value − `towards`): brightness (towards 0) and contrast (towards the mean)."""
     base, weight = np.float32(towards), np.float32(factor)
     for x in range(row.size):
@@ -46,7 +46,7 @@ def _blend(row, towards, factor):
 
 
 @_jit
-def _saturate(r, g, b, factor):
+def saturate(r, g, b, factor):
     """Blend each pixel with its own luma; factor 0 is grayscale."""
     weight = np.float32(factor)
     for x in range(r.size):
@@ -68,7 +68,7 @@ def _from_hsv(value, chroma, k):
 
 
 @_jit
-def _shift_hue(r, g, b, shift):
+def shift_hue(r, g, b, shift):
     """Turn the hue by `shift` 255ths of a circle through HSV of 8 bits each, as Pillow's mode HSV has them."""
     shift = np.int32(shift)
     for x in range(r.size):
@@ -94,7 +94,7 @@ def _shift_hue(r, g, b, shift):
 
 
 @_jit
-def _mean_level(planes, colours):
+def mean_level(planes, colours):
     """Mean over the whole image, to the nearest level: of the luma where the bands are colours, else of all bands."""
     bands, height, width = planes.shape
     total = np.int64(0)
@@ -122,11 +122,11 @@ def _point_operations(planes, colours, order, first, last, factors, mean, top, b
             op = order[step]
             if op in (BRIGHTNESS, CONTRAST):
                 for c in range(planes.shape[0]):
-                    _blend(planes[c, y, left:right], mean if op == CONTRAST else 0, factors[op])
+                    blend(planes[c, y, left:right], mean if op == CONTRAST else 0, factors[op])
             elif colours and op == SATURATION:
-                _saturate(planes[0, y, left:right], planes[1, y, left:right], planes[2, y, left:right], factors[op])
+                saturate(planes[0, y, left:right], planes[1, y, left:right], planes[2, y, left:right], factors[op])
             elif colours and op == HUE:
-                _shift_hue(planes[0, y, left:right], planes[1, y, left:right], planes[2, y, left:right], int(factors[op] * 255))
+                shift_hue(planes[0, y, left:right], planes[1, y, left:right], planes[2, y, left:right], int(factors[op] * 255))
 
 
 @_jit
@@ -140,11 +140,11 @@ def _colour(planes, colours, jitter, order, factors, grayscale, top, bottom, lef
         while order[turn] != CONTRAST:
             turn += 1
         _point_operations(planes, colours, order, 0, turn, factors, 0, 0, planes.shape[1], 0, planes.shape[2])
-        mean = _mean_level(planes, colours)
+        mean = mean_level(planes, colours)
         _point_operations(planes, colours, order, turn, 4, factors, mean, top, bottom, left, right)
     if grayscale and colours:
         for y in range(top, bottom):
-            _saturate(planes[0, y, left:right], planes[1, y, left:right], planes[2, y, left:right], 0.0)
+            saturate(planes[0, y, left:right], planes[1, y, left:right], planes[2, y, left:right], 0.0)
 
 
 @_jit
@@ -170,7 +170,7 @@ def _box(out, centre, near1, near2, far1, far2, inner, outer, wide):
 
 
 @_jit
-def _blur(plane, spare, top, bottom, left, right, sigma):
+def blur(plane, spare, top, bottom, left, right, sigma):
     """Three box passes along rows, then three along columns; edges of the region repeat. The result is in `spare`."""
     radius = _box_radius(sigma)
     whole = int(radius)
@@ -282,7 +282,7 @@ def augment_then_crop(source, box, flip, jitter, order, factors, grayscale, sigm
     _colour(a, colours, jitter, order, factors, grayscale, first, last, begin, end)
     if sigma > 0:
         for c in range(bands):
-            _blur(a[c], b[c], first, last, begin, end, sigma)
+            blur(a[c], b[c], first, last, begin, end, sigma)
     _resize(b if sigma > 0 else a, 1, top, left, height, width, flip, scale, shift, out)
 
 
@@ -299,7 +299,7 @@ def crop_then_augment(source, box, flip, jitter, order, factors, grayscale, sigm
     _colour(a, colours, jitter, order, factors, grayscale, 0, side, 0, side)
     if sigma > 0:
         for c in range(bands):
-            _blur(a[c], b[c], 0, side, 0, side, sigma)
+            blur(a[c], b[c], 0, side, 0, side, sigma)
     image = b if sigma > 0 else a
     for c in range(bands):
         for y in range(side):

@@ -44,7 +44,7 @@ class _Kind:
     unit: int
     """Limits are reflectance × unit."""
     published: bool = False
-    """Truncate to uint8 = reflectance × 255 first and truncate again after stretching, as the published pipeline does."""
+    """Go through uint8 = reflectance × 255 first and truncate after stretching, as the published pipeline does."""
 
 
 KINDS = {
@@ -53,7 +53,8 @@ KINDS = {
     "eurosat": _Kind(_EUROSAT_LIMITS, REFLECTANCE_SCALE),
     "reflectance": _Kind(_REFLECTANCE_LIMITS, REFLECTANCE_SCALE),
 }
-"""`seco`: the published pipeline, composed exactly (two 8-bit truncations; blue keeps 86 distinct levels).
+"""`seco`: the published pipeline, composed exactly: to the nearest uint8 = reflectance × 255 (images stored that way come through
+unchanged), then the truncating stretch; blue keeps 86 distinct levels.
 `seco_fine`: the same limits in one step to the nearest level, so all 256 levels are used.
 `eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold. `reflectance`: reflectance 0 … 1, nearest."""
 
@@ -117,7 +118,7 @@ def _table(name: str, low: int, high: int) -> np.ndarray:
     kind = KINDS[name]
     archive = np.arange(65_536, dtype=np.int64)
     if kind.published:
-        stored = np.minimum(archive * 255 // REFLECTANCE_SCALE, 255)
+        stored = np.minimum((2 * 255 * archive + REFLECTANCE_SCALE) // (2 * REFLECTANCE_SCALE), 255)
         levels = published_table(low, high)[stored]
     else:
         span = (high - low) * REFLECTANCE_SCALE
