@@ -1,1 +1,62 @@
-"""The objectives, one file each."""
+"""The objectives, by name: one file each. A new objective is a new file and a line here."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+from torch import nn
+
+from caco_assets.errors import UserError
+from caco_assets.pretraining.objectives.caco import Caco
+from caco_assets.pretraining.objectives.config import FIDELITY, IMPROVED, REFERENCE, ObjectiveConfig, Switches
+from caco_assets.pretraining.objectives.contrastive import Contrastive, EpochReport, StepOutput
+from caco_assets.pretraining.objectives.moco_v2 import MocoV2
+from caco_assets.pretraining.objectives.moco_v2_tp import MocoV2TemporalPositives
+from caco_assets.pretraining.objectives.seco import Seco
+from caco_assets.pretraining.objectives.teco import Teco
+
+__all__ = [
+    "FIDELITY", "IMPROVED", "OBJECTIVES", "REFERENCE", "Contrastive", "EpochReport", "ObjectiveConfig", "StepOutput", "Switches",
+    "build", "objective_class",
+]  # fmt: skip
+
+OBJECTIVES: dict[str, type[Contrastive]] = {
+    "moco_v2": MocoV2,
+    "moco_v2_tp": MocoV2TemporalPositives,
+    "seco": Seco,
+    "teco": Teco,
+    "caco": Caco,
+}
+
+
+def objective_class(name: str) -> type[Contrastive]:
+    """The objective of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in OBJECTIVES:
+        close = difflib.get_close_matches(name, OBJECTIVES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"pretraining.objective={name}: there is no such objective; {hint}choose one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def build(name: str, config: ObjectiveConfig, backbone: nn.Module, *, features: int, seed: int) -> Contrastive:
+    """Make an objective around a backbone.
+
+    Args:
+        name: a name of `OBJECTIVES`.
+        config: sizes, rates and switches.
+        backbone: maps images (N, bands, H, W) to vectors (N, `features`); it is trained in place.
+        features: width of the backbone's output.
+        seed: of the heads and of the queue's first columns.
+
+    Raises:
+        UserError: there is no objective of that name.
+    """
+    kind = objective_class(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(config, backbone, features)

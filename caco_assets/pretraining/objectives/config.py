@@ -1,0 +1,51 @@
+"""What every objective is told: sizes and rates from the profile, and the named switches between the two fidelities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ChangeEstimate = Literal["distance", "ratio", "ema_ratio"]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Each difference between the published implementation and ours, by name."""
+
+    seeded_mixture: bool = True
+    """The mixture of the labelling is seeded; the published one starts from fresh entropy at each epoch."""
+    monotone_threshold: bool = True
+    """"Changed" is everything above one threshold; the published labels come from the likelier component, and a wide high
+    component also claims very small ratios."""
+    enqueue_after_backward: bool = True
+    """The queue is written after the backward pass, so that the logits need no copy of it. The numbers are the same."""
+    unseen_is_unchanged: bool = True
+    """A place without an estimate counts as unchanged; the published mask acts on label 0 alone, so it counts as changed."""
+    channels_last: bool = True
+    """Images and weights lie channels-last in memory: the same sums in another order, 1.2 to 1.6 times faster on a CPU."""
+    squared_distances: bool = False
+    """Squared distances in the change ratio, as the published formula says and the published code does not."""
+
+
+IMPROVED = Switches()
+REFERENCE = Switches(
+    seeded_mixture=False, monotone_threshold=False, enqueue_after_backward=False, unseen_is_unchanged=False, channels_last=False
+)
+FIDELITY = {"improved": IMPROVED, "reference": REFERENCE}
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Settings shared by the objectives; the defaults are the published ones."""
+
+    slots: int
+    """Number of (place, period) pairs: 2 · places. Slot = 2 · place + period, period 0 early, 1 late."""
+    embedding_dim: int = 128
+    queue_size: int = 16_384
+    temperature: float = 0.07
+    momentum: float = 0.999
+    """Of the key encoder's moving average."""
+    ema_beta: float = 0.8
+    """Weight of the old value in the moving averages of the change estimate."""
+    change_estimate: ChangeEstimate = "ema_ratio"
+    switches: Switches = IMPROVED

@@ -1,0 +1,22 @@
+"""The key encoder: a moving average of the query encoder (MoCo, He et al. 2020), never trained by gradient."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def frozen_copy[M: nn.Module](module: M) -> M:
+    """A copy with the same weights that no optimiser sees."""
+    return copy.deepcopy(module).requires_grad_(requires_grad=False)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, momentum: float) -> None:
+    """`target ← momentum · target + (1 − momentum) · source`, for parameters only: running statistics are the target's own."""
+    # multiply, then add, as published: `lerp` rounds differently, and an ill-conditioned ResNet at 32 px shows it
+    targets = list(target.parameters())
+    torch._foreach_mul_(targets, momentum)
+    torch._foreach_add_(targets, list(source.parameters()), alpha=1 - momentum)

@@ -1,0 +1,34 @@
+"""SeCo (Mañas et al. 2021): three embedding spaces, each blind to other things.
+
+Query t0; keys aug(t1), t2, aug(t0). In space 0 the positive is aug(t1): blind to season and augmentation. In space 1 it is t2
+(blind to season alone) and in space 2 aug(t0) (blind to augmentation alone); there the other key views are negatives too.
+
+    L = Σᵢ −log( exp(qᵢ·kᵢᵢ/τ) / (exp(qᵢ·kᵢᵢ/τ) + Σ_{k ∈ queueᵢ} exp(qᵢ·k/τ) + [i > 0] Σ_{j ≠ i} Σₙ exp(qᵢ·kᵢⱼₙ/τ)) )
+
+kᵢⱼₙ is view j of sample n of the batch under head i.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caco_assets.pretraining.objectives.contrastive import Contrastive
+from caco_assets.pretraining.views import PLANS
+
+
+class Seco(Contrastive):
+    """Negatives: the whole queue, and in spaces 1 and 2 all keys of the other two views."""
+
+    plan = PLANS["seco"]
+    spaces = 3
+
+    def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG002
+        """Logits (N, 1 + K [+ 2N]): positive, queue, other views."""
+        positive = (query * keys[space]).sum(dim=1, keepdim=True)  # (N, 1)
+        blocks = [positive, query @ self.negatives(space), *self.other_views(space, query, keys)]
+        return torch.cat(blocks, dim=1) / self.config.temperature
+
+    def other_views(self, space: int, query: Tensor, keys: Tensor) -> list[Tensor]:
+        """Similarities (N, N) to every key of each other view; none in space 0, which is blind to all that tells them apart."""
+        return [query @ keys[j].T for j in range(len(keys)) if j != space] if space > 0 else []
