@@ -1,0 +1,107 @@
+"""Facts of pixels: what one chip in a shard's tar holds, and how the darkest targets moved between the two periods."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caco_assets.settings import Settings
+from caco_assets.validation.facts.table import Frame, slot_id
+
+REFLECTANCE_ONE = 10_000
+"""Digital number of reflectance 1 in a chip."""
+SATURATED = 20_000
+"""Reflectance 2: brighter than any cloud; what is above is an overflow or a wrong scale."""
+DARK_PERCENTILE = 1.0
+
+PIXEL_COLUMNS = (
+    "id", "location_id", "period", "sha256_matches", "unreadable", "layout_wrong", "zero_share", "saturated_share", "median",
+    "constant_bands", "dark",
+)  # fmt: skip
+
+
+def pixel_facts(tar: Path, chip: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Read one chip by its byte range and look at every pixel.
+
+    Args:
+        tar: the shard's `chips.tar`.
+        chip: its row of `chips.parquet`.
+        settings: says which bands, size and resolution a chip has.
+
+    Returns:
+        A row of `PIXEL_COLUMNS`; `dark` is the list of each band's first percentile over its valid pixels.
+    """
+    with tar.open("rb") as stream:
+        stream.seek(int(chip["offset"]))
+        data = stream.read(int(chip["length"]))
+    facts: dict[str, Any] = dict.fromkeys(PIXEL_COLUMNS)
+    facts.update(
+        id=slot_id(chip["location_id"], chip["period"], chip["season"]),
+        location_id=chip["location_id"],
+        period=chip["period"],
+        sha256_matches=hashlib.sha256(data).hexdigest() == chip["sha256"],
+        unreadable="",
+        layout_wrong="",
+        constant_bands="",
+    )
+    pixels, problem, layout = _decode(data, chip, settings)
+    if pixels is None:
+        return {**facts, "unreadable": problem}
+    valid = pixels > 0
+    dark = [float(np.percentile(band[ok], DARK_PERCENTILE)) if ok.any() else np.nan for band, ok in zip(pixels, valid, strict=True)]
+    constant = [str(index + 1) for index, band in enumerate(pixels) if band.min() == band.max()]
+    return {
+        **facts,
+        "layout_wrong": layout,
+        "zero_share": float((~valid).mean()),
+        "saturated_share": float((pixels >= SATURATED).mean()),
+        "median": float(np.median(pixels[valid])) if valid.any() else np.nan,
+        "constant_bands": ",".join(constant),
+        "dark": dark,
+    }
+
+
+def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.ndarray | None, str, str]:
+    """Pixels `(band, H, W)`, or none and why; and what differs from a chip's layout."""
+    import rasterio
+    from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
+
+    imagery = settings.imagery
+    try:
+        with rasterio.Env(), MemoryFile(data) as memory, memory.open() as source:
+            step, size = imagery.resolution, imagery.chip_size
+            corner = source.transform.c / step, source.transform.f / step
+            wrong = {
+                f"dtype {source.dtypes[0]}": source.dtypes[0] != "uint16",
+                f"{source.count} bands": source.count != len(imagery.bands),
+                f"{source.height}x{source.width} px": (source.height, source.width) != (size, size),
+                f"EPSG {source.crs and source.crs.to_epsg()}": not source.crs or source.crs.to_epsg() != chip["epsg"],
+                f"nodata {source.nodata}": source.nodata != 0,
+                f"pixels of {source.res[0]:g} m": not np.allclose(source.res, step),
+                "grid not snapped to the resolution": not np.allclose(corner, np.round(corner), atol=1e-6),
+            }
+            return source.read(), "", ", ".join(name for name, bad in wrong.items() if bad)
+    except RasterioError as error:
+        return None, " ".join(str(error).split()), ""
+
+
+def dark_shift(pixels: Frame, bands: tuple[str, ...]) -> Frame:
+    """One row per band: how far the darkest targets lie apart in the two periods, late minus early, as a digital number.
+
+    The darkest pixels of a place (water, shadow, conifers) hardly change in years; an offset of the processing baseline that
+    was not taken off in one period moves them by 1000. Median over places of the difference of the medians over dates.
+    """
+    import pandas as pd
+
+    usable = pixels[[isinstance(dark, list) and len(dark) == len(bands) for dark in pixels["dark"]]]
+    shifts = []
+    for _, place in usable.groupby("location_id"):
+        periods = [np.array(place[place["period"] == period]["dark"].tolist()) for period in (0, 1)]
+        if all(len(dark) for dark in periods):
+            shifts.append(np.median(periods[1], axis=0) - np.median(periods[0], axis=0))
+    middle = np.nanmedian(np.array(shifts), axis=0) if shifts else np.zeros(len(bands))
+    return pd.DataFrame({"id": list(bands), "shift": middle, "places": len(shifts)})

@@ -1,0 +1,290 @@
+"""What is expected of each table of facts, as Great Expectations suites: every check has a name, a sentence and a severity.
+
+`blocking`: what is built on the product would be wrong; the chain stops. `warning`: someone should look, and the chain goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from great_expectations import ExpectationSuite as Suite
+
+from caco_assets.settings import Settings
+from caco_assets.validation import expect
+
+ROUNDING_KM = 0.001
+"""Positions are rounded to 1e-6 degrees (0.11 m): two of them may come nearer by a metre, never more."""
+FAR_FROM_CITY_SIGMAS = 6.0
+"""A Gaussian in two dimensions goes beyond this once in 65 million draws."""
+HALF_OF_THE_OFFSET = 500.0
+"""Half of the +1000 that an un-harmonised period carries: true change of dark targets stays far below."""
+MARGIN_OVER_RANDOM = 0.02
+SCALES, OFFSETS = (1e-4,), (0.0, -0.1)
+"""Reflectance per digital number and at 0, as Sentinel-2 L2A is published before and after processing baseline 04.00."""
+
+
+def locations(settings: Settings) -> list[Suite]:
+    """Where on the Earth to look."""
+    sampling = settings.sampling
+    # SeCo's sampling rejects neither ocean nor overlaps, and a grid lies where the user put it: there it is a fact, not a fault
+    strict: expect.Severity = "blocking" if sampling.strategy in ("caco", "uniform_land") else "warning"
+    far = FAR_FROM_CITY_SIGMAS * sampling.sigma_km if sampling.strategy in ("caco", "gaussian_cities") else None
+    return [
+        Suite(
+            name="locations",
+            expectations=[
+                expect.rows("some", 1, "there is at least one place"),
+                expect.count("all_found", sampling.places, f"the {sampling.places} places asked for were found"),
+                expect.empty("complete", "missing_fields", "every field of a place has a value"),
+                expect.among("crs", "crs", ("EPSG:4326", "OGC:CRS84"), "the geometry is in degrees of WGS 84"),
+                expect.regex("id_format", "location_id", r"^L\d{7}$", "a place is named L and seven digits"),
+                expect.unique("id_unique", ("location_id",), "no two places have the same name"),
+                expect.between("in_order", "index_gap", 0, 0, "places are numbered in their order, without holes"),
+                expect.between("lon_on_earth", "lon", -180, 180, "longitude is within -180 and 180 degrees"),
+                expect.between("lat_on_earth", "lat", -90, 90, "latitude is within -90 and 90 degrees"),
+                expect.between("geometry_agrees", "geometry_gap_deg", 0, 1e-6, "the point is where lon and lat say"),
+                expect.true("on_land", "on_land", "the place lies on land", strict),
+                expect.true("inside_region", "inside_region", f"the place lies inside the region {sampling.region}"),
+                expect.between(
+                    "apart",
+                    "nearest_km",
+                    max(0.0, sampling.min_distance_km - ROUNDING_KM),
+                    None,
+                    f"the nearest other place is at least {sampling.min_distance_km} km away",
+                    strict,
+                ),
+                expect.between("shard_numbering", "shard_gap", 0, 0, f"each {sampling.places_per_shard} places are one shard"),
+                expect.between("near_its_city", "distance_km", 0, far, "the place is near its city", "warning"),
+                expect.between("population", "population", 0, 5e7, "a city has 0 to 50 million people", "warning"),
+                expect.regex(
+                    "country_code", "country", r"^(?:[A-Z]{2})?$", "the country is two capitals or empty", "warning"
+                ),
+            ],
+        )
+    ]
+
+
+def scenes(settings: Settings) -> list[Suite]:
+    """Which scene for which date of which place."""
+    imagery = settings.imagery
+    source = imagery.source
+    scales, offsets = ((source.scale,), (source.offset,)) if source.kind == "folder" else (SCALES, OFFSETS)
+    few = f"the place has scenes for at least {imagery.min_seasons} dates of the"
+    candidates = Suite(
+        name="scenes",
+        expectations=[
+            expect.rows("some", 1, "there is at least one row"),
+            expect.empty("complete", "missing_fields", "every field of a row that has a scene has a value"),
+            expect.true("place_known", "location_known", "the place is one of locations.parquet"),
+            expect.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
+            expect.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
+            expect.among("status", "status", ("planned", "widened", "missing"), "the status is one of the known words"),
+            expect.unique("one_row", ("location_id", "period", "season", "rank"), "one row per place, period, season and rank"),
+            expect.between("in_period", "days_outside_period", 0, 0, "the date lies in its period"),
+            expect.between("in_season", "days_outside_season", 0, 0, "the date of a planned scene lies in its season's window"),
+            expect.between("cloud_cover", "cloud_cover", 0, 100, "cloud cover is a percentage"),
+            expect.between(
+                "cloud_limit",
+                "cloud_cover",
+                None,
+                imagery.max_scene_cloud,
+                f"no scene is cloudier than max_scene_cloud={imagery.max_scene_cloud:g} percent",
+            ),
+            expect.among("scale_known", "scale", scales, "reflectance per digital number is the provider's"),
+            expect.among("offset_known", "offset", offsets, "reflectance at digital number 0 is the provider's"),
+            expect.empty(
+                "offset_applied", "offset_expected", "a scene of processing baseline 04.00 or later names its offset", "warning"
+            ),
+            expect.empty("bands", "bands_missing", "every wanted band has an address"),
+        ],
+    )
+    places = Suite(
+        name="scenes.places",
+        expectations=[
+            expect.empty("dates_listed", "dates_absent", f"every place lists 2 periods of {imagery.seasons} seasons"),
+            expect.empty("ranks", "ranks_broken", "the candidates of a date are ranked 0, 1, 2, …"),
+            expect.between("early", "dates_early", imagery.min_seasons, None, f"{few} early period", "warning"),
+            expect.between("late", "dates_late", imagery.min_seasons, None, f"{few} late period", "warning"),
+        ],
+    )
+    return [candidates, places]
+
+
+def archive(settings: Settings) -> list[Suite]:
+    """Which pixels, and what was refused."""
+    imagery = settings.imagery
+    shards = Suite(
+        name="archive.shards",
+        expectations=[
+            expect.rows("some", 1, "there is at least one shard"),
+            expect.empty("files", "files_missing", "a shard has chips.tar, chips.parquet and quarantine.parquet"),
+        ],
+    )
+    chips = Suite(
+        name="archive.chips",
+        expectations=[
+            expect.rows("some", 1, "there is at least one chip"),
+            expect.empty("complete", "missing_fields", "every field of a chip has a value"),
+            expect.true("place_known", "location_known", "the place is one of locations.parquet"),
+            expect.between("own_shard", "shard_gap", 0, 0, "a chip lies in its place's shard"),
+            expect.unique("one_chip", ("location_id", "period", "season"), "one chip per place, period and season"),
+            expect.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
+            expect.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
+            expect.between("clear", "clear_fraction", imagery.min_clear, 1, f"{imagery.min_clear:.0%} of it or more is clear"),
+            expect.between("cloud_cover", "cloud_cover", 0, 100, "cloud cover is a percentage"),
+            expect.regex("sha256_format", "sha256", r"^[0-9a-f]{64}$", "the chip has a sha256"),
+            expect.between("bytes_positive", "length", 1, None, "the chip has bytes"),
+            expect.between("bytes_in_tar", "bytes_past_end", 0, 0, "the chip's bytes lie inside the tar"),
+            expect.between("bytes_own", "bytes_shared", 0, 0, "no two chips share bytes"),
+            expect.regex("utm", "epsg", r"^32[67](?:0[1-9]|[1-5]\d|60)$", "the chip is in a UTM zone of WGS 84"),
+        ],
+    )
+    places = Suite(
+        name="archive.places",
+        expectations=[
+            expect.true("explained", "explained", "a place without chips is in quarantine with a reason"),
+            expect.between("one_grid", "grids", 1, 1, "all dates of a place are on one grid"),
+            expect.between("zone", "zone_gap", 0, 1, "the chips are in the place's UTM zone or the next", "warning"),
+            expect.between(
+                "dates",
+                "dates_fewest",
+                imagery.min_seasons,
+                None,
+                f"the place has at least {imagery.min_seasons} clear dates in both periods",
+                "warning",
+            ),
+        ],
+    )
+    pixels = Suite(
+        name="archive.pixels",
+        expectations=[
+            expect.true("sha256", "sha256_matches", "the chip's bytes are those that were written"),
+            expect.empty("readable", "unreadable", "the chip is a GeoTIFF"),
+            expect.empty("layout", "layout_wrong", "the chip has the bands, size, type and grid of the settings"),
+            expect.between("nodata", "zero_share", 0, 1 - imagery.min_clear + 1e-9, "no more is nodata than may be unclear"),
+            expect.between("saturated", "saturated_share", 0, 0.01, "at most 1 % is brighter than reflectance 2", "warning"),
+            expect.between("reflectance", "median", 1, 10_000, "the median reflectance lies between 0 and 1"),
+            expect.empty("alive", "constant_bands", "no band has one value everywhere"),
+        ],
+    )
+    shift = Suite(
+        name="archive.dark_shift",
+        expectations=[
+            expect.between(
+                "harmonised",
+                "shift",
+                -HALF_OF_THE_OFFSET,
+                HALF_OF_THE_OFFSET,
+                "the darkest targets of both periods agree within 0.05 reflectance: the baseline's offset is taken off in both",
+            ),
+        ],
+    )
+    quarantine = Suite(
+        name="archive.quarantine",
+        expectations=[
+            expect.between(
+                "share",
+                "share",
+                0,
+                settings.validation.max_quarantined,
+                f"at most {settings.validation.max_quarantined:.0%} of the wanted chips are lost",
+            ),
+            expect.between("explained", "unexplained", 0, 0, "every wanted chip that is not there has a reason"),
+            expect.between("reasons", "reason_missing", 0, 0, "every row of the quarantine has a reason"),
+            expect.between("details", "detail_missing", 0, 0, "every row of the quarantine has a line of detail", "warning"),
+        ],
+    )
+    return [shards, chips, places, pixels, shift, quarantine]
+
+
+def pack(settings: Settings) -> list[Suite]:
+    """What training reads."""
+    seasons, fewest = settings.imagery.seasons, settings.imagery.min_seasons
+    whole = Suite(
+        name="pack",
+        expectations=[
+            expect.empty("complete", "fields_missing", "pack.json has all its fields"),
+            expect.empty("settings", "differs_from_settings", "bands, stretch, size and seasons are those of the settings"),
+            expect.regex("stretch_table", "stretch_table_sha256", r"^[0-9a-f]{64}$", "the stretch table has a sha256"),
+            expect.between("rows_counted", "rows_gap", 0, 0, "pack.parquet has as many rows as pack.json counts"),
+            expect.between("arrays_counted", "arrays_gap", 0, 0, "the arrays hold as many places as pack.json counts"),
+        ],
+    )
+    files = Suite(
+        name="pack.files",
+        expectations=[
+            expect.rows("some", 1, "there is at least one array"),
+            expect.empty("readable", "unreadable", "the array can be opened"),
+            expect.among("dtype", "dtype", ("uint8",), "pixels are uint8"),
+            expect.empty("shape", "shape_wrong", "the array's shape is (places, 2, seasons, H, W, bands)"),
+        ],
+    )
+    rows = Suite(
+        name="pack.rows",
+        expectations=[
+            expect.rows("some", 1, "there is at least one place"),
+            expect.empty("complete", "missing_fields", "every field of a row has a value"),
+            expect.unique("place_once", ("location_id",), "no place is there twice"),
+            expect.unique("row_once", ("shard_file", "row"), "no two places share a row of an array"),
+            expect.empty("row_exists", "row_outside", "the row lies inside its array"),
+            expect.true("place_known", "location_known", "the place is one of locations.parquet"),
+            expect.among("valid_length", "valid_length", (2 * seasons,), f"the validity mask has 2·{seasons} entries"),
+            expect.between("dates", "dates_fewest", fewest, None, f"the place has at least {fewest} valid dates in both periods"),
+            expect.empty("alive", "constant_images", "no valid date is an image of one value"),
+        ],
+    )
+    half = "at most half of the band's pixels lie at the"
+    bands = Suite(
+        name="pack.bands",
+        expectations=[
+            expect.between("dark_end", "dark_end", 0, 0.5, f"{half} dark end of the stretch", "warning"),
+            expect.between("bright_end", "bright_end", 0, 0.5, f"{half} bright end of the stretch", "warning"),
+        ],
+    )
+    return [whole, files, rows, bands]
+
+
+def scores(_settings: Settings) -> list[Suite]:
+    """How good the encoder is, and whether the numbers may be quoted."""
+    values = Suite(
+        name="scores",
+        expectations=[
+            expect.rows("some", 1, "there is at least one score"),
+            expect.empty("complete", "missing_fields", "every field of a measured score has a value"),
+            expect.among("repeated", "repeated", (False,), "no number is there twice"),
+            expect.among("status", "status", ("measured", "not_measured"), "the status is one of the known words"),
+            expect.among("role", "role", ("candidate", "baseline"), "the role is one of the known words"),
+            expect.among("protocol", "protocol", ("paper", "clean"), "the protocol is one of the known words"),
+            expect.between("value", "value", 0, 1, "the value lies within 0 and 1"),
+            expect.between("ci_low", "ci_low", 0, 1, "the lower end of the interval lies within 0 and 1"),
+            expect.between("ci_high", "ci_high", 0, 1, "the upper end of the interval lies within 0 and 1"),
+            expect.between("below_ci", "below_ci", 0, 0, "the value is not below its interval"),
+            expect.between("above_ci", "above_ci", 0, 0, "the value is not above its interval"),
+            expect.between("n", "n", 1, None, "the score was measured on at least one item"),
+            expect.among("reason", "reason_missing", (False,), "a task that was not measured says why"),
+        ],
+    )
+    margins = Suite(
+        name="scores.margins",
+        expectations=[
+            expect.between(
+                "beats_random",
+                "margin",
+                MARGIN_OVER_RANDOM,
+                None,
+                f"the candidate is at least {MARGIN_OVER_RANDOM} above the untrained encoder",
+                "warning",
+            ),
+        ],
+    )
+    return [values, margins]
+
+
+SUITES: dict[str, Callable[[Settings], list[Suite]]] = {
+    "locations": locations,
+    "scenes": scenes,
+    "archive": archive,
+    "pack": pack,
+    "scores": scores,
+}
+"""Product → its suites, one for each of its tables of facts and under the same name."""
