@@ -49,8 +49,10 @@ def label_changes(values: NDArray[np.floating], seen: NDArray[np.bool_], *, seed
 
     random_state = np.random.RandomState() if seed is None else np.random.RandomState(seed)
     mixture = GaussianMixture(n_components=2, random_state=random_state).fit(found[:, None])
-    order = np.argsort(mixture.means_[:, 0])
-    parts = np.stack([mixture.weights_, mixture.means_[:, 0], np.sqrt(mixture.covariances_[:, 0, 0])])[:, order]
+    fitted = (np.array(getattr(mixture, name)).ravel() for name in ("weights_", "means_", "covariances_"))
+    weights, means, variances = fitted
+    order = np.argsort(means)
+    parts = np.stack([weights, means, np.sqrt(variances)])[:, order]
     threshold = crossing(parts)
     label[seen] = found >= threshold if monotone else mixture.predict(found[:, None]) == order[1]
     return Labelling(label, threshold, parts)
@@ -115,9 +117,7 @@ class ChangeState(nn.Module):
 
     def relabel(self, *, seed: int | None, monotone: bool) -> None:
         """Label all slots anew from the current estimates."""
-        labelling = label_changes(
-            self.estimate.cpu().numpy(), self.seen.cpu().numpy() > 0, seed=seed, monotone=monotone
-        )
+        labelling = label_changes(self.estimate.cpu().numpy(), self.seen.cpu().numpy() > 0, seed=seed, monotone=monotone)
         self.label.copy_(torch.from_numpy(labelling.label))
         self.threshold.fill_(labelling.threshold)
         self.mixture.copy_(torch.from_numpy(labelling.mixture))
@@ -126,7 +126,10 @@ class ChangeState(nn.Module):
         """Threshold and shares, for the log."""
         seen = max(int((self.label != UNSEEN).sum()), 1)
         changed = int((self.label == CHANGED).sum())
-        return {"change_threshold": float(self.threshold), "changed_share": changed / seen, "seen_slots": float((self.seen > 0).sum())}
+        threshold = float(self.threshold)
+        # no threshold, no line in the plot: a share of 0 says it
+        found = {"change_threshold": threshold} if np.isfinite(threshold) else {}
+        return {**found, "changed_share": changed / seen, "seen_share": seen / len(self.label)}
 
 
 def draw_histogram(path: Path, state: ChangeState) -> None:

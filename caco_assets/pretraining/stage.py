@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from caco_assets.errors import UserError
 from caco_assets.products import Product, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from caco_assets.pretraining.metrics import MetricsSink
 
 
 def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
@@ -50,4 +56,37 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
             say=say,
             total=sum(pq.read_metadata(shard / "chips.parquet").num_rows for shard in shards),
         ),
+    )
+
+
+def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSink] = ()) -> Product:
+    """Make `encoder/` from the pack: self-supervised pretraining with the profile's objective.
+
+    Args:
+        settings: the profile.
+        say: outlet of the progress.
+        sinks: further takers of the figures beside `metrics.jsonl`.
+
+    Raises:
+        UserError: there is no pack, settings do not fit each other or the pack, or training has diverged.
+    """
+    from caco_assets.pretraining.run import make_encoder, recipe_of
+
+    paths, options = settings.paths, settings.pretraining
+    pack = recorded(paths.records, "pack")
+    recipe_fields = recipe_of(options, settings.seed)
+    data = {
+        "profile": settings.profile,
+        "vintage": settings.vintage,
+        "gap_years": settings.gap_years,
+        "pack": pack.content_hash,
+        "places": pack.facts.get("places"),
+    }
+    return produce(
+        "encoder",
+        paths.encoder,
+        records=paths.records,
+        recipe=recipe("encoder"),
+        inputs={"data": data, **recipe_fields},
+        make=lambda folder: make_encoder(paths.pack, folder, options, seed=settings.seed, data=data, say=say, sinks=sinks),
     )

@@ -92,7 +92,12 @@ class Contrastive(nn.Module):
             losses = torch.stack([infonce(space) for space in logits])  # (E,)
         loss = losses.sum()
         output = StepOutput(
-            loss, logits, self._metrics(loss, losses, logits, queries), keys.diagonal(dim1=0, dim2=1).permute(2, 0, 1), slots, distances
+            loss,
+            logits,
+            self._metrics(loss, losses, logits, queries),
+            keys.diagonal(dim1=0, dim2=1).permute(2, 0, 1),
+            slots,
+            distances,
         )
         if not self.config.switches.enqueue_after_backward:
             self.absorb(output)

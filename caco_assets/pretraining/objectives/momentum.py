@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def frozen_copy[M: nn.Module](module: M) -> M:
@@ -17,6 +17,7 @@ def frozen_copy[M: nn.Module](module: M) -> M:
 def follow(target: nn.Module, source: nn.Module, momentum: float) -> None:
     """`target ← momentum · target + (1 − momentum) · source`, for parameters only: running statistics are the target's own."""
     # multiply, then add, as published: `lerp` rounds differently, and an ill-conditioned ResNet at 32 px shows it
-    targets = list(target.parameters())
-    torch._foreach_mul_(targets, momentum)
-    torch._foreach_add_(targets, list(source.parameters()), alpha=1 - momentum)
+    targets: list[Tensor] = list(target.parameters())
+    sources: list[Tensor] = list(source.parameters())
+    torch._foreach_mul_(targets, momentum)  # pyright: ignore[reportPrivateImportUsage] - how torch's own optimisers do it
+    torch._foreach_add_(targets, sources, alpha=1 - momentum)  # pyright: ignore[reportPrivateImportUsage]

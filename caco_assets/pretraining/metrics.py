@@ -1,0 +1,68 @@
+"""Where the figures of training go: a small protocol, the JSON-lines file that is always written, and the loss curve."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from caco_assets.products import write_atomic
+
+
+class MetricsSink(Protocol):
+    """Takes figures as they come; a tracking server's live curves are one, the JSON-lines file is another."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """`values` of optimiser step `step` (from 1); called in the order of the steps, all values finite."""
+        ...
+
+
+class JsonLines:
+    """`metrics.jsonl`: one JSON object per line, `step` first."""
+
+    def __init__(self, path: Path, keep_until: int = 0) -> None:
+        """Open for appending; lines of steps after `keep_until`, from a run that was interrupted, are dropped."""
+        kept = [line for line in read_metrics(path) if line["step"] <= keep_until] if path.exists() else []
+        write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Bring all lines to disk; called before a checkpoint that counts on them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line cut short by a kill is left out."""
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def draw_loss_curve(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Draw the loss of each step and the mean of each epoch, and write a PNG to `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [line for line in lines if "loss" in line]
+    epochs = [line for line in lines if "epoch_loss" in line]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([line["step"] for line in steps], [line["loss"] for line in steps], color="0.75", label="step")
+    axes.plot([line["step"] for line in epochs], [line["epoch_loss"] for line in epochs], "o-", ms=3, label="mean of the epoch")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (sum over spaces)")
+    axes.legend()
+    figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -1,0 +1,165 @@
+"""From a pack to an encoder: checks, training, and the files that the product consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from caco_assets.errors import UserError
+from caco_assets.pretraining.change import CHANGED, ChangeState, draw_histogram
+from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.loader import Loader
+from caco_assets.pretraining.loop import CHECKPOINT, METRICS, Probe, pick_device, train
+from caco_assets.pretraining.metrics import MetricsSink, draw_loss_curve, read_metrics
+from caco_assets.pretraining.objectives import FIDELITY, Contrastive, ObjectiveConfig, build, objective_class
+from caco_assets.pretraining.pack import Pack
+from caco_assets.products import Facts
+from caco_assets.progress import Say
+from caco_assets.settings import Pretraining
+
+# settings that change how fast training goes, not what it makes
+SPEED_ONLY = {"device", "threads", "checkpoint_every"}
+# Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
+COLLAPSED_BELOW = 0.05
+
+
+def recipe_of(options: Pretraining, seed: int) -> dict[str, Any]:
+    """All settings that decide the result, JSON-able."""
+    return {**options.model_dump(mode="json", exclude=SPEED_ONLY), "seed": seed}
+
+
+def make_encoder(
+    pack: Path,
+    folder: Path,
+    options: Pretraining,
+    *,
+    seed: int,
+    data: dict[str, Any],
+    say: Say,
+    sinks: Sequence[MetricsSink] = (),
+    probe: Probe | None = None,
+) -> Facts:
+    """Pretrain on the pack at `pack` and fill `folder`; goes on from what an interrupted call left there.
+
+    Args:
+        pack: see `pack.build`.
+        folder: gets `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `loss_curve.png` and, for objectives that estimate
+            change, `change_estimates.parquet` and `change_histogram.png`.
+        options: the profile's section.
+        seed: of everything random.
+        data: what the encoder is trained on, for `encoder.json`.
+        say: outlet of the progress.
+        sinks: further takers of the figures.
+        probe: judges the query encoder each `options.probe_every` epochs.
+
+    Returns:
+        Facts of the product.
+
+    Raises:
+        UserError: settings that cannot work (before the first step), or training has diverged.
+    """
+    loader = open_loader(pack, options, seed)
+    encoder = Encoder.random(options.backbone, loader.preprocessing, seed)
+    config = ObjectiveConfig(
+        slots=2 * loader.places,
+        embedding_dim=options.embedding_dim,
+        queue_size=options.queue_size,
+        temperature=options.temperature,
+        momentum=options.momentum,
+        ema_beta=options.ema_beta,
+        change_estimate=options.change_estimate,
+        switches=FIDELITY[options.fidelity],
+    )
+    objective = build(options.objective, config, encoder.backbone, features=encoder.width, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = recipe_of(options, seed)
+    # `seed` decides weights and views alike, but through unrelated streams: numpy's for the views, torch's for the weights
+    train(objective, loader, options, seed=seed, folder=folder, recipe=recipe, say=say, sinks=sinks, probe=probe)
+    encoder.save(folder, recipe, data)
+    lines = read_metrics(folder / METRICS)
+    draw_loss_curve(folder / "loss_curve.png", lines)
+    facts = _facts(lines, loader, objective)
+    if facts["collapsed"]:
+        say(f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use")
+    state = getattr(objective, "change", None)
+    if isinstance(state, ChangeState):
+        write_estimates(folder / "change_estimates.parquet", state, Pack.open(pack).location_id)
+        draw_histogram(folder / "change_histogram.png", state)
+    # last of all: until here an interrupted call can be repeated at no cost
+    (folder / CHECKPOINT).unlink()
+    return facts
+
+
+def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
+    """Check objective, queue, device and pack against each other, and open the pack.
+
+    Raises:
+        UserError: they do not fit; names the setting, its value and the way out.
+    """
+    plan = objective_class(options.objective).plan
+    pick_device(options)
+    if options.queue_size % options.batch_size:
+        below = max(options.queue_size // options.batch_size, 1) * options.batch_size
+        raise UserError(
+            f"pretraining.queue_size={options.queue_size}: must be a multiple of batch_size={options.batch_size} "
+            f"(the queue holds whole batches); set it to {below}"
+        )
+    loader = Loader(
+        pack,
+        plan,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        crop_scale=options.crop_scale,
+        seed=seed,
+        threads=options.threads,
+    )
+    for name, ours, theirs in (
+        ("bands", options.bands, loader.bands),
+        ("stretch", options.stretch, loader.preprocessing.stretch.name),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"pretraining.{name}={_shown(ours)}: the pack has {_shown(theirs)}; build the pack again, or set it to that"
+            )
+    return loader
+
+
+def write_estimates(path: Path, state: ChangeState, location_id: Sequence[str]) -> None:
+    """Write one row per place and period: `location_id`, `period`, `long`, `short`, `ratio`, `label`, `seen` (times)."""
+    columns = {name: getattr(state, name).cpu().numpy() for name in ("long", "short", "ratio", "label", "seen")}
+    table = {
+        "location_id": np.repeat(np.array(location_id), 2),
+        "period": np.tile(np.array([0, 1], np.int8), len(location_id)),
+        **columns,
+        "label": columns["label"].astype(np.int8),
+    }
+    pq.write_table(pa.table(table), path)
+
+
+def _facts(lines: list[dict[str, Any]], loader: Loader, objective: Contrastive) -> Facts:
+    last = next(line for line in reversed(lines) if "epoch_loss" in line)
+    speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
+    facts: Facts = {
+        "loss": last["epoch_loss"],
+        "accuracy": last["epoch_accuracy_0"],
+        "epochs": last["epoch"] + 1,
+        "steps": last["step"],
+        "places": loader.places,
+        "images_per_s": float(np.median(speeds)),
+        "embedding_std": last["epoch_embedding_std"],
+        "collapsed": last["epoch_embedding_std"] < COLLAPSED_BELOW,
+    }
+    state = getattr(objective, "change", None)
+    if isinstance(state, ChangeState):
+        facts |= state.summary()
+        facts["changed_slots"] = int((state.label == CHANGED).sum())
+    return facts
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
