@@ -1,0 +1,95 @@
+"""Opens rasters, and says in one line why one cannot be read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+GDAL_OPTIONS = {
+    # no listing of the folder (or of the bucket) for side files before each open
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_CACHEMAX": 256,
+    # over HTTP: neighbouring ranges in one request, a second chance after a hiccup, no endless wait
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "VSI_CACHE": "TRUE",
+}
+_READ_AT_ONCE = 64 << 20
+
+
+class UnreadableError(Exception):
+    """A raster that cannot be used: `reason` is a code of `quarantine.parquet`, `detail` one line."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@contextmanager
+def open_raster(href: str) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF by path or address.
+
+    Raises:
+        UnreadableError: `error_page` where a provider left a page of HTML or XML under the name of a picture, else `unreadable`:
+            missing, cut off, no georeference. Also for what fails while it is being read inside the `with`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            raster = rasterio.open(href)
+    except RasterioError as error:
+        raise explain(href, error) from error
+    with raster:
+        if raster.crs is None or raster.transform.is_identity:
+            raise UnreadableError("unreadable", "has no georeference")
+        if raster.transform.b or raster.transform.d or raster.transform.e >= 0:
+            raise UnreadableError("unreadable", "is not north up")
+        try:
+            yield raster
+        except RasterioError as error:
+            raise explain(href, error) from error
+
+
+def explain(href: str, error: Exception) -> UnreadableError:
+    """What is wrong with a file that GDAL could not read: its first bytes tell more than GDAL's message."""
+    path = Path(href)
+    if "://" in href or href.startswith("/vsi"):
+        return UnreadableError("unreadable", _line(error, path))
+    if not path.exists():
+        return UnreadableError("unreadable", "the file does not exist")
+    with path.open("rb") as stream:
+        start = stream.read(512).lstrip().lower()
+    if not start:
+        return UnreadableError("unreadable", "the file is empty")
+    if start.startswith(b"<"):
+        kind = "HTML" if b"html" in start else "XML"
+        return UnreadableError("error_page", f"a page of {kind}, not a GeoTIFF: the download failed")
+    return UnreadableError("unreadable", _line(error.__cause__ or error, path))
+
+
+def check_readable(raster: DatasetReader) -> None:
+    """Read every block once, a stripe at a time.
+
+    Raises:
+        RasterioError: a block is missing or damaged.
+    """
+    row_bytes = raster.width * raster.count * 8
+    rows = max(_READ_AT_ONCE // row_bytes, 1)
+    for top in range(0, raster.height, rows):
+        raster.read(window=Window(0, top, raster.width, min(rows, raster.height - top)))  # pyright: ignore[reportCallIssue]
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """The message in one line, without the folder the file lies in (a record must not depend on the machine)."""
+    return " ".join(str(error).split()).replace(f"{path.parent}/", "")[:300]

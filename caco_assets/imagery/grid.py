@@ -1,0 +1,91 @@
+"""The pixel grid of a chip: in the UTM zone of its place, snapped to the resolution, the same for all dates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from caco_assets.imagery.footprint import across_antimeridian
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A square, north-up grid of pixels."""
+
+    epsg: int
+    left: float
+    """Western edge in metres of the projection."""
+    top: float
+    """Northern edge."""
+    size: int
+    """Pixels on a side."""
+    resolution: float
+    """Metres per pixel."""
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel corner → projection."""
+        return Affine(self.resolution, 0, self.left, 0, -self.resolution, self.top)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """left, bottom, right, top in metres."""
+        side = self.size * self.resolution
+        return self.left, self.top - side, self.left + side, self.top
+
+
+def utm_epsg(lon: Floats, lat: Floats) -> NDArray[np.int32]:
+    """EPSG code of the UTM zone on WGS 84 of each point: six degrees wide, without the exceptions around Norway."""
+    zone = np.clip(((lon + 180) // 6).astype(np.int32), 0, 59) + 1
+    return (np.where(lat >= 0, 32600, 32700) + zone).astype(np.int32)
+
+
+def chip_grids(lon: Floats, lat: Floats, size: int, resolution: float) -> list[Grid]:
+    """The grids of chips centred on the points (N,), moved by at most half a pixel onto multiples of the resolution.
+
+    Sentinel-2 tiles start at multiples of 10, 20 and 60 m, so at 10 m a chip's pixels are the tile's own.
+    """
+    grids: list[Grid | None] = [None] * len(lon)
+    for epsg, rows, forward in _zones(lon, lat):
+        x, y = forward.transform(lon[rows], lat[rows])
+        left = np.round((np.asarray(x) - size * resolution / 2) / resolution) * resolution
+        top = np.round((np.asarray(y) + size * resolution / 2) / resolution) * resolution
+        for row, west, north in zip(rows.tolist(), left.tolist(), top.tolist(), strict=True):
+            grids[row] = Grid(epsg, west, north, size, resolution)
+    return [grid for grid in grids if grid is not None]
+
+
+def chip_footprints(grids: list[Grid]) -> NDArray[np.object_]:
+    """Footprints of the grids as polygons in degrees, (N,)."""
+    from pyproj import Transformer
+
+    codes = np.array([grid.epsg for grid in grids], np.int32)
+    boxes = np.array([grid.bounds for grid in grids], np.float64).reshape(-1, 4)
+    shapes = np.empty(len(grids), object)
+    for epsg in np.unique(codes).tolist():
+        rows = np.flatnonzero(codes == epsg)
+        left, bottom, right, top = boxes[rows].T
+        x = np.stack([left, right, right, left, left], axis=1)  # (n, 5): the ring of a box
+        y = np.stack([top, top, bottom, bottom, top], axis=1)
+        lon, lat = Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y)
+        shapes[rows] = shapely.polygons(np.stack([lon, lat], axis=-1))
+    west, _, east, _ = shapely.bounds(shapes).reshape(-1, 4).T
+    for row in np.flatnonzero(east - west > 180).tolist():
+        shapes[row] = across_antimeridian(shapes[row])
+    return shapes
+
+
+def _zones(lon: Floats, lat: Floats) -> Iterator[tuple]:
+    """EPSG code, rows and transform from degrees of each UTM zone among the points."""
+    from pyproj import Transformer
+
+    codes = utm_epsg(lon, lat)
+    for epsg in np.unique(codes).tolist():
+        yield epsg, np.flatnonzero(codes == epsg), Transformer.from_crs(4326, epsg, always_xy=True)

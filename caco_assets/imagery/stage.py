@@ -1,0 +1,241 @@
+"""The stages `catalog` (of a folder), `scenes`, `archive` and `quarantine`: which pixels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.errors import UserError
+from caco_assets.products import Facts, Product, content_hash, produce, recorded
+from caco_assets.progress import Say, to_stderr
+from caco_assets.recipes import recipe
+from caco_assets.settings import CatalogSource, FolderSource, Settings, StacApiSource
+
+if TYPE_CHECKING:
+    from caco_assets.imagery.ingest import Place
+
+
+def index_folder(settings: Settings, say: Say = to_stderr) -> Product:
+    """Index the profile's folder of GeoTIFFs as a static STAC catalog.
+
+    Raises:
+        UserError: the profile's source is no folder, or the folder cannot be used; says why.
+    """
+    source = settings.imagery.source
+    if not isinstance(source, FolderSource):
+        raise UserError(f"imagery.source.kind={source.kind}: only a folder of GeoTIFFs is indexed here")
+    from caco_assets.imagery.folder import index_folder as write_catalog
+    from caco_assets.imagery.folder import list_files
+
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in list_files(source)]
+
+    def make(path: Path) -> Facts:
+        shutil.rmtree(path, ignore_errors=True)
+        return write_catalog(source, path, say)
+
+    return produce(
+        "catalog",
+        settings.paths.catalog,
+        records=settings.paths.records,
+        recipe=recipe("catalog"),
+        inputs={"source": source.model_dump(mode="json"), "files": files},
+        make=make,
+    )
+
+
+def plan(settings: Settings, say: Say = to_stderr) -> Product:
+    """Choose the scenes for every place, period and season, and write `scenes.parquet`.
+
+    Raises:
+        UserError: locations or catalog are not there, or no scene at all serves.
+    """
+    imagery = settings.imagery
+
+    def make(path: Path) -> Facts:
+        return _plan(settings, path, say)
+
+    return produce(
+        "scenes",
+        settings.paths.scenes,
+        records=settings.paths.records,
+        recipe=recipe("scenes"),
+        inputs={
+            "locations": recorded(settings.paths.records, "locations").content_hash,
+            "catalog": _catalog_mark(settings),
+            "calendar": [settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons],
+            "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
+            "max_scene_cloud": imagery.max_scene_cloud,
+        },
+        make=make,
+    )
+
+
+def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Product:
+    """Read the chips of one shard into the archive: the whole shard or nothing of it.
+
+    Raises:
+        UserError: locations, scenes or catalog are not there, or there is no such shard.
+    """
+    from caco_assets.imagery.archive import rows_hash, shard_name
+    from caco_assets.imagery.plan import read_scenes
+
+    shards = recorded(settings.paths.records, "locations").facts["shards"]
+    if not 0 <= shard < shards:
+        raise UserError(f"shard={shard}: there are {shards} shards, 0 to {shards - 1}")
+    recorded(settings.paths.records, "scenes")
+    imagery, table = settings.imagery, read_scenes(settings.paths.scenes, shard)
+
+    def make(path: Path) -> Facts:
+        from caco_assets.imagery.catalog import catalog_folder
+        from caco_assets.imagery.ingest import fill_shard
+        from caco_assets.imagery.reader import Want
+
+        places = [place for place, number in _places(settings) if number == shard]
+        want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), _signer(settings))
+        return fill_shard(path, shard, places, table.to_pylist(), want, imagery.min_seasons, imagery.workers, say)
+
+    return produce(
+        f"archive/{shard_name(shard)}",
+        settings.paths.archive / shard_name(shard),
+        records=settings.paths.records,
+        recipe=recipe("archive"),
+        inputs={
+            # the shard's own rows: places that join other shards leave it as it is
+            "scenes": rows_hash(table),
+            "catalog": _catalog_mark(settings),
+            "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
+            "min_clear": imagery.min_clear,
+            "min_seasons": imagery.min_seasons,
+        },
+        make=make,
+    )
+
+
+def collect(settings: Settings, say: Say = to_stderr) -> Product:
+    """Gather the refusals of all shards in `quarantine.parquet`; its facts describe the whole archive.
+
+    Shards beyond the last one (of a run with more places) are removed, so that nothing stale is read.
+
+    Raises:
+        UserError: a shard has not been ingested yet.
+    """
+    from caco_assets.imagery.archive import QUARANTINE, shard_folders, shard_name
+
+    records = settings.paths.records
+    names = [shard_name(shard) for shard in range(recorded(records, "locations").facts["shards"])]
+    shards = [recorded(records, f"archive/{name}") for name in names]
+    for folder in shard_folders(settings.paths.archive):
+        if folder.name not in names:
+            say(f"archive: {folder.name} belongs to an earlier run with more places; removed")
+            shutil.rmtree(folder)
+            (records / "archive" / f"{folder.name}.json").unlink(missing_ok=True)
+
+    def make(path: Path) -> Facts:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(shard.path / QUARANTINE) for shard in shards]
+        pq.write_table(pa.concat_tables(tables), path, compression="zstd")
+        return _archive_facts([shard.facts for shard in shards])
+
+    return produce(
+        "quarantine",
+        settings.paths.quarantine,
+        records=records,
+        recipe=recipe("archive"),
+        inputs={"shards": [shard.content_hash for shard in shards]},
+        make=make,
+    )
+
+
+def _plan(settings: Settings, path: Path, say: Say) -> Facts:
+    import numpy as np
+
+    from caco_assets.imagery.catalog import open_catalog
+    from caco_assets.imagery.periods import period_windows
+    from caco_assets.imagery.plan import MISSING, PLANNED, WIDENED, choose, find_scenes, to_table, write_scenes
+
+    imagery = settings.imagery
+    placed = _places(settings)
+    catalog = open_catalog(settings)
+    windows = period_windows(settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons)
+    scenes, footprints = find_scenes(catalog, [place.grid for place, _ in placed], windows)
+    if not scenes:
+        raise UserError(_no_scene(settings, windows, catalog.refused))
+    say(f"scenes: {len(scenes)} near {len(placed)} places")
+    slots = choose(scenes, footprints, windows, imagery.max_scene_cloud)
+    ids = np.array([place.location_id for place, _ in placed], object)
+    write_scenes(path, to_table(slots, scenes, ids, np.array([number for _, number in placed], np.int32)))
+    first = slots.rank == 0
+    counts = {name: int((slots.status[first] == code).sum()) for name, code in _codes(PLANNED, WIDENED, MISSING)}
+    return {
+        "places": len(placed),
+        "scenes": len(scenes),
+        "candidates": int((slots.scene >= 0).sum()),
+        **counts,
+        "refused_items": len(catalog.refused),
+        "refused_item_reasons": dict(sorted(catalog.refused.items())[:20]),
+    }
+
+
+def _codes(planned: int, widened: int, missing: int) -> list[tuple[str, int]]:
+    return [("slots_planned", planned), ("slots_widened", widened), ("slots_missing", missing)]
+
+
+def _places(settings: Settings) -> list[tuple[Place, int]]:
+    """The places with their grids and shard numbers, by location id."""
+    import pyarrow.parquet as pq
+
+    from caco_assets.imagery.grid import chip_grids
+    from caco_assets.imagery.ingest import Place
+
+    table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"])
+    lon, lat = (table[name].to_numpy() for name in ("lon", "lat"))
+    grids = chip_grids(lon, lat, settings.imagery.chip_size, settings.imagery.resolution)
+    rows = zip(table["location_id"].to_pylist(), lon.tolist(), lat.tolist(), grids, strict=True)
+    return list(zip((Place(*row) for row in rows), table["shard"].to_pylist(), strict=True))
+
+
+def _catalog_mark(settings: Settings) -> Any:
+    """What identifies the catalog's content in a fingerprint."""
+    source = settings.imagery.source
+    if isinstance(source, StacApiSource):
+        return source.model_dump(mode="json")
+    if isinstance(source, CatalogSource):
+        from caco_assets.imagery.catalog import ITEMS
+
+        files = [source.path / name for name in (ITEMS, "catalog.json", "collection.json")]
+        return [str(source.path), *(content_hash(file) for file in files if file.exists())]
+    catalog = recorded(settings.paths.records, "catalog")
+    # the fingerprint of a folder's catalog holds the files' sizes and times: its items alone would not show new pixels
+    return [catalog.content_hash, catalog.fingerprint] if isinstance(source, FolderSource) else catalog.content_hash
+
+
+def _signer(settings: Settings) -> Any:
+    source = settings.imagery.source
+    if isinstance(source, StacApiSource) and source.signer == "planetary_computer":
+        import planetary_computer
+
+        return planetary_computer.sign_url
+    return str
+
+
+def _archive_facts(shards: list[Facts]) -> Facts:
+    refused: dict[str, int] = {}
+    for facts in shards:
+        for reason, count in facts["refused"].items():
+            refused[reason] = refused.get(reason, 0) + count
+    total = {name: sum(facts[name] for facts in shards) for name in ("places", "places_complete", "chips", "widened", "bytes")}
+    clear = sum(facts["clear_fraction"] * facts["chips"] for facts in shards) / max(total["chips"], 1)
+    return {"shards": len(shards), **total, "clear_fraction": round(clear, 4), "refused": dict(sorted(refused.items()))}
+
+
+def _no_scene(settings: Settings, windows: Any, refused: dict[str, str]) -> str:
+    (early, _), (late, _) = windows[0][0], windows[1][0]
+    why = f"; {len(refused)} items cannot be used, the first because it {next(iter(refused.values()))}" if refused else ""
+    return (
+        f"imagery.source.kind={settings.imagery.source.kind}: no scene near the places in the "
+        f"{settings.imagery.period_months} months from {early:%Y-%m-%d} and from {late:%Y-%m-%d}{why}; "
+        "change vintage, gap_years, imagery.period_months or sampling.region"
+    )
