@@ -1,6 +1,5 @@
 """Training steps against golden numbers of the published implementation; every setting comes from each file's `cfg` entry."""
 
-import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,6 @@ from caco_assets.pretraining.objectives.contrastive import Contrastive, StepOutp
 # the reference's names of the objectives, as they stand at the front of a file's name
 OBJECTIVE = {"moco": "moco_v2", "seco": "seco", "teco": "teco", "caco": "caco"}
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
-
-
-def load_recipe(folder: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_recipe", folder / "recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def read_cfg(text: str) -> dict[str, float]:
@@ -175,15 +165,31 @@ SWITCHES = {"reference": REFERENCE, "improved": replace(IMPROVED, channels_last=
 
 
 @pytest.mark.parametrize("fidelity", SWITCHES)
-def test_every_golden_step_is_reproduced(golden: Path, fidelity: str) -> None:
+def test_every_golden_step_is_reproduced(golden: Path, recipe: ModuleType, fidelity: str) -> None:
     files = step_files(golden)
     assert files, f"{golden} holds no golden steps"
     for file in files:
-        assert_steps_conform(file, load_recipe(golden), SWITCHES[fidelity])
+        assert_steps_conform(file, recipe, SWITCHES[fidelity])
 
 
-def test_the_default_memory_layout_reproduces_the_well_conditioned_golden_steps(golden: Path) -> None:
+def test_the_default_memory_layout_reproduces_the_well_conditioned_golden_steps(golden: Path, recipe: ModuleType) -> None:
     files = [file for file in step_files(golden) if "tiny" in file.name]
     assert files
     for file in files:
-        assert_steps_conform(file, load_recipe(golden), IMPROVED)
+        assert_steps_conform(file, recipe, IMPROVED)
+
+
+@pytest.mark.parametrize("fidelity", SWITCHES)
+@pytest.mark.parametrize("name", OBJECTIVE)
+def test_steps_under_other_settings_equal_a_slow_implementation(
+    other_golden: Path, recipe: ModuleType, name: str, fidelity: str
+) -> None:
+    assert_steps_conform(other_golden / f"{name}_tiny.npz", recipe, SWITCHES[fidelity])
+
+
+def test_a_wrong_label_is_noticed(other_golden: Path, recipe: ModuleType, tmp_path: Path) -> None:
+    entries = dict(np.load(other_golden / "caco_tiny.npz"))
+    entries["s0/mmweights"] = 1 - entries["s0/mmweights"]
+    np.savez(tmp_path / "caco_tiny.npz", **entries)
+    with pytest.raises(AssertionError):
+        assert_steps_conform(tmp_path / "caco_tiny.npz", recipe, REFERENCE)
