@@ -1,0 +1,120 @@
+"""What every data set of labelled images looks like to the probes: named parts of images, one pixel format, one version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.progress import Progress, Say
+
+# PIL, zlib and tifffile release the interpreter's lock while they decode, so a few threads help even on two cores.
+_THREADS = 4
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one split, in a fixed order."""
+
+    names: tuple[str, ...]
+    """File names; the keys of paired tests."""
+    labels: np.ndarray
+    """(N,) int64, index into the classes."""
+
+    def take(self, index: np.ndarray) -> Part:
+        """The images at the given positions."""
+        return Part(tuple(self.names[i] for i in index), self.labels[index])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A data set whose files have been checked but not yet decoded."""
+
+    task: str
+    classes: tuple[str, ...]
+    pixel_format: PixelFormat
+    shape: tuple[int, int, int]
+    """Bands, height and width of every image."""
+    dtype: str
+    parts: Mapping[str, Part]
+    """`train` and `val`, and `test` where the split has one."""
+    version: str
+    """Hash of the bytes and of the split lists: two rows with the same version saw the same images."""
+    note: str
+    """What a reader of a score must know about the split."""
+    decode: Callable[[str], np.ndarray]
+    """File name → (C, H, W) array; raises UserError naming the file when it is damaged or of another shape."""
+
+    def limited(self, limit: int | None, seed: int) -> LabelledImages:
+        """At most `limit` images per part: a seeded choice that keeps the classes' shares."""
+        if limit is None or all(len(part) <= limit for part in self.parts.values()):
+            return self
+        rng = np.random.default_rng(seed)
+        parts = {name: part.take(_balanced(part.labels, limit, rng)) for name, part in self.parts.items()}
+        note = f"{self.note}; at most {limit} images per split (seed {seed})"
+        return replace(self, parts=parts, version=f"{self.version}/limit-{limit}-{seed}", note=note)
+
+    def pixels(self, part: str, cache: Path, say: Say) -> np.ndarray:
+        """Decode every image of a part once.
+
+        Args:
+            part: a key of `parts`.
+            cache: folder for the decoded array; deleting it only costs time.
+            say: outlet for progress.
+
+        Returns:
+            (N, C, H, W), as stored by the data set's authors, memory-mapped.
+
+        Raises:
+            UserError: a file is damaged or not of the data set's shape; the message names it.
+        """
+        names = self.parts[part].names
+        file = cache / f"{key(self.task, self.version, part, *names)}.npy"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            images = np.empty((len(names), *self.shape), self.dtype)
+            progress = Progress(f"decode {self.task} {part}", len(names), "image", say)
+            with ThreadPoolExecutor(_THREADS) as pool:
+                for start in range(0, len(names), _CHUNK):
+                    chunk = names[start : start + _CHUNK]
+                    for offset, image in enumerate(pool.map(self.decode, chunk)):
+                        images[start + offset] = image
+                    progress.advance(len(chunk))
+            progress.close()
+            save_array(file, images)
+        return np.load(file, mmap_mode="r")
+
+
+def key(*parts: object) -> str:
+    """A short name for a cache file that stands for everything listed."""
+    return hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()[:32]
+
+
+def save_array(file: Path, array: np.ndarray) -> None:
+    """Write an array so that a reader sees all of it or nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.stem}.tmp.npy")
+    np.save(scratch, array)
+    scratch.replace(file)
+
+
+def _balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of at most `limit` images, taken in turn from shuffled classes in proportion to their size, sorted."""
+    if len(labels) <= limit:
+        return np.arange(len(labels))
+    order = rng.permutation(len(labels))
+    # the position of each image inside its class, as a fraction: the smallest fractions of all classes come first
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.argsort(rank, kind="stable")[:limit])

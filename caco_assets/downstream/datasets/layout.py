@@ -1,0 +1,73 @@
+"""The layout `<anything>/<Class>/<Class>_<n><suffix>`, checked before a pixel is read; and the parts that the lists cut from it."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from caco_assets.downstream.datasets.labelled import Part
+from caco_assets.downstream.datasets.splits import list_sha256, read_lists, stratified
+from caco_assets.downstream.datasets.store import Store
+from caco_assets.errors import UserError
+
+
+def index_members(store: Store, classes: tuple[str, ...], suffix: str) -> dict[str, str]:
+    """File name → member name of every image.
+
+    Args:
+        store: the archive or folder.
+        classes: the class folders there must be, all of them and no other.
+        suffix: of the images; other files (previews, catalogs) are left alone.
+
+    Raises:
+        UserError: no image, a class folder that is unknown or missing, a file in another class's folder, or the same name twice.
+    """
+    members: dict[str, str] = {}
+    for member in store.names():
+        path = PurePosixPath(member)
+        if path.suffix.lower() != suffix or path.name.startswith(".") or "__MACOSX" in path.parts:
+            continue
+        folder = path.parent.name
+        if folder not in classes:
+            close = difflib.get_close_matches(folder, classes, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the classes are {', '.join(classes)}"
+            raise UserError(f"{store.root}: {member} lies in an unknown class folder {folder!r}; {hint}")
+        if path.stem.rpartition("_")[0] != folder:
+            raise UserError(f"{store.root}: {member} is not named {folder}_<number>{suffix}; put it in the folder of its class")
+        if path.name in members:
+            raise UserError(f"{store.root}: {path.name} is there twice ({members[path.name]}, {member}); remove one")
+        members[path.name] = member
+    if not members:
+        raise UserError(f"{store.root}: no <Class>/<Class>_<number>{suffix} in it; is this the right archive or folder?")
+    found = Counter(PurePosixPath(member).parent.name for member in members.values())
+    if missing := [name for name in classes if not found[name]]:
+        raise UserError(f"{store.root}: no image of {', '.join(missing)}; all {len(classes)} classes are needed, fetch it again")
+    return members
+
+
+def cut_parts(
+    members: dict[str, str], classes: tuple[str, ...], lists_folder: Path, suffix: str
+) -> tuple[dict[str, Part], str, str]:
+    """Parts by the lists in `lists_folder`, else the seeded stratified split.
+
+    Returns:
+        The parts, one sha256 over all lists, and a note for readers of a score with the sha256 of every list.
+
+    Raises:
+        UserError: see `read_lists`; or the training part lacks a class.
+    """
+    labels = {name: classes.index(PurePosixPath(member).parent.name) for name, member in members.items()}
+    lists = read_lists(lists_folder, labels, suffix)
+    source = "split lists beside the data" if lists else "no split lists: stratified 60/20/20 split, seed 0"
+    lists = lists or stratified(labels)
+    parts = {part: Part(names, np.array([labels[name] for name in names], np.int64)) for part, names in lists.items()}
+    if absent := sorted(set(range(len(classes))) - set(parts["train"].labels.tolist())):
+        raise UserError(f"{lists_folder}: no training image of {', '.join(classes[i] for i in absent)}; use other split lists")
+    hashes = {part: list_sha256(names) for part, names in lists.items()}
+    note = f"{source} (sha256 {', '.join(f'{part} {digest}' for part, digest in hashes.items())})"
+    if unlisted := len(members) - sum(len(names) for names in lists.values()):
+        note += f"; {unlisted} images are in no list and not used"
+    return parts, list_sha256(tuple(hashes.values())), note

@@ -1,0 +1,91 @@
+"""One row of `scores.parquet`, the per-item predictions behind it, and the store that saves measuring unchanged rows again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from caco_assets.products import write_atomic
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One figure: who, on what, by which protocol, and how sure."""
+
+    row: str
+    """Name in the profile."""
+    task: str
+    encoder: str
+    role: str
+    """`candidate` or `baseline`."""
+    protocol: str
+    method: str
+    """`linear_probe`, `linear_probe_eval_bn` (`paper` only), `knn5`, `knn20`."""
+    size: int
+    seed: int
+    metric: str
+    value: float | None
+    """In [0, 1]."""
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    """Images tested on."""
+    data_version: str
+    model_uri: str | None
+    status: Literal["measured", "not_measured"]
+    note: str
+    items: str | None
+    """Per-item predictions, relative to the profile's folder (`settings.paths.root`)."""
+
+
+class RowStore:
+    """Groups of rows measured together, kept under a key that stands for everything they depend on."""
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self._root = root
+        self._cache = cache / "score_rows"
+
+    def rows(self, key: str, measure: Callable[[], Sequence[ScoreRow]]) -> list[ScoreRow]:
+        """The rows known under `key` if their per-item files still stand, else those that `measure` returns, kept for next time."""
+        file = self._cache / f"{key}.json"
+        if file.exists():
+            known = [ScoreRow(**fields) for fields in json.loads(file.read_text())]
+            if all(row.items is None or (self._root / row.items).exists() for row in known):
+                return known
+        measured = list(measure())
+        write_atomic(file, json.dumps([asdict(row) for row in measured], indent=1) + "\n")
+        return measured
+
+    def write_items(self, name: str, images: Sequence[str], labels: np.ndarray, predictions: np.ndarray) -> str:
+        """Write one per-item table (`image`, `label`, `prediction`).
+
+        Returns:
+            Its path relative to the profile's folder.
+        """
+        import pandas as pd
+
+        relative = f"score_items/{name}.parquet"
+        path = self._root / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.tmp")
+        table = {"image": list(images), "label": labels.astype(np.int16), "prediction": predictions.astype(np.int16)}
+        pd.DataFrame(table).to_parquet(scratch, index=False)
+        scratch.replace(path)
+        return relative
+
+
+def write_rows(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write `scores.parquet`, with the same types whether or not anything was measured."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {"size": pa.int32(), "seed": pa.int32(), "n": pa.int64()}
+    kinds |= dict.fromkeys(("value", "ci_low", "ci_high"), pa.float64())
+    schema = pa.schema([(field.name, kinds.get(field.name, pa.string())) for field in fields(ScoreRow)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), path)

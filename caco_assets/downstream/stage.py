@@ -1,0 +1,118 @@
+"""The stage `scores`: judges encoders and baselines on every task of the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets import products
+from caco_assets.progress import Say, to_stderr
+from caco_assets.recipes import recipe
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.pretraining.encoder import Encoder
+
+
+def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: Say = to_stderr) -> products.Product:
+    """Make `scores.parquet`: every task, protocol, seed and size of the profile, for the encoders and the baselines.
+
+    Args:
+        settings: the profile.
+        encoders: name → folder of an encoder; default the one of this profile, named after its objective. All are candidates.
+        say: outlet for progress.
+
+    Returns:
+        The product `scores`. Rows whose encoder, data and protocol have not changed are not measured again.
+
+    Raises:
+        UserError: no task in the profile, an unknown task, absent data of a task that is not optional, damaged data, no encoder.
+    """
+    from caco_assets.downstream.baselines import Contestant, baselines
+    from caco_assets.downstream.judge import assignments, judge
+    from caco_assets.downstream.rows import write_rows
+    from caco_assets.errors import UserError
+    from caco_assets.pretraining.encoder import Encoder
+
+    wanted = settings.downstream
+    if not wanted.tasks:
+        raise UserError(f"profile {settings.profile}: downstream.tasks is empty; name at least one task to judge the encoder on")
+    work = assignments(settings)
+    folders = dict(encoders or {settings.pretraining.objective: settings.paths.encoder})
+    loaded = {name: Encoder.load(folder) for name, folder in folders.items()}
+    contestants = [
+        Contestant.of(name, "candidate", wanted.seeds[0], encoder, _uri(settings, folders[name]))
+        for name, encoder in loaded.items()
+    ]
+    like = next(iter(loaded.values()))
+    contestants += baselines(wanted.baselines, like, wanted.seeds)
+
+    def make(path: Path) -> dict[str, Any]:
+        rows = [row for assignment in work for row in judge(settings, assignment, contestants, settings.paths.cache, say)]
+        write_rows(path, rows)
+        return _facts(rows)
+
+    inputs = {
+        "contestants": [(who.name, who.role, who.seed, who.identity, who.reason, who.model_uri) for who in contestants],
+        "data": {item.row: (item.version, item.reason) for item in work},
+        "downstream": wanted.model_dump(mode="json", exclude={"tasks": {"__all__": {"data"}}}),
+        "seed": settings.seed,
+    }
+    paths = settings.paths
+    return products.produce("scores", paths.scores, records=paths.records, recipe=recipe("scores"), inputs=inputs, make=make)
+
+
+def score_encoder(
+    settings: Settings,
+    encoder: Path | Encoder,
+    role: str = "candidate",
+    *,
+    name: str | None = None,
+    model_uri: str | None = None,
+    say: Say = to_stderr,
+) -> list[ScoreRow]:
+    """Judge one encoder alone on every task of the profile: a registered version, or one in memory.
+
+    Args:
+        settings: the profile.
+        encoder: a folder (`encoder.safetensors`, `encoder.json`) or the object.
+        role: written to the rows.
+        name: of the encoder in the rows; default the profile's objective.
+        model_uri: written to the rows; default the folder.
+        say: outlet for progress.
+
+    Returns:
+        Its rows, baselines left out. Rows measured before with the same weights, data and protocol come from the cache; the
+        per-item tables for `metrics.paired_gain` lie at `settings.paths.root / row.items`.
+
+    Raises:
+        UserError: as `score`.
+    """
+    from caco_assets.downstream.baselines import Contestant
+    from caco_assets.downstream.judge import assignments, judge
+    from caco_assets.pretraining.encoder import Encoder
+
+    work = assignments(settings)
+    folder = encoder if isinstance(encoder, Path) else None
+    loaded = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
+    uri = model_uri or (_uri(settings, folder) if folder else None)
+    seeds = settings.downstream.seeds
+    contestant = Contestant.of(name or settings.pretraining.objective, role, seeds[0], loaded, uri)
+    return [row for assignment in work for row in judge(settings, assignment, [contestant], settings.paths.cache, say)]
+
+
+def _uri(settings: Settings, folder: Path) -> str:
+    """The folder as seen from home, so that moving all state changes no row."""
+    return folder.relative_to(settings.home).as_posix() if folder.is_relative_to(settings.home) else folder.as_posix()
+
+
+def _facts(rows: list[ScoreRow]) -> dict[str, Any]:
+    """Counts, and a main figure for every row of the profile: the candidate's `clean` linear probe where there is one."""
+    measured = [row for row in rows if row.status == "measured"]
+    main: dict[str, float | None] = {}
+    for row in sorted(measured, key=lambda row: (row.role != "candidate", row.protocol != "clean", row.method != "linear_probe")):
+        if row.role == "candidate":
+            main.setdefault(row.row, row.value)
+    return {"rows": len(rows), "measured": len(measured), "not_measured": len(rows) - len(measured), "accuracy": main}

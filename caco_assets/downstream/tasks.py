@@ -1,0 +1,77 @@
+"""The table of tasks: what an encoder can be judged on. A new task is one reader in `datasets/` and one entry here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caco_assets.downstream.datasets.labelled import LabelledImages
+from caco_assets.errors import UserError
+
+
+@dataclass(frozen=True)
+class PaperProtocol:
+    """Constants of the published linear probe."""
+
+    learning_rate: float = 1e-3
+    """Of Adam with its default moments and no weight decay."""
+    batch_size: int = 32
+    milestones: tuple[float, ...] = (0.6, 0.8)
+    """Fractions of training after which the rate is divided by ten; training lasts `downstream.paper_epochs`, published: 100."""
+    size: int = 64
+    """Side of the input, pixels; un-normalised RGB in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark."""
+
+    name: str
+    title: str
+    reader: str
+    """`module:function` under `downstream/datasets/`: path → `LabelledImages`."""
+    metric: str
+    classes: int
+    licence: str
+    page: str
+    """Where its authors offer it."""
+    paper: PaperProtocol = field(default_factory=PaperProtocol)
+
+    def read(self, path: Path) -> LabelledImages:
+        """Open and check the data at `path`.
+
+        Raises:
+            UserError: the data is absent (`DataAbsentError`) or not in its authors' layout.
+        """
+        module, _, function = self.reader.partition(":")
+        reader: Callable[[Path], LabelledImages] = getattr(
+            importlib.import_module(f"caco_assets.downstream.datasets.{module}"), function
+        )
+        return reader(path)
+
+
+_EUROSAT_PAGE = "https://github.com/phelber/EuroSAT"
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("eurosat", "EuroSAT (RGB)", "eurosat:read", "accuracy", 10, "MIT", _EUROSAT_PAGE),
+        Task("eurosat_ms", "EuroSAT (13 bands)", "eurosat_ms:read", "accuracy", 10, "MIT", _EUROSAT_PAGE),
+    )
+}
+
+
+def find_task(name: str) -> Task:
+    """The entry of the table.
+
+    Raises:
+        UserError: there is no such task; suggests the nearest.
+    """
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"task={name}: there is no such task; {hint}allowed: {', '.join(TASKS)}")
+    return TASKS[name]
