@@ -1,8 +1,9 @@
 """One view of one packed image on a CPU: colour operations, blur, crop, resize and normalisation as compiled loops over bytes.
 
 Every operation is Pillow's on 8-bit pictures, rounding included (checked against Pillow and against golden pictures), because the
-published views were made with Pillow. All work stays inside the crop, but for what the contrast's mean needs. Functions release
-the GIL. `source` is a packed image (H, W, C); work happens on planes (C, H, W), which compilers turn into vector instructions.
+published views were made with Pillow; resizing alone is to within a level of Pillow's, which rounds between its two directions.
+All work stays inside the crop, but for what the contrast's mean needs. Functions release the GIL. `source` is a packed image
+(H, W, C); work happens on planes (C, H, W), which compilers turn into vector instructions.
 
 Sources: Pillow's documented operations; the blur is the extended box blur of Gwosdek et al. 2011, "Theoretical foundations of
 Gaussian convolution by extended box filtering", in three passes; luma is ITU-R 601-2.
@@ -21,7 +22,9 @@ from numba import njit
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 BLUR_MARGIN = 6
 """Pixels around a crop that its blur can see: three passes of a box of radius < 2, which holds up to sigma 2.4."""
-_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz", "contract"})
+_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+_fused = njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz", "contract"})
+"""Multiply and add in one instruction: only where no byte is truncated from the sum."""
 
 
 @_jit
@@ -210,26 +213,26 @@ def _weights(length, side):
     support = max(scale, 1.0)
     taps = math.ceil(support) * 2 + 1
     first, count = np.empty(side, np.int64), np.empty(side, np.int64)
-    weights = np.zeros((side, taps), np.float32)
+    weights = np.zeros((side, taps))
     for i in range(side):
         centre = (i + 0.5) * scale
         start, stop = max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), length)
         total = 0.0
         for k in range(stop - start):
-            total += max(0.0, 1 - abs((start + k - centre + 0.5) / support))
+            total += max(0.0, 1 - abs((start + k - centre + 0.5) * (1 / support)))
         for k in range(stop - start):
-            weights[i, k] = max(0.0, 1 - abs((start + k - centre + 0.5) / support)) / total
+            weights[i, k] = max(0.0, 1 - abs((start + k - centre + 0.5) * (1 / support))) * (1 / total)
         first[i], count[i] = start, stop - start
     return first, count, weights
 
 
-@_jit
+@_fused
 def _add_row(line, row, weight):
     for e in range(line.size):
         line[e] += weight * np.float32(row[e])
 
 
-@_jit
+@_fused
 def _resize(rows, stride, top, left, height, width, flip, scale, shift, out):
     """Crop and resize to the side of `out` (C, S, S), flip left-right if asked, and write level · scale + shift per band.
 
@@ -238,14 +241,15 @@ def _resize(rows, stride, top, left, height, width, flip, scale, shift, out):
     """
     side = out.shape[1]
     first_y, count_y, weight_y = _weights(height, side)
-    first_x, count_x, weight_x = _weights(width, side)
+    first_x, count_x, exact_x = _weights(width, side)
+    weight_x = exact_x.astype(np.float32)
     line = np.empty(width * stride, np.float32)
     begin, end = left * stride, (left + width) * stride
     for p in range(rows.shape[0]):
         for i in range(side):
             line[:] = 0
             for k in range(count_y[i]):
-                _add_row(line, rows[p, top + first_y[i] + k, begin:end], weight_y[i, k])
+                _add_row(line, rows[p, top + first_y[i] + k, begin:end], np.float32(weight_y[i, k]))
             for s in range(stride):
                 band = p * stride + s
                 row = out[band, i]
@@ -290,8 +294,7 @@ def augment_then_crop(source, box, flip, jitter, order, factors, grayscale, sigm
 def crop_then_augment(source, box, flip, jitter, order, factors, grayscale, sigma, colours, scale, shift, a, b, out):
     """The order of `moco`: the crop is resized to 8 bits first, then colour, blur and flip. `a`, `b`: scratch (C, S, S)."""
     bands, side = out.shape[0], out.shape[1]
-    rows = source.reshape((1, source.shape[0], source.shape[1] * bands))
-    _resize(rows, bands, box[0], box[1], box[2], box[3], False, np.ones(bands, np.float32), np.zeros(bands, np.float32), out)
+    crop_only(source, box, np.ones(bands, np.float32), np.zeros(bands, np.float32), out)
     for c in range(bands):
         for y in range(side):
             for x in range(side):
