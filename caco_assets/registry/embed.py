@@ -1,0 +1,190 @@
+"""Embeds a GeoTIFF: one vector per tile of its grid, as GeoParquet (footprint and vector), CSV or npz."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caco_assets.errors import UserError
+from caco_assets.pretraining.encoder import Encoder, PixelFormat
+from caco_assets.pretraining.pixels import ARCHIVE
+from caco_assets.progress import Progress, Say, to_stderr
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import rasterio
+    from rasterio.io import DatasetReader
+
+TILE = 64
+"""Default side of a tile, pixels: that of EuroSAT's images."""
+SUFFIXES = (".parquet", ".csv", ".npz")
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Tiles of one image, row by row from its upper left corner."""
+
+    vectors: np.ndarray
+    """float32 (T, D)."""
+    rows: np.ndarray
+    """int32 (T,): first pixel row of each tile."""
+    columns: np.ndarray
+    """int32 (T,): first pixel column."""
+    nodata: np.ndarray
+    """float32 (T,): share of a tile's pixels that are nodata in any band (0 where the image has no nodata value)."""
+    tile: int
+    transform: rasterio.Affine
+    crs: rasterio.CRS
+
+    def frame(self) -> gpd.GeoDataFrame:
+        """One row per tile: `row`, `column`, `nodata_share`, `embedding` (list of float32), `geometry` in the image's system."""
+        import geopandas as gpd
+        from shapely.geometry import Polygon
+
+        side = self.tile
+        corners = ((0, 0), (side, 0), (side, side), (0, side))
+        footprints = [
+            Polygon([self.transform * (column + x, row + y) for x, y in corners])
+            for row, column in zip(self.rows.tolist(), self.columns.tolist(), strict=True)
+        ]
+        fields = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata, "embedding": list(self.vectors)}
+        return gpd.GeoDataFrame(fields, geometry=footprints, crs=self.crs)
+
+    def write(self, path: Path) -> None:
+        """Write `.parquet` (GeoParquet), `.csv` (centre coordinates, one column per feature) or `.npz`.
+
+        Raises:
+            UserError: another suffix.
+        """
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"output={path}: {path.suffix or 'no suffix'} is no format for embeddings; use {', '.join(SUFFIXES)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":
+            self.frame().to_parquet(path, index=False)
+        elif path.suffix == ".npz":
+            places = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata}
+            georeference = {"transform": np.array(tuple(self.transform)[:6]), "crs": self.crs.to_wkt(), "tile": self.tile}
+            np.savez_compressed(path, embedding=self.vectors, **places, **georeference)
+        else:
+            self._table().to_csv(path, index=False)
+
+    def _table(self) -> gpd.pd.DataFrame:
+        import pandas as pd
+
+        half = self.tile / 2
+        a, b, c, d, e, f = tuple(self.transform)[:6]
+        column, row = self.columns + half, self.rows + half
+        x, y = a * column + b * row + c, d * column + e * row + f
+        places = {"row": self.rows, "column": self.columns, "x": x, "y": y, "nodata_share": self.nodata}
+        features = {f"f{index}": self.vectors[:, index] for index in range(self.vectors.shape[1])}
+        return pd.DataFrame({**places, **features})
+
+
+def embed(
+    image: Path,
+    encoder: Encoder,
+    *,
+    tile: int = TILE,
+    size: int | None = None,
+    bands: Sequence[str] | None = None,
+    reflectance_per_dn: float | None = None,
+    offset: float | None = None,
+    say: Say = to_stderr,
+) -> Embeddings:
+    """Embed an image tile by tile. Vectors are those of `Encoder.features` on the same pixels.
+
+    Tiles lie side by side from the upper left corner. A rest at the right or lower edge that is narrower than a tile is left out,
+    and said: padding would invent pixels that the encoder has never seen the like of.
+
+    Args:
+        image: georeferenced GeoTIFF of integers.
+        encoder: loaded.
+        tile: side of a tile, pixels of the image.
+        size: side of the network's input; default the encoder's own.
+        bands: names of the image's bands in file order; default the band descriptions in the file.
+        reflectance_per_dn: reflectance per digital number; default the file's band scale, else 1e-4.
+        offset: reflectance at digital number 0; default the file's band offset, else 0.
+        say: outlet for progress.
+
+    Raises:
+        UserError: the file is not readable, not georeferenced, smaller than a tile, or has not the encoder's bands as integers.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    if tile < 1:
+        raise UserError(f"tile={tile}: a tile has at least one pixel")
+    try:
+        with warnings.catch_warnings():
+            # said below as an error that names the way out
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(image) as source:
+                return _embed(source, image, encoder, tile, size, _format(source, image, bands, reflectance_per_dn, offset), say)
+    except RasterioError as error:
+        raise UserError(f"{image}: not readable as a GeoTIFF ({' '.join(str(error).split())[:200]})") from error
+
+
+def _embed(
+    source: DatasetReader, image: Path, encoder: Encoder, tile: int, size: int | None, fmt: PixelFormat, say: Say
+) -> Embeddings:
+    from rasterio.windows import Window
+
+    if source.crs is None or source.transform.is_identity:
+        raise UserError(f"{image}: has no georeference, so its tiles have no place; set one (gdal_edit.py -a_srs … -a_ullr …)")
+    across, down = source.width // tile, source.height // tile
+    if not across or not down:
+        raise UserError(f"{image}: {source.width} × {source.height} pixels hold no tile of {tile}; choose a smaller tile")
+    left, below = source.width - across * tile, source.height - down * tile
+    if left or below:
+        say(f"{image.name}: {left} columns at the right and {below} rows at the bottom make no whole tile and are left out")
+    wanted = encoder.preprocessing.bands
+    indexes = [index + 1 for index in fmt.select(wanted)]
+    read_as = PixelFormat(wanted, fmt.reflectance_per_dn, fmt.offset)
+    vectors, shares = [], []
+    progress = Progress(f"embed {image.name}", across * down, "tile", say)
+    # one row of tiles at a time: an image of any height fits into memory
+    for top in range(0, down * tile, tile):
+        strip = source.read(indexes, window=Window.from_slices((top, top + tile), (0, across * tile)))
+        tiles = strip.reshape(len(wanted), tile, across, tile).transpose(2, 0, 1, 3)  # (across, C, tile, tile)
+        vectors.append(encoder.features(tiles, read_as, size, batch_size=_BATCH))
+        empty = np.zeros(tiles.shape, bool) if source.nodata is None else tiles == source.nodata
+        shares.append(empty.any(axis=1).mean(axis=(1, 2)))
+        progress.advance(across)
+    progress.close()
+    rows, columns = np.meshgrid(np.arange(down) * tile, np.arange(across) * tile, indexing="ij")
+    return Embeddings(
+        vectors=np.concatenate(vectors),
+        rows=rows.ravel().astype(np.int32),
+        columns=columns.ravel().astype(np.int32),
+        nodata=np.concatenate(shares).astype(np.float32),
+        tile=tile,
+        transform=source.transform,
+        crs=source.crs,
+    )
+
+
+def _format(
+    source: DatasetReader, image: Path, bands: Sequence[str] | None, reflectance_per_dn: float | None, offset: float | None
+) -> PixelFormat:
+    """What the file's digital numbers mean: as told, else as the file says, else archive values."""
+    if not np.issubdtype(np.dtype(source.dtypes[0]), np.integer):
+        raise UserError(f"{image}: pixels are {source.dtypes[0]}; digital numbers are wanted (reflectance × 10 000 as uint16)")
+    names = tuple(bands) if bands else tuple(name or "" for name in source.descriptions)
+    if len(names) != source.count:
+        raise UserError(f"bands={','.join(names)}: {len(names)} names for the {source.count} bands of {image}")
+    if not any(names):
+        raise UserError(f"{image}: its {source.count} bands have no names; give them in file order, such as bands=B02,B03,B04")
+    # a file without scale says 1 and 0
+    scales, offsets = set(source.scales), set(source.offsets)
+    if reflectance_per_dn is None and (len(scales) > 1 or len(offsets) > 1):
+        raise UserError(f"{image}: its bands have different scales or offsets; give reflectance_per_dn and offset")
+    said = reflectance_per_dn is None and scales != {1.0}
+    scale = scales.pop() if said else (ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn)
+    zero = offset if offset is not None else (offsets.pop() if said else ARCHIVE.offset)
+    return PixelFormat(names, scale, zero)

@@ -1,0 +1,163 @@
+"""Registers an encoder once: the MLflow model, a version with its tags and a short card, the alias `challenger`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.downstream.rows import ScoreRow
+from caco_assets.errors import UserError
+from caco_assets.pretraining.encoder import Encoder
+from caco_assets.progress import Say, to_stderr
+from caco_assets.registry.aliases import challenge
+from caco_assets.registry.judging import PREPROCESSING, scores_line
+from caco_assets.registry.packaged_encoder import package, preprocessing_hash, upload
+from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
+from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow_runs import Run, code_version, open_run
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+_CARD = "mlflow/model_card.md.j2"
+_DEFAULT_CARD = "{{ objective }}, {{ architecture }}, bands {{ bands }}; profile {{ profile }}, vintage {{ vintage }}; {{ scores }}"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry."""
+
+    version: str
+    uri: str
+    """`models:/name/3`."""
+    alias: str
+    reused: bool = False
+    """The same encoder of the same data was registered before."""
+
+
+def register_encoder(
+    settings: Settings,
+    encoder_dir: Path,
+    scores_path: Path | None,
+    data_versions: Mapping[str, str],
+    run_id: str | None = None,
+    say: Say = to_stderr,
+    tracking: Tracking | None = None,
+) -> Registered:
+    """Register the encoder of a folder as the challenger.
+
+    Args:
+        settings: the profile; `registry.model` is the name.
+        encoder_dir: `encoder.safetensors`, `encoder.json`.
+        scores_path: `scores.parquet`; None: not scored yet.
+        data_versions: product → content hash; part of what makes a version new.
+        run_id: MLflow run that made the encoder; None: a run of room `registry` is opened for it.
+        say: outlet for progress.
+        tracking: default: opened here.
+
+    Raises:
+        UserError: no sound encoder or scores there, or the server refuses.
+    """
+    tracking = tracking or open_tracking(settings, say)
+    model = settings.registry.model
+    encoder = Encoder.load(encoder_dir)
+    tags = {
+        IDENTITY: encoder.identity,
+        PREPROCESSING: preprocessing_hash(encoder),
+        **{f"{DATA}{name}": digest for name, digest in data_versions.items()},
+        "profile": settings.profile,
+        "vintage": settings.vintage,
+        "recipe": json.dumps(_description(encoder_dir).get("recipe", {}), sort_keys=True),
+        "code_version": code_version(),
+    }
+    rows = _rows(scores_path)
+    if rows is not None:
+        tags[SCORES] = scores_line(rows)
+    with registry_lock(tracking, model, say):
+        if (known := _same(versions(tracking, model), encoder.identity, data_versions)) is not None:
+            version, reused = str(known.version), True
+            say(f"{model}: this encoder is version {version} already")
+            if rows is not None:
+                with tracking.explained():
+                    tracking.client.set_model_version_tag(model, version, SCORES, tags[SCORES])
+        else:
+            opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
+            with opened as run:
+                card = _card(settings, encoder, data_versions, tags.get(SCORES, "not scored yet"))
+                version, reused = _create(tracking, model, encoder_dir, run, tags, card, scores_path), False
+            say(f"{model}: registered version {version}")
+        challenge(tracking, model, version)
+    return Registered(version, f"models:/{model}/{version}", CHALLENGER, reused)
+
+
+def _create(
+    tracking: Tracking, model: str, encoder_dir: Path, run: Run, tags: Mapping[str, str], card: str, scores_path: Path | None
+) -> str:
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        package(encoder_dir, folder)
+        model_id, source = upload(tracking, run.run_id, folder, "encoder")
+    if scores_path is not None:
+        run.file(scores_path, "scores")
+    client = tracking.client
+    with tracking.explained():
+        try:
+            client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
+        made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
+    return str(made.version)
+
+
+def _same(known: list[ModelVersion], identity: str, data_versions: Mapping[str, str]) -> ModelVersion | None:
+    wanted = {f"{DATA}{name}": digest for name, digest in data_versions.items()}
+    for version in reversed(known):
+        data = {name: value for name, value in version.tags.items() if name.startswith(DATA)}
+        if version.tags.get(IDENTITY) == identity and data == wanted:
+            return version
+    return None
+
+
+def _rows(scores_path: Path | None) -> list[ScoreRow] | None:
+    if scores_path is None:
+        return None
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return [ScoreRow(**fields) for fields in parquet.read_table(scores_path).to_pylist()]
+    except (OSError, pa.ArrowInvalid, TypeError) as error:
+        raise UserError(f"{scores_path}: not readable as scores ({' '.join(str(error).split())[:150]}); score again") from error
+
+
+def _description(encoder_dir: Path) -> dict[str, Any]:
+    return json.loads((encoder_dir / "encoder.json").read_text())
+
+
+def _card(settings: Settings, encoder: Encoder, data_versions: Mapping[str, str], scores: str) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    path = settings.home / _CARD
+    # the home folder's own card where there is one; Markdown, so nothing is escaped
+    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    return environment.from_string(path.read_text() if path.is_file() else _DEFAULT_CARD).render(
+        model=settings.registry.model,
+        objective=settings.pretraining.objective,
+        architecture=encoder.architecture,
+        bands=", ".join(encoder.preprocessing.bands),
+        width=encoder.width,
+        profile=settings.profile,
+        vintage=settings.vintage,
+        data=", ".join(f"{name} {digest}" for name, digest in data_versions.items()) or "data without a version",
+        scores=scores,
+    )

@@ -1,0 +1,84 @@
+"""The last stage: registers the profile's encoder as challenger, decides on it, judges other versions. Imports fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from caco_assets.progress import Say, to_stderr
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from caco_assets.registry.promotion import Decision
+    from caco_assets.registry.register import Registered
+    from caco_assets.resources.mlflow import Tracking
+
+
+def register(
+    settings: Settings,
+    say: Say = to_stderr,
+    *,
+    tracking: Tracking | None = None,
+    data_versions: Mapping[str, str] | None = None,
+    run_id: str | None = None,
+) -> Registered:
+    """Register the encoder of this profile with its scores; it becomes the challenger. Registered once, however often called.
+
+    Args:
+        settings: the profile.
+        say: outlet for progress.
+        tracking: default: opened here.
+        data_versions: product → content hash; default those on record for `locations`, `pack` and `encoder`.
+        run_id: MLflow run that made the encoder; None: one is opened.
+
+    Raises:
+        UserError: there is no encoder or no scores yet, or the server refuses.
+    """
+    from caco_assets import products
+    from caco_assets.registry.register import register_encoder
+
+    encoder = products.recorded(settings.paths.records, "encoder")
+    scores = products.recorded(settings.paths.records, "scores")
+    named = data_versions or {
+        name: products.recorded(settings.paths.records, name).content_hash for name in ("locations", "pack", "encoder")
+    }
+    return register_encoder(settings, encoder.path, scores.path, named, run_id, say, tracking)
+
+
+def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> Decision:
+    """Let the policy decide on the challenger.
+
+    Raises:
+        UserError: there is no challenger, the policy is wrong, data of a task is missing, or the server refuses.
+    """
+    from caco_assets.registry.versions import find
+    from caco_assets.resources.mlflow import open_tracking
+
+    tracking = tracking or open_tracking(settings, say)
+    challenger = find(tracking, f"models:/{settings.registry.model}@challenger")
+    return judge(settings, tracking, str(challenger.version), say)
+
+
+def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_stderr) -> Decision:
+    """Score one version, from wherever it came, and let the policy decide on it.
+
+    Raises:
+        UserError: as `decide`, or no such version.
+    """
+    from caco_assets.registry.judging import judge_version
+
+    decision = judge_version(settings, tracking, version, say)
+    say(decision.text())
+    return decision
+
+
+def rollback(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> str:
+    """Put the previous champion back in service and return its version.
+
+    Raises:
+        UserError: there is none that could serve.
+    """
+    from caco_assets.registry.aliases import rollback as back
+    from caco_assets.resources.mlflow import open_tracking
+
+    return back(tracking or open_tracking(settings, say), settings.registry.model, say)

@@ -1,0 +1,131 @@
+"""Versions of a registered model: found by number or alias, listed, and the tags that they carry."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from caco_assets.errors import UserError
+from caco_assets.progress import Say, to_stderr
+from caco_assets.resources.mlflow import Tracking
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+
+# Tags of a version.
+IDENTITY = "encoder_identity"
+"""sha256 of architecture, preprocessing and weights."""
+DATA = "data."
+"""Prefix: product → content hash."""
+SCORES = "scores"
+"""Main figures in one line."""
+GATE = "gate"
+"""`passed` or `failed`: the last decision on it."""
+DECISION = "decision"
+"""The decision as JSON."""
+
+
+@dataclass(frozen=True)
+class ModelUri:
+    """`models:/name@alias` or `models:/name/3`, taken apart."""
+
+    name: str
+    version: str | None = None
+    alias: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> ModelUri:
+        """The parts of a model address.
+
+        Raises:
+            UserError: it is none.
+        """
+        name, at, alias = uri.removeprefix("models:/").partition("@")
+        if at and name and alias:
+            return cls(name, alias=alias)
+        name, _, version = name.rpartition("/")
+        if not uri.startswith("models:/") or not name or not version.isdigit():
+            raise UserError(f"{uri}: not the address of a model; write models:/name@champion, models:/name/3 or a folder")
+        return cls(name, version=version)
+
+
+def find(tracking: Tracking, uri: str) -> ModelVersion:
+    """The version that a model address names.
+
+    Raises:
+        UserError: no such model, alias or version; the message names what there is.
+    """
+    wanted = ModelUri.parse(uri)
+    model = _model(tracking, wanted.name)
+    if model is None:
+        with tracking.explained():
+            names = sorted(known.name for known in tracking.client.search_registered_models())
+        raise UserError(f"{uri}: no model of that name is registered; there {_are(names)}")
+    version = wanted.version or model.aliases.get(wanted.alias or "")
+    if version is None:
+        raise UserError(f"{uri}: the model has no alias {wanted.alias}; there {_are(sorted(model.aliases))}")
+    known = {str(each.version): each for each in versions(tracking, wanted.name)}
+    if str(version) not in known:
+        raise UserError(f"{uri}: there is no such version; there {_are(list(known))}")
+    return known[str(version)]
+
+
+def versions(tracking: Tracking, model: str) -> list[ModelVersion]:
+    """All versions of a model with their tags, oldest first; none of an unknown model."""
+    found: list[ModelVersion] = []
+    token = None
+    quoted = model.replace("'", "\\'")
+    with tracking.explained():
+        while True:
+            page = tracking.client.search_model_versions(f"name='{quoted}'", max_results=200, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda version: int(version.version))
+
+
+def aliases(tracking: Tracking, model: str) -> dict[str, str]:
+    """Alias → version number; empty for an unknown model."""
+    known = _model(tracking, model)
+    return {} if known is None else {alias: str(version) for alias, version in known.aliases.items()}
+
+
+def unscored(tracking: Tracking, model: str) -> list[str]:
+    """Numbers of the versions that have neither scores nor a decision: those registered by somebody else."""
+    return [str(version.version) for version in versions(tracking, model) if not {SCORES, GATE} & version.tags.keys()]
+
+
+@contextmanager
+def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr) -> Iterator[None]:
+    """One process or thread of this workspace at a time may register a version or move an alias of a model."""
+    folder = tracking.state / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{model.replace('/', '_')}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{model}: another decision is being taken; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # closing the file releases the lock, also when the process is killed
+        yield
+
+
+def _model(tracking: Tracking, name: str) -> RegisteredModel | None:
+    from mlflow.exceptions import MlflowException
+
+    with tracking.explained():
+        try:
+            return tracking.client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+
+def _are(names: list[str]) -> str:
+    return f"are: {', '.join(names)}" if names else "are none yet"

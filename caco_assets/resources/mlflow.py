@@ -1,0 +1,172 @@
+"""MLflow: where runs and versions are kept, opened as an explicit object so that no global tracking address is ever set."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from caco_assets.errors import UserError
+from caco_assets.progress import Say, to_stderr
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# MLflow's own defaults are 7 tries of 120 s: a server that is down would look like a hang of many minutes.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+# A server on the other side of the world answers within a second or two.
+PING_S = 5.0
+_MAY_BE_SECRET = re.compile(r"^\w[\w+.-]*://")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """One tracking server and its registry: a database in the workspace, or a server of the user's."""
+
+    uri: str
+    experiment: str
+    """Runs of one profile form one experiment of that name."""
+    artifacts: Path | None
+    """Folder of artifacts of a database in the workspace; None: the server decides."""
+    state: Path
+    """Local folder for locks."""
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client of exactly this server."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """Id of the experiment, which is created on first use.
+
+        Raises:
+            UserError: the server refuses.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.explained():
+            if (known := self.client.get_experiment_by_name(self.experiment)) is not None:
+                return known.experiment_id
+            location = None if self.artifacts is None else str(self.artifacts / self.experiment)
+            try:
+                return self.client.create_experiment(self.experiment, artifact_location=location)
+            except MlflowException:
+                # another process was faster
+                if (known := self.client.get_experiment_by_name(self.experiment)) is None:
+                    raise
+                return known.experiment_id
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns what MLflow raises inside into one line that names the server.
+
+        Raises:
+            UserError: MLflow or its database refused.
+        """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError) as error:
+            text = redacted_text(" ".join(str(error).split())[:300], self.uri)
+            raise UserError(f"tracking server {redacted(self.uri)}: {text}; check registry.tracking_uri and the server") from error
+
+
+def open_tracking(settings: Settings, say: Say = to_stderr) -> Tracking:
+    """The tracking server of a profile, reachable and migrated.
+
+    Args:
+        settings: `registry.tracking_uri`; none: SQLite in `<workspace>/mlflow/mlflow.db`, created on first use, and artifacts
+            beside it.
+        say: told when the database is about to be created, which takes some seconds.
+
+    Raises:
+        UserError: the server does not answer within `PING_S` seconds, or the database cannot be used.
+    """
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    # the tables of a new database are announced by `say`
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    state = settings.paths.workspace / "mlflow"
+    state.mkdir(parents=True, exist_ok=True)
+    uri, artifacts = _addresses(settings)
+    tracking = Tracking(uri, settings.profile, artifacts, state)
+    if uri.startswith(("http://", "https://")):
+        _ping(uri)
+    fresh = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+    if fresh:
+        say("MLflow: creating the tracking database, once (3 to 8 s)")
+    start = time.monotonic()
+    with tracking.explained():
+        tracking.client.search_experiments(max_results=1)
+        tracking.client.search_registered_models(max_results=1)
+    if fresh:
+        say(f"MLflow: tracking database ready after {time.monotonic() - start:.1f} s")
+    return tracking
+
+
+def server_arguments(settings: Settings) -> list[str]:
+    """Arguments of `mlflow server` that make it show what this profile's runs write."""
+    uri, artifacts = _addresses(settings)
+    if uri.startswith(("http://", "https://")):
+        uri, artifacts = _local(settings)
+    state = settings.paths.workspace / "mlflow"
+    state.mkdir(parents=True, exist_ok=True)
+    destination = artifacts or state / "artifacts"
+    return ["--backend-store-uri", uri, "--artifacts-destination", str(destination), "--serve-artifacts"]
+
+
+def redacted(address: str) -> str:
+    """An address without user name, password and query: fit for tags, parameters and messages. Other text is left alone."""
+    if not _MAY_BE_SECRET.match(address):
+        return address
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if host else address.partition("?")[0]
+
+
+def redacted_text(text: str, address: str) -> str:
+    """`text` with `address` and its credentials taken out."""
+    credentials = urlsplit(address).netloc.rpartition("@")[0]
+    text = text.replace(address, redacted(address))
+    return text.replace(f"{credentials}@", "") if credentials else text
+
+
+def _addresses(settings: Settings) -> tuple[str, Path | None]:
+    return (settings.registry.tracking_uri, None) if settings.registry.tracking_uri else _local(settings)
+
+
+def _local(settings: Settings) -> tuple[str, Path]:
+    folder = settings.paths.workspace / "mlflow"
+    return f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts"
+
+
+def _ping(uri: str) -> None:
+    import requests
+
+    try:
+        # any answer will do, also a refusal: then the first real request says what is wrong
+        requests.get(f"{uri.rstrip('/')}/health", timeout=PING_S)
+    except requests.RequestException as error:
+        raise UserError(
+            f"registry.tracking_uri={redacted(uri)}: no answer ({type(error).__name__}); start the server, or remove the setting "
+            "to use the database in the workspace"
+        ) from error
