@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +39,17 @@ class TinyEarth:
     items: list[dict] = field(default_factory=list)
 
     def scene(
-        self, date: str, *, reflectance: float = 0.1, cloud: float | None = 5.0, scl: int = 4, baseline: str = "02.14"
+        self,
+        date: str,
+        *,
+        time: str = "10:30:00",
+        reflectance: float = 0.1,
+        cloud: float | None = 5.0,
+        scl: int = 4,
+        baseline: str = "02.14",
     ) -> str:
         """One clear scene unless told otherwise (`scl=9`: cloud); returns its id. Pixels: `reflectance` plus a gradient."""
-        item_id = f"S2_{date.replace('-', '')}"
+        item_id = f"S2_{date.replace('-', '')}" + ("" if time == "10:30:00" else f"T{time.replace(':', '')}")
         home, shift = self.folder / item_id, 1000 if baseline >= "04.00" else 0
         fine, coarse = int(SIDE / 10), int(SIDE / 20)
         ramp = np.arange(fine * fine).reshape(fine, fine) % 97
@@ -56,7 +62,7 @@ class TinyEarth:
         write_tif(home / "SCL.tif", np.full((1, coarse, coarse), scl, np.uint8), LEFT, TOP, 20)
         assets["SCL"] = {"href": f"./{item_id}/SCL.tif", "type": "image/tiff"}
         footprint = raster_footprint((LEFT, TOP - SIDE, LEFT + SIDE, TOP), f"EPSG:{EPSG}")
-        moment = datetime.fromisoformat(date).isoformat() + ("Z" if "T" in date else "T10:30:00Z")
+        moment = f"{date}T{time}Z"
         properties = {"datetime": moment, "proj:code": f"EPSG:{EPSG}", "s2:processing_baseline": baseline}
         if cloud is not None:
             properties["eo:cloud_cover"] = cloud
@@ -96,10 +102,26 @@ def earth_settings(home: Path, catalog: Path, places: int = 4) -> Settings:
 
 
 @pytest.fixture
-def six_dates(tmp_path: Path, tiny_earth: TinyEarth) -> Settings:
+def over(tmp_path: Path):
+    """Settings over a catalog, in a home of the test's own, with the locations drawn."""
+
+    def make(catalog: Path, home: str = "home", places: int = 4) -> Settings:
+        settings = earth_settings(tmp_path / home, catalog, places)
+        sample(settings, [].append)
+        return settings
+
+    return make
+
+
+@pytest.fixture
+def tif():
+    """Writes a GeoTIFF on the tiny Earth's tile: `tif(path, layers, left, top, resolution)`."""
+    return write_tif
+
+
+@pytest.fixture
+def six_dates(over, tiny_earth: TinyEarth) -> Settings:
     """A clear scene in every season, four places in two shards, locations drawn."""
     for number, date in enumerate(DATES):
         tiny_earth.scene(date, reflectance=0.05 + 0.01 * number, baseline="04.00" if date > "2022-01-25" else "03.01")
-    settings = earth_settings(tmp_path / "home", tiny_earth.write())
-    sample(settings, [].append)
-    return settings
+    return over(tiny_earth.write())
