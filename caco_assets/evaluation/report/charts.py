@@ -1,0 +1,111 @@
+"""Small charts as inline SVG: they take the page's colours (light and dark), need no file and no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from caco_assets.evaluation.scorecard import Line
+
+_WIDTH = 360
+# So many points are as good as all of them at the width of the page.
+_MOST_POINTS = 600
+
+
+def interval(line: Line, low: float = 0.0, high: float = 1.0) -> Markup:
+    """One figure as a dot with its 95 % interval, on a scale from `low` to `high`; the numbers stand beside it in the table."""
+    if line.value is None:
+        return Markup("")
+    span = high - low
+
+    def x(share: float) -> str:
+        return f"{10 + (_WIDTH - 20) * (min(max(share, low), high) - low) / span:.1f}"
+
+    grid = "".join(f'<line class="grid" x1="{x(low + q * span)}" x2="{x(low + q * span)}" y1="0" y2="28"/>' for q in _quarters())
+    bar = ""
+    if line.low is not None and line.high is not None:
+        bar = f'<line class="bar" x1="{x(line.low)}" x2="{x(line.high)}" y1="14" y2="14"/>'
+    dot = f'<circle cx="{x(line.value)}" cy="14" r="5.5"/>'
+    return Markup(f'<svg class="dot {line.role}" viewBox="0 0 {_WIDTH} 28" aria-hidden="true">{grid}{bar}{dot}</svg>')
+
+
+def scale(low: float = 0.0, high: float = 1.0) -> Markup:
+    """The axis above a column of `interval`s, in percent."""
+    ticks = "".join(
+        f'<text x="{10 + (_WIDTH - 20) * q:.1f}" y="13" text-anchor="middle">{100 * (low + q * (high - low)):.0f}</text>'
+        for q in _quarters()
+    )
+    return Markup(f'<svg class="dot axis" viewBox="0 0 {_WIDTH} 18" aria-hidden="true">{ticks}</svg>')
+
+
+def bounds(lines: Sequence[Line]) -> tuple[float, float]:
+    """Round ends of a scale that holds every figure and interval."""
+    ends = [end for line in lines for end in (line.value, line.low, line.high) if end is not None]
+    if not ends:
+        return 0.0, 1.0
+    return max(0.0, np.floor(min(ends) * 10 - 0.2) / 10), min(1.0, np.ceil(max(ends) * 10 + 0.2) / 10)
+
+
+def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what: str) -> Markup:
+    """A noisy line and a smooth one over it.
+
+    Args:
+        x: where.
+        y: the noisy values.
+        smooth: the smooth ones, as many.
+        what: the whole chart in one sentence, for readers who do not see it.
+    """
+    width, height, left, bottom = 760, 260, 48, 34
+    keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int))
+    xs, ys, ms = (np.asarray(values, float)[keep] for values in (x, y, smooth))
+    top, floor = float(max(ys.max(), ms.max())), float(min(ys.min(), ms.min()))
+    px = left + (width - left - 10) * (xs - xs[0]) / max(xs[-1] - xs[0], 1e-9)
+
+    def points(values: np.ndarray) -> str:
+        py = 10 + (height - bottom - 10) * (top - values) / max(top - floor, 1e-9)
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))
+
+    labels = "".join(
+        f'<text x="{left - 8}" y="{10 + (height - bottom - 10) * q + 4:.0f}" text-anchor="end">{top - q * (top - floor):.2f}</text>'
+        f'<line class="grid" x1="{left}" x2="{width - 10}" y1="{10 + (height - bottom - 10) * q:.0f}" '
+        f'y2="{10 + (height - bottom - 10) * q:.0f}"/>'
+        for q in (0, 0.5, 1)
+    )
+    labels += f'<text x="{left}" y="{height - 10}">step {xs[0]:.0f}</text>'
+    labels += f'<text x="{width - 10}" y="{height - 10}" text-anchor="end">step {xs[-1]:.0f}</text>'
+    lines = f'<polyline class="noisy" points="{points(ys)}"/><polyline class="smooth" points="{points(ms)}"/>'
+    return (
+        Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="')
+        + what
+        + Markup(f'">{labels}{lines}</svg>')
+    )
+
+
+def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str) -> Markup:
+    """Counts of values as bars; `what` says the whole chart in one sentence."""
+    width, height, bottom = 760, 180, 26
+    counts, _ = np.histogram(values, bins=bins, range=(low, high))
+    step, most = width / bins, max(int(counts.max()), 1)
+    bars = "".join(
+        f'<rect x="{i * step + 1:.1f}" y="{(height - bottom) * (1 - count / most):.1f}" width="{step - 2:.1f}" '
+        f'height="{(height - bottom) * count / most:.1f}"/>'
+        for i, count in enumerate(counts)
+    )
+    ends = f'<text x="0" y="{height - 6}">{low:g}</text><text x="{width}" y="{height - 6}" text-anchor="end">{high:g}</text>'
+    return (
+        Markup(f'<svg class="chart bars" viewBox="0 0 {width} {height}" role="img" aria-label="')
+        + what
+        + Markup(f'">{bars}{ends}</svg>')
+    )
+
+
+def data_uri(png: bytes) -> str:
+    """A picture inside the page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _quarters() -> tuple[float, ...]:
+    return (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -1,0 +1,179 @@
+"""Our scores beside the published ones: one section for each row, protocol, method and size, so that protocols never mix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.downstream.rows import ScoreRow
+from caco_assets.evaluation.published import comparable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = {
+    "linear_probe": "linear probe",
+    "linear_probe_eval_bn": "linear probe, batch norm in evaluation mode",
+    "knn5": "5 nearest neighbours",
+    "knn20": "20 nearest neighbours",
+}
+_ROLES = ("candidate", "baseline", "published")
+_SETTING = ["row", "task", "protocol", "method", "size", "metric"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One encoder in a section. Shares are in [0, 1]."""
+
+    encoder: str
+    role: str
+    """`candidate`, `baseline` or `published`."""
+    value: float | None
+    """Mean over seeds; none when not measured."""
+    low: float | None
+    high: float | None
+    """Ends of the 95 % interval; over several seeds from the lowest to the highest end. Published figures have none."""
+    n: int
+    seeds: int
+    note: str
+    items: tuple[str, ...] = ()
+    """Per-item tables, one per seed."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a figure."""
+        return self.value is not None
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures that may be compared with each other."""
+
+    row: str
+    task: str
+    protocol: str
+    method: str
+    size: int
+    metric: str
+    lines: tuple[Line, ...]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.row} · {self.protocol} · {METHODS.get(self.method, self.method)} · {self.size} px"
+
+    def of(self, encoder: str) -> Line | None:
+        """The line of an encoder."""
+        return next((line for line in self.lines if line.encoder == encoder), None)
+
+    @property
+    def candidates(self) -> tuple[Line, ...]:
+        """Our encoders."""
+        return tuple(line for line in self.lines if line.role == "candidate")
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """All sections, in the order of the scores."""
+
+    sections: tuple[Section, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists."""
+        return asdict(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per line, with its section's setting."""
+        import pandas as pd
+
+        records = [
+            {**{name: getattr(section, name) for name in _SETTING}, **asdict(line)}
+            for section in self.sections
+            for line in section.lines
+        ]
+        return pd.DataFrame.from_records(records)
+
+    def find(self, row: str, protocol: str, method: str) -> Section | None:
+        """The first section (smallest input first) with at least one measured candidate."""
+        fitting = [s for s in self.sections if (s.row, s.protocol, s.method) == (row, protocol, method)]
+        fitting = [section for section in fitting if any(line.measured for line in section.candidates)]
+        return min(fitting, key=lambda section: section.size, default=None)
+
+
+def scorecard(scores: Path, twins: Collection[str] = ()) -> Scorecard:
+    """Read `scores.parquet` and put published figures beside the rows of the protocol `paper`.
+
+    Args:
+        scores: the product.
+        twins: rows measured on embedded twins, beside which no published figure belongs.
+    """
+    from pyarrow import parquet
+
+    groups: dict[tuple[str | int, ...], list[ScoreRow]] = {}
+    for record in parquet.read_table(scores).to_pylist():
+        row = ScoreRow(**record)
+        groups.setdefault(tuple(getattr(row, name) for name in _SETTING), []).append(row)
+    return Scorecard(tuple(_section(rows, rows[0].row not in twins) for rows in groups.values()))
+
+
+def scorecard_text(card: Scorecard) -> str:
+    """The scorecard as plain text for a terminal, figures in percent."""
+    blocks = []
+    for section in card.sections:
+        width = max(len(line.encoder) for line in section.lines)
+        blocks.append("\n".join([section.title, *(f"  {text}" for text in _text_lines(section, width))]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def percent(share: float | None) -> str:
+    """One decimal, no sign: `66.2`."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _text_lines(section: Section, width: int) -> Iterator[str]:
+    for line in section.lines:
+        name = f"{line.encoder:<{width}}"
+        if line.value is None:
+            yield f"{name}  not measured: {line.note}"
+        elif line.low is None:
+            yield f"{name}  {percent(line.value):>5}                 published"
+        else:
+            interval = f"[{percent(line.low):>5}, {percent(line.high):>5}]"
+            yield f"{name}  {percent(line.value):>5}  {interval}  n={line.n}, seeds={line.seeds}"
+
+
+def _section(rows: list[ScoreRow], with_published: bool) -> Section:
+    first = rows[0]
+    by_encoder: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        by_encoder.setdefault(row.encoder, []).append(row)
+    lines = [_line(group) for group in by_encoder.values()]
+    if with_published and (first.protocol, first.method) == ("paper", "linear_probe"):
+        lines += [
+            Line(other.name, "published", other.share, None, None, 0, 0, f"{other.source}; {other.note}".rstrip("; "))
+            for other in comparable(first.task, first.metric)
+        ]
+    # within a role: the best first, what was not measured last
+    lines.sort(key=lambda line: (_ROLES.index(line.role), -(line.value if line.value is not None else -1)))
+    return Section(first.row, first.task, first.protocol, first.method, first.size, first.metric, tuple(lines))
+
+
+def _line(rows: list[ScoreRow]) -> Line:
+    """Rows of one encoder with different seeds."""
+    first = rows[0]
+    values = [row.value for row in rows if row.value is not None]
+    if not values:
+        return Line(first.encoder, first.role, None, None, None, 0, 0, first.note)
+    return Line(
+        encoder=first.encoder,
+        role=first.role,
+        value=sum(values) / len(values),
+        low=min(row.ci_low for row in rows if row.ci_low is not None),
+        high=max(row.ci_high for row in rows if row.ci_high is not None),
+        n=first.n,
+        seeds=len(values),
+        note=first.note,
+        items=tuple(row.items for row in rows if row.items is not None),
+    )
