@@ -147,8 +147,8 @@ class View:
         return Image(bands, scl, nodata)
 
     def _shading(self, look: Acquisition) -> Singles:
-        """Light on a slope over that on level ground; half of it is left after terrain correction and skylight."""
-        tangent = 0.5 / math.tan(math.radians(look.sun_elevation))
+        """Light on a slope over that on level ground; a third of it is left after terrain correction and skylight."""
+        tangent = 0.35 / math.tan(math.radians(look.sun_elevation))
         azimuth = math.radians(look.sun_azimuth)
         east, south = round(tangent * math.sin(azimuth), 9), round(-tangent * math.cos(azimuth), 9)
         tilt = np.float32(east) * self.land.slope_east + np.float32(south) * self.land.slope_south

@@ -24,13 +24,11 @@ from caco_assets.synthetic.region import (
 from caco_assets.synthetic.spectra import MATERIALS, ROOFS, SOILS, SPECTRA, spectrum
 from caco_assets.synthetic.texture import (
     ASPHALT,
-    BARE,
     BEACH,
     BURNT,
     GRAVEL,
     GREEN,
     HEDGE,
-    KINDS,
     MOTORWAY,
     PAVED,
     QUARRY,
@@ -70,7 +68,7 @@ class Palette:
         weights = np.array(self.region.soil) + 0.02
         base = (weights[:, None] * np.stack([spectrum(name) for name in SOILS])).sum(0) / weights.sum()
         other = self._choose(tuple(weights), SOILS, self._draw("soil"))
-        return _blend(other, base, 0.65 * self._draw("soil share")) * (0.72 + 0.52 * self._draw("soil wet"))[:, None]
+        return _blend(other, base, 0.65 * self._draw("soil share")) * (0.75 + 0.75 * self._draw("soil wet"))[:, None]
 
     def _roofs(self) -> Floats:
         roof = self._choose(self.region.roofs, ROOFS, self._draw("roof"))
@@ -97,7 +95,6 @@ class Palette:
             PAVED: self._paved,
         }
         pairs = [makers[kind](when) for kind in range(PAVED + 1)] + [self._bare(when, since_event_days)]
-        assert len(pairs) == KINDS and BARE == PAVED + 1
         first, second = (np.concatenate(side).astype(np.float32) for side in zip(*pairs, strict=True))
         return first, second
 
@@ -139,10 +136,12 @@ class Palette:
         return _blend(shrub, open_ground, 0.45 + 0.4 * self._draw("woody")), open_ground
 
     def _pasture(self, when: datetime) -> Pair:
-        green, grass = self._grass(when, "pasture", lift=0.2)
-        lush = grass * (0.72 + 0.35 * self._draw("meadow light"))[:, None]
+        green, grass = self._grass(when, "pasture", lift=0.36)
+        lush = grass * (0.66 + 0.3 * self._draw("meadow light"))[:, None]
         worn = _blend(grass, spectrum("dry grass"), green * 0.75)
-        return lush, _blend(worn, self._soil, 0.85 + 0.15 * self._draw("worn")) * (0.8 + 0.25 * self._draw("meadow light"))[:, None]
+        return lush, _blend(worn, self._soil, 0.85 + 0.15 * self._draw("worn")) * (0.72 + 0.25 * self._draw("meadow light"))[
+            :, None
+        ]
 
     def _permanent(self, when: datetime) -> Pair:
         day = phenology.day_of_season(self.region, when)
@@ -163,7 +162,7 @@ class Palette:
         paving = _blend(spectrum("asphalt"), self._soil, 0.3 + 0.6 * self._draw("paving")[hood])
         garden = _blend(green, paving, 0.25 + 0.65 * self._draw("garden")[hood])
         street = _blend(spectrum("asphalt"), self._soil[0], 0.5 + 0.5 * self._draw("street")[hood])
-        first = np.where((house >= 30)[:, None], tree, np.where((house >= 28)[:, None], street, self._roof * 0.92))
+        first = np.where((house >= 30)[:, None], tree, np.where((house >= 28)[:, None], street, self._roof * 0.74))
         return first, garden
 
     def _industrial(self, when: datetime) -> Pair:

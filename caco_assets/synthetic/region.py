@@ -158,7 +158,7 @@ def region(seed: int, city: str, lon: float, lat: float, epsg: int | None = None
         lakes=between(1.1, 2.4),
         rivers=tuple(
             course((150.0, 1900.0), (900.0, 2600.0), (120.0, 420.0), width)
-            for width in ([40.0 + 190.0 * wide * wide] if draw.random() < 0.85 else [])
+            for width in ([60.0 + 210.0 * wide * wide] if draw.random() < 0.85 else [])
             + ([between(25.0, 60.0)] if draw.random() < 0.4 else [])
         ),
         motorways=tuple(
@@ -166,9 +166,9 @@ def region(seed: int, city: str, lon: float, lat: float, epsg: int | None = None
             for _ in range(1 + int(draw.random() < 0.6))
         ),
         roads=tuple(course((0.0, 2200.0), (700.0, 2000.0), (40.0, 220.0), between(6.0, 12.0)) for _ in range(4)),
-        parcel=(between(160.0, 520.0), between(50.0, 260.0)),
+        parcel=(between(220.0, 700.0), between(90.0, 400.0)),
         soil=tuple(between(0.0, 1.0) ** 3 for _ in range(5)),
-        roofs=tuple(between(0.02, 1.0) ** 2 for _ in range(5)),
+        roofs=tuple(common * between(0.02, 1.0) ** 2 for common in (1.0, 0.8, 0.9, 0.22, 0.35)),
         conifers=between(0.0, 1.0),
         water=(between(0.0, 1.0) ** 2, between(0.0, 1.0) ** 2, between(0.0, 1.0) ** 2),
         dryness=between(0.0, 1.0),

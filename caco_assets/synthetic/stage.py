@@ -92,12 +92,11 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
         from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin
 
         progress = Progress("benchmarks", 10 * count, "pictures", say)
-        jobs = [(settings.seed, town, quota) for town, quota in towns(count)]
-        patches = []
-        for found in _run(draw_town, jobs, settings.imagery.workers):
-            patches.append(found)
+        pictures = []
+        for found in _run(draw_town, [(settings.seed, *town) for town in towns(settings.seed, count)], settings.imagery.workers):
+            pictures += found
             progress.advance(len(found))
-        facts = write_twin(folder, settings.seed, count, patches)
+        facts = write_twin(folder, settings.seed, pictures)
         progress.close()
         return facts
 

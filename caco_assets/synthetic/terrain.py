@@ -1,4 +1,4 @@
-"""Which of the ten classes lies where: relief, water, towns, roads and the zones of open country, by distance, latitude and terrain."""
+"""Which of the ten classes lies where: relief, water, towns, roads, and zones of open country by distance, latitude, terrain."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Land:
 
 def relief(region: Region, frame: Frame) -> Singles:
     """Height in metres, shape (H, W)."""
-    hills = noise.fbm(frame, 2600.0, 6, region.sub("hills"))
-    ridges = 1.0 - 1.6 * np.abs(noise.fbm(frame, 1100.0, 5, region.sub("ridges")))
+    hills = noise.fbm(frame, 2600.0, 5, region.sub("hills"), 0.4)
+    ridges = 1.0 - 1.6 * np.abs(noise.fbm(frame, 1100.0, 5, region.sub("ridges"), 0.45))
     return (np.float32(region.relief) * (hills + np.float32(0.8 * region.rugged) * ridges)).astype(np.float32)
 
 

@@ -313,9 +313,9 @@ def _details(
             put(where, PAVED, (slot + (land.zone.i[where] & 31), share[where], np.ones(1) + 0.1 * (grain[where] - 0.5)))
 
     # tracks: winding lines where a slow noise crosses zero, in some zones
-    tracked = land.zone.pick(region.sub("tracked")) < 0.5
+    tracked = land.zone.pick(region.sub("tracked")) < 0.25
     path = noise.value(frame, 380.0, region.sub("tracks"))
-    stroke(country & tracked & (np.abs(path) < 0.016), GRAVEL, 0.35 + 0.5 * white)
+    stroke(country & tracked & (np.abs(path) < 0.016), GRAVEL, 0.15 + 0.4 * white)
     # hedges and tree lines between meadows, and at the edges of some zones
     hedged = land.zone.pick(region.sub("hedged"))
     meadow = noise.cells(*(c.ravel() for c in np.meshgrid(frame.x, frame.y)), 230.0, region.sub("hedge cells"))

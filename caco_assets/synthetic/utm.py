@@ -25,7 +25,7 @@ _ALPHA = (
 
 def epsg_of(lon: float, lat: float) -> int:
     """EPSG code of the UTM zone that holds a point (326zz north, 327zz south; no exceptions for Norway and Svalbard)."""
-    zone = int(math.floor((lon + 180.0) / 6.0)) % 60 + 1
+    zone = math.floor((lon + 180.0) / 6.0) % 60 + 1
     return (32600 if lat >= 0 else 32700) + zone
 
 
