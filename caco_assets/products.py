@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -50,24 +53,28 @@ def content_hash(path: Path) -> str:
     if path.is_file():
         return file_md5(path)
     listing = [{"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()} for file in path.rglob("*") if file.is_file()]
-    listing.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
+    listing.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def fingerprint(recipe: str, inputs: Mapping[str, Any]) -> str:
     """sha256 of a recipe version and of everything that can change its result (JSON-able, order does not matter)."""
-    text = json.dumps({"recipe": recipe, "inputs": inputs}, sort_keys=True, default=str)
+    text = json.dumps({"recipe": recipe, "inputs": inputs}, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_bytes(data.encode() if isinstance(data, str) else data)
-    with scratch.open("rb") as stream:
-        os.fsync(stream.fileno())
-    scratch.replace(path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with scratch.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def produce(
@@ -94,21 +101,24 @@ def produce(
         UserError: the disk is full; what is finished is kept.
     """
     mark = fingerprint(recipe, inputs)
-    record_file = records / f"{name}.json"
-    if (known := _reusable(record_file, path, mark)) is not None:
+    _restore(path)
+    if (known := _reusable(records, name, path, mark)) is not None:
         return known
     partial = path.with_name(f".{path.name}.partial-{mark[:12]}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        facts = make(partial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = json.loads(json.dumps(make(partial), default=_plain))
+        if not partial.exists():
+            raise FileNotFoundError(f"{name}: make returned without writing {partial}")
+        # hashed before the swap: an interruption here costs nothing that was made
+        product = Product(name, path, mark, content_hash(partial), facts)
         _swap(partial, path)
-        product = Product(name, path, mark, content_hash(path), facts)
-        _write_record(record_file, product)
+        _write_record(records, product)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{path}: the disk is full; free some space and run the same command again, it continues") from error
         raise
-    for stale in path.parent.glob(f".{path.name}.partial-*"):
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
         _remove(stale)
     return product
 
@@ -119,33 +129,68 @@ def recorded(records: Path, name: str) -> Product:
     Raises:
         UserError: it has not been made yet.
     """
-    record_file = records / f"{name}.json"
-    if not record_file.exists():
-        raise UserError(f"{name}: not made yet (no {record_file}); run the stages before it, or `caco run`")
-    fields = json.loads(record_file.read_text())
-    fields.pop("signature")
-    return Product(**{**fields, "path": Path(fields["path"]), "reused": True})
+    record = _read_record(records, name)
+    if record is None:
+        raise UserError(f"{name}: not made yet (no {records / f'{name}.json'}); run the stages before it, or `caco run`")
+    return _product(records, record)
 
 
-def _reusable(record_file: Path, path: Path, mark: str) -> Product | None:
-    if not record_file.exists() or not path.exists():
+def _reusable(records: Path, name: str, path: Path, mark: str) -> Product | None:
+    record = _read_record(records, name)
+    if record is None or not path.exists():
         return None
-    record = json.loads(record_file.read_text())
-    if record["fingerprint"] != mark or record["path"] != str(path):
+    product = _product(records, record)
+    if product.fingerprint != mark or product.path != _absolute(path):
         return None
-    product = recorded(record_file.parent, record_file.stem)
-    product = Product(**{**asdict(product), "name": record["name"]})
     if record["signature"] != _signature(path):
         # touched since (a `dvc checkout`, a copy): the bytes decide
-        if content_hash(path) != record["content_hash"]:
+        if content_hash(path) != product.content_hash:
             return None
-        _write_record(record_file, product)
+        _write_record(records, product)
     return product
 
 
-def _write_record(record_file: Path, product: Product) -> None:
-    fields = {**asdict(product), "path": str(product.path), "reused": False, "signature": _signature(product.path)}
-    write_atomic(record_file, json.dumps(fields, indent=1, sort_keys=True, default=str) + "\n")
+def _read_record(records: Path, name: str) -> dict[str, Any] | None:
+    record_file = records / f"{name}.json"
+    if not record_file.exists():
+        return None
+    try:
+        return json.loads(record_file.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{record_file}: not readable as JSON ({error}); delete it and run the same command again") from error
+
+
+def _product(records: Path, record: Mapping[str, Any]) -> Product:
+    fields = {key: record[key] for key in ("name", "fingerprint", "content_hash", "facts")}
+    return Product(**fields, path=_absolute(records / record["path"]), reused=True)
+
+
+def _write_record(records: Path, product: Product) -> None:
+    # the path is relative to the records, so that a workspace that has moved still knows its products
+    where = Path(os.path.relpath(_absolute(product.path), _absolute(records))).as_posix()
+    fields = {**asdict(product), "path": where, "signature": _signature(product.path)}
+    fields.pop("reused")
+    write_atomic(records / f"{product.name}.json", json.dumps(fields, indent=1, sort_keys=True) + "\n")
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute and without `..`; symbolic links stay, for a workspace may be one."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`, Path.resolve follows links
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: paths and dates as text, numpy's numbers and arrays as Python's.
+
+    Raises:
+        TypeError: anything else, whose text might differ from run to run.
+    """
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, date):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r}: {type(value).__name__} has no place in a fingerprint or facts; give numbers, text, lists, dicts")
 
 
 def _signature(path: Path) -> str:
@@ -155,15 +200,27 @@ def _signature(path: Path) -> str:
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
 def _swap(partial: Path, path: Path) -> None:
-    if path.is_dir():
-        aside = path.with_name(f".{path.name}.old")
-        _remove(aside)
-        path.replace(aside)
+    if not path.is_dir() and not partial.is_dir():
         partial.replace(path)
-        _remove(aside)
-    else:
-        partial.replace(path)
+        return
+    # a folder cannot be replaced in one step; `_restore` undoes the first of the two if the second never came
+    _remove(_aside(path))
+    if path.exists():
+        path.replace(_aside(path))
+    partial.replace(path)
+    _remove(_aside(path))
+
+
+def _restore(path: Path) -> None:
+    """Put the old product back if a swap was interrupted between its two steps."""
+    aside = _aside(path)
+    if aside.exists() and not path.exists():
+        aside.replace(path)
 
 
 def _remove(path: Path) -> None:

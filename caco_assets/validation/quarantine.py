@@ -6,7 +6,8 @@ from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, numbers, read_parquet
 
 COLUMNS = ("location_id", "shard", "period", "season", "item_id", "reason", "detail", "clear_fraction")
-TOTAL, UNEXPLAINED = "all", "unexplained"
+TOTAL, UNEXPLAINED, NO_OTHER_SCENE = "all", "unexplained", "no_other_scene"
+"""`no_other_scene`: the place has dates enough, and no scene was left for this one that another date did not already have."""
 
 
 def read_quarantine(settings: Settings) -> Frame:
@@ -24,7 +25,8 @@ def quarantine_summary(chips: Frame, places: Frame, refused: Frame, settings: Se
     """Why wanted chips are absent.
 
     A wanted chip is a date of a place (place × period × season). One that the archive lacks is counted under the reason of the
-    last row about it, else of the row about its place, else as `unexplained`. A refused candidate whose date another scene
+    last row about it, else of the row about its place, else, where the place is served, as `no_other_scene`; what remains is
+    `unexplained`. A refused candidate whose date another scene
     filled is `tried` but costs nothing.
 
     Returns:
@@ -45,10 +47,14 @@ def quarantine_summary(chips: Frame, places: Frame, refused: Frame, settings: Se
     of_slot = dict(zip(zip(refused["location_id"], refused["period"], refused["season"], strict=True), reasons, strict=True))
     whole = ~refused["period"].isin((0, 1))
     of_place = dict(zip(refused["location_id"][whole], reasons[whole], strict=True))
+    dates = [chips[chips["period"] == period].groupby("location_id")["season"].nunique() for period in (0, 1)]
+    least = settings.imagery.min_seasons
+    served = {place for place in places["location_id"] if min(period.get(place, 0) for period in dates) >= least}
     lost: dict[str, int] = {}
     for slot in wanted:
         if slot not in held:
-            reason = of_slot.get(slot) or of_place.get(slot[0]) or UNEXPLAINED
+            otherwise = NO_OTHER_SCENE if slot[0] in served else UNEXPLAINED
+            reason = of_slot.get(slot) or of_place.get(slot[0]) or otherwise
             lost[reason] = lost.get(reason, 0) + 1
     tried = reasons.value_counts().to_dict()
     no_detail = reasons[refused["detail"].fillna("") == ""].value_counts().to_dict()

@@ -88,8 +88,6 @@ class World:
             np.save(folder / name, array)
 
 
-
-
 def tiff(pixels: np.ndarray, **overrides: object) -> bytes:
     profile = {
         "driver": "GTiff",
@@ -213,7 +211,7 @@ def _pack(locations: pd.DataFrame, settings: Settings) -> tuple[dict, pd.DataFra
         "chip_size": SIZE,
         "seasons": SEASONS,
         "count": 12,
-        "files": list(files),
+        "files": [{"name": name, "rows": 6, "sha256": "cd" * 32} for name in files],
     }
     rows = locations[["location_id", "lon", "lat"]].assign(
         shard_file=np.repeat(files, 6), row=np.tile(np.arange(6), 2), valid=[[True] * 2 * SEASONS] * 12
@@ -266,5 +264,11 @@ def world(tmp_path: Path) -> World:
     settings = load_settings("tiny", home=tmp_path, imagery={"chip_size": SIZE})
     locations = _locations()
     return World(
-        settings, locations, _scenes(locations, settings), *_chips(locations), _quarantine(locations), *_pack(locations, settings), _scores()
+        settings,
+        locations,
+        _scenes(locations, settings),
+        *_chips(locations),
+        _quarantine(locations),
+        *_pack(locations, settings),
+        _scores(),
     )

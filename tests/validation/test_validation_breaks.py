@@ -259,7 +259,7 @@ BREAKS: dict[str, tuple[Break, str]] = {
     "archive.pixels.saturated": (pixels(band_to(60_000)), "L0000000/p0s1 = 0.25"),
     "archive.pixels.reflectance": (pixels(lambda array: array * 15), "L0000000/p0s1"),
     "archive.pixels.alive": (pixels(band_to(700, band=2)), "L0000000/p0s1 = B04"),
-    "archive.dark_shift.harmonised": (late_period_plus_1000, "B02 = 1"),
+    "archive.dark_shift.harmonised": (late_period_plus_1000, "B08 = 100"),
     "archive.quarantine.share": (half_lost, "all = 0.58"),
     "archive.quarantine.explained": (lost_without_reason, "unexplained = 1"),
     "archive.quarantine.reasons": (set_("quarantine", "reason", None, row=0), "(no reason) = 1"),
@@ -304,7 +304,7 @@ BREAKS: dict[str, tuple[Break, str]] = {
 
 
 def product_of(check: str) -> str:
-    return check.split(".")[0]
+    return check.split(".", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -320,7 +320,10 @@ def test_every_expectation_has_a_break(settings):
     from caco_assets.validation.suites import SUITES
 
     names = [
-        f"{suite.name}.{one.meta['check']}" for product in PRODUCTS for suite in SUITES[product](settings) for one in suite.expectations
+        f"{suite.name}.{one.meta['check']}"
+        for product in PRODUCTS
+        for suite in SUITES[product](settings)
+        for one in suite.expectations
     ]
     assert len(names) == len(set(names))
     assert set(names) == set(BREAKS)

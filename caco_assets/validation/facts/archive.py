@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIELDS = (
-    "id", "location_id", "period", "season", "datetime", "item_id", "epsg", "clear_fraction", "cloud_cover", "status", "offset",
-    "length", "sha256", "geometry",
+    "id", "location_id", "period", "season", "datetime", "item_id", "epsg", "clear_fraction", "status", "offset", "length",
+    "sha256", "geometry",
 )  # fmt: skip
 SAMPLED_PLACES = 12
 """Places whose chips are opened: 120 chips of the embedded profile take about a second."""
@@ -33,7 +33,7 @@ def archive(settings: Settings) -> list[Table]:
     places = read_parquet(settings.paths.locations, ("location_id", "lon", "lat", "shard"))
     numbers(places, ("lon", "lat", "shard"))
     folders = {int(number): settings.paths.archive / f"shard={int(number):04d}" for number in sorted(places["shard"].unique())}
-    shards = pd.DataFrame([_shard(number, folder) for number, folder in folders.items()])
+    shards = pd.DataFrame([_shard(*item) for item in folders.items()], columns=["id", "shard", "files_missing"])
     whole = [number for number, absent in zip(folders, shards["files_missing"], strict=True) if "chips" not in absent]
     parts = [_read_chips(folders[number], number) for number in whole]
     chips = pd.concat(parts, ignore_index=True) if parts else _read_nothing()
@@ -55,7 +55,7 @@ def _shard(number: int, folder: Path) -> dict[str, object]:
 
 
 def _read_chips(folder: Path, number: int) -> Frame:
-    frame = read_parquet(folder / "chips.parquet", FIELDS)
+    frame = read_parquet(folder / "chips.parquet", (*FIELDS, "cloud_cover"))
     numbers(frame, ("period", "season", "epsg", "clear_fraction", "cloud_cover", "offset", "length"))
     frame["missing_fields"] = missing_fields(frame, FIELDS)
     frame["shard"] = number
@@ -67,7 +67,7 @@ def _read_chips(folder: Path, number: int) -> Frame:
 def _read_nothing() -> Frame:
     import pandas as pd
 
-    return pd.DataFrame(columns=[*FIELDS, "missing_fields", "shard", "bytes_past_end", "bytes_shared"])
+    return pd.DataFrame(columns=[*FIELDS, "cloud_cover", "missing_fields", "shard", "bytes_past_end", "bytes_shared"])
 
 
 def _bytes_shared(offset: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -110,13 +110,14 @@ def _places(chips: Frame, places: Frame, refused: set[str]) -> Frame:
                 "id": place,
                 "dates_early": dates[0],
                 "dates_late": dates[1],
-                "dates_fewest": min(dates),
+                "dates_fewest": min(dates) if any(dates) else np.nan,  # a place without chips is a matter of `explained`
                 "grids": int(grids.get(place, 1)),
                 "zone_gap": zone,
                 "explained": sum(dates) > 0 or place in refused,
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["id", "dates_early", "dates_late", "dates_fewest", "grids", "zone_gap", "explained"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _zone_gap(epsg: float, lon: float, lat: float) -> int:

@@ -31,7 +31,7 @@ def pack(settings: Settings) -> list[Table]:
     rows = read_parquet(folder / "pack.parquet", FIELDS)
     numbers(rows, ("row", "lon", "lat"))
     known = set(read_parquet(settings.paths.locations, ("location_id",))["location_id"])
-    arrays = {name: _open(folder / name) for name in about.get("files") or []}
+    arrays = {str(file["name"]): _open(folder / file["name"]) for file in about.get("files") or []}
     shape = (2, settings.imagery.seasons, settings.imagery.chip_size, settings.imagery.chip_size, len(settings.pretraining.bands))
     sample = _sample(rows, arrays, shape, settings.seed)
     return [

@@ -52,7 +52,8 @@ def pixel_facts(tar: Path, chip: dict[str, Any], settings: Settings) -> dict[str
         return {**facts, "unreadable": problem}
     valid = pixels > 0
     dark = [float(np.percentile(band[ok], DARK_PERCENTILE)) if ok.any() else np.nan for band, ok in zip(pixels, valid, strict=True)]
-    constant = [str(index + 1) for index, band in enumerate(pixels) if band.min() == band.max()]
+    names = settings.imagery.bands if len(pixels) == len(settings.imagery.bands) else [f"band {i + 1}" for i in range(len(pixels))]
+    constant = [name for name, band in zip(names, pixels, strict=True) if band.min() == band.max()]
     return {
         **facts,
         "layout_wrong": layout,
@@ -97,7 +98,7 @@ def dark_shift(pixels: Frame, bands: tuple[str, ...]) -> Frame:
     """
     import pandas as pd
 
-    usable = pixels[[isinstance(dark, list) and len(dark) == len(bands) for dark in pixels["dark"]]]
+    usable = pixels[pixels["dark"].map(lambda dark: isinstance(dark, list) and len(dark) == len(bands)).astype(bool)]
     shifts = []
     for _, place in usable.groupby("location_id"):
         periods = [np.array(place[place["period"] == period]["dark"].tolist()) for period in (0, 1)]

@@ -11,9 +11,9 @@ from caco_assets.imagery.periods import period_spans, period_windows
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet, slot_id
 
-KEYS = ("location_id", "shard", "period", "season", "rank", "status")
-SCENE = ("item_id", "datetime", "cloud_cover", "epsg", "scale", "offset", "hrefs")
-"""Fields that every row with a scene must have. `processing_baseline` may be empty: other sensors have none."""
+KEYS = ("location_id", "shard", "period", "season", "status")
+SCENE = ("rank", "item_id", "datetime", "epsg", "scale", "offset", "hrefs")
+"""Fields that every row with a scene must have. Cloud cover and processing baseline may be unknown: a folder's files have none."""
 
 OFFSET_BASELINE = 4.0
 """From this Sentinel-2 processing baseline (2022-01-25) digital numbers carry +1000 (ESA, Sentinel-2 products specification)."""
@@ -27,7 +27,7 @@ def scenes(settings: Settings) -> list[Table]:
     """
     import pandas as pd
 
-    frame = read_parquet(settings.paths.scenes, (*KEYS, *SCENE, "processing_baseline"))
+    frame = read_parquet(settings.paths.scenes, (*KEYS, *SCENE, "cloud_cover", "processing_baseline"))
     numbers(frame, ("shard", "period", "season", "rank", "cloud_cover", "epsg", "scale", "offset"))
     frame["datetime"] = pd.to_datetime(frame["datetime"], errors="coerce", utc=True)
     places = read_parquet(settings.paths.locations, ("location_id",))["location_id"]
@@ -40,7 +40,9 @@ def _candidates(frame: Frame, known: set[str], settings: Settings) -> Frame:
     table = frame.drop(columns=["datetime"])
     has_scene = (frame["status"] != "missing").to_numpy()
     slots = zip(frame["location_id"], frame["period"], frame["season"], frame["rank"], strict=True)
-    table["id"] = [f"{slot_id(place, period, season)}r{rank:.0f}" for place, period, season, rank in slots]
+    table["id"] = [
+        slot_id(place, period, season) + ("" if np.isnan(rank) else f"r{rank:.0f}") for place, period, season, rank in slots
+    ]
     keys, fields = missing_fields(frame, KEYS), missing_fields(frame, SCENE)
     table["missing_fields"] = [
         ",".join(filter(None, (key, field if has else ""))) for key, field, has in zip(keys, fields, has_scene, strict=True)
@@ -90,18 +92,18 @@ def _places(frame: Frame, places: Frame, settings: Settings) -> Frame:
 
     wanted = [(period, season) for period in (0, 1) for season in range(settings.imagery.seasons)]
     listed: dict[str, set[tuple[float, float]]] = {}
-    ranks: dict[tuple[str, float, float], list[float]] = {}
+    ranks: dict[tuple[str, float, float], list[Any]] = {}
     dates = {}
     for place, period, season, rank, status in zip(
         frame["location_id"], frame["period"], frame["season"], frame["rank"], frame["status"], strict=True
     ):
         listed.setdefault(place, set()).add((period, season))
-        ranks.setdefault((place, period, season), []).append(rank)
+        ranks.setdefault((place, period, season), []).append(None if status == "missing" else rank)
         if status in ("planned", "widened"):
             dates.setdefault((place, period), set()).add(season)
     broken: dict[str, list[str]] = {}
     for (place, period, season), found in ranks.items():
-        if sorted(found) != list(range(len(found))):
+        if found != [None] and sorted(found, key=lambda rank: -1 if rank is None else rank) != list(range(len(found))):
             broken.setdefault(place, []).append(slot_id("", period, season).lstrip("/"))
     rows = [
         {

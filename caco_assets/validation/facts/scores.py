@@ -40,6 +40,7 @@ def _numbers(frame: Frame) -> Frame:
     table["repeated"] = (frame.duplicated(list(KEYS), keep=False) & measured).to_numpy()
     table["below_ci"] = (frame["ci_low"] - frame["value"]).clip(lower=0).fillna(0)
     table["above_ci"] = (frame["value"] - frame["ci_high"]).clip(lower=0).fillna(0)
+    table["n"] = frame["n"].where(measured)
     table["reason_missing"] = (~measured) & (frame["note"].fillna("") == "").to_numpy()
     return table
 
