@@ -83,8 +83,9 @@ class Event:
 
 
 def marked(seed: int, index: int, share: float) -> bool:
-    """Whether the place with this index changes: evenly spread marks, so that of any first n places n * share do (within one),
-    and growing the set keeps the marks it has.
+    """Whether the place with this index changes.
+
+    The marks are evenly spread: of any first n places n * share change (within one), and growing the set keeps the marks it has.
     """
     start = noise.key_of("changed", seed) / 2**32
     return int((index + 1) * share + start) > int(index * share + start)

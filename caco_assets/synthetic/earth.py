@@ -134,10 +134,7 @@ class View:
             a *= ground.mix[at]
             a += b
             a *= light[at]
-            if gsd == 10:
-                a = _spread(a)
-            else:
-                a = _mean(a, 2)
+            a = _spread(a) if gsd == 10 else _mean(a, 2)
             seen = _through({10: fine, 20: air, 60: coarsest}[gsd], a, number)
             seen += self._sensor_noise(look, gsd, number)
             bands[name] = _inner(seen, _PAD * 10 // gsd)

@@ -1,7 +1,7 @@
 """A twin of EuroSAT from towns that no catalog has: the same classes, sizes, bands, units and file layouts as its authors ship.
 
-How a label is decided: on a 40 m sample of the land cover under the picture (16 x 16 points). River: at least 15 % of it, some of it
-in the middle half. Highway: at least 3 %, some of it in the middle half, and no River label. The other classes: at least
+How a label is decided: on a 40 m sample of the land cover under the picture (16 x 16 points). River: at least 15 % of it, some
+of it in the middle half. Highway: at least 3 %, some of it in the middle half, and no River label. The other classes: at least
 the share of the picture that `_PURITY` names (82 % where it names none), and less than 3 % of motorway and river. What fits none is
 not used.
 """

@@ -1,4 +1,4 @@
-"""Hashed noise on the world grid: every value depends on world coordinates and a key alone, so that windows agree where they overlap.
+"""Hashed noise on the world grid: every value depends on world coordinates and a key alone, so overlapping windows agree.
 
 Only additions, multiplications, divisions, square roots and floors touch pixels; IEEE 754 rounds those alike everywhere, so the
 same window has the same numbers on every machine. Value noise after K. Perlin, "An Image Synthesizer" (1985), with the bit mixer
@@ -152,7 +152,7 @@ def line(x: Floats, scale: float, key: int) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Cells:
-    """Nearest-point cells of scattered points: integer name (`i`, `j`) of each point's cell, distance to it and to the next, metres."""
+    """Nearest-point cells of scattered points: integer name (`i`, `j`) of each point's cell, distance to it and to the next."""
 
     i: Integers
     j: Integers

@@ -120,8 +120,9 @@ def acquisitions(tile: Tile, windows: list[list[tuple[datetime, datetime]]], per
             order = np.argsort(uniform(np.arange(days), np.zeros(1, np.int64), int(draw.integers(2**32))))[:per_season]
             for number, day in enumerate(order):
                 solar = timedelta(hours=10.0 + 40.0 / 60.0 - tile.region.lon / 15.0, minutes=float(int(10 * draw.random())))
-                when = (start + timedelta(days=int(day)) + solar).astimezone(UTC).replace(microsecond=0)
-                # far from Greenwich the local morning can fall outside the interval's ends
+                midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+                when = (midnight + timedelta(days=int(day)) + solar).astimezone(UTC).replace(microsecond=0)
+                # the season may start in the afternoon, and far from Greenwich local morning is another day
                 when = when if when >= start else when + timedelta(days=1)
                 when = when if when < stop else when - timedelta(days=1)
                 looks.append(acquisition(tile.region, when, _sky(number, float(draw.random()))))

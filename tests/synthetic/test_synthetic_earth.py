@@ -150,11 +150,16 @@ def test_nodata_is_zero_and_nothing_else_is() -> None:
     assert numbers.tolist() == [[1, 1, 0]]
 
 
-def test_an_overcast_sky_hides_most_and_a_clear_one_little(spain: Region) -> None:
-    earth = Earth(spain)
-    clear, overcast = (earth.render(window(spain), weather.acquisition(spain, JUNE, sky)) for sky in ("clear", "overcast"))
-    assert clear.cloud_cover < 10 < 40 < overcast.cloud_cover
-    assert overcast.bands["B02"].mean() > 2 * clear.bands["B02"].mean()
+@pytest.mark.parametrize("sky", ["clear", "partly", "overcast"])
+def test_the_sky_around_the_city_is_as_cloudy_as_wanted(spain: Region, sky: weather.Sky) -> None:
+    look = weather.acquisition(spain, JUNE, sky)
+    frame = Frame(np.arange(-640, 640, 4), np.arange(-640, 640, 4))
+    assert np.mean(weather.air(look, frame).cloud > 0) == pytest.approx(look.cloud, abs=0.02)
+
+
+def test_cloud_cover_counts_the_cloud_classes_of_the_scene(spain: Region) -> None:
+    image = Earth(spain).render(window(spain, size=240), weather.acquisition(spain, JUNE, "partly"))
+    assert image.cloud_cover == pytest.approx(100 * np.isin(image.scl, (8, 9, 10)).mean())
 
 
 def test_shadows_lie_on_the_far_side_of_the_sun(spain: Region) -> None:
@@ -163,7 +168,6 @@ def test_shadows_lie_on_the_far_side_of_the_sun(spain: Region) -> None:
     frame = Frame(np.arange(-300, 300), np.arange(-300, 300))
     air = weather.air(look, frame)
     assert look.sun_azimuth < 180
-    rows, cols = (np.nonzero(air.cloud > 0.5), np.nonzero(air.shadow > 0.5))
     assert (air.shadow > 0.5).any()
     best, shift = -1.0, (0, 0)
     for south in range(-240, 241, 20):
@@ -171,8 +175,7 @@ def test_shadows_lie_on_the_far_side_of_the_sun(spain: Region) -> None:
             moved = np.roll(air.cloud > 0.5, (south, east), (0, 1)) & (air.cloud < 0.1)
             score = float((moved & (air.shadow > 0.5)).sum() / max(1, (moved | (air.shadow > 0.5)).sum()))
             best, shift = max((best, shift), (score, (south, east)))
-    assert shift[0] < 0 and shift[1] < 0  # the morning sun stands in the south-east: shadows fall to the north-west
-    assert rows[0].size and cols[0].size
+    assert max(shift) < 0  # the morning sun stands in the south-east: shadows fall to the north-west
 
 
 @pytest.mark.parametrize(("lon", "lat"), [(2.8, 42.3), (-58.4, -34.6), (179.9, 10.0), (-179.9, -17.0), (10.0, 70.0), (37.6, 55.7)])
