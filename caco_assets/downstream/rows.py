@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from caco_assets.errors import UserError
 from caco_assets.products import write_atomic
 
 
@@ -89,3 +90,18 @@ def write_rows(path: Path, rows: Sequence[ScoreRow]) -> None:
     schema = pa.schema([(field.name, kinds.get(field.name, pa.string())) for field in fields(ScoreRow)])
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), path)
+
+
+def read_rows(path: Path) -> list[ScoreRow]:
+    """The rows of a `scores.parquet`.
+
+    Raises:
+        UserError: it is not one.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return [ScoreRow(**row) for row in parquet.read_table(path).to_pylist()]
+    except (OSError, pa.ArrowInvalid, TypeError) as error:
+        raise UserError(f"{path}: not readable as scores ({' '.join(str(error).split())[:150]}); score again") from error

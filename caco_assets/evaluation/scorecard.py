@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.rows import ScoreRow, read_rows
 from caco_assets.evaluation.published import comparable
 
 if TYPE_CHECKING:
@@ -109,11 +109,8 @@ def scorecard(scores: Path, twins: Collection[str] = ()) -> Scorecard:
         scores: the product.
         twins: rows measured on embedded twins, beside which no published figure belongs.
     """
-    from pyarrow import parquet
-
     groups: dict[tuple[str | int, ...], list[ScoreRow]] = {}
-    for record in parquet.read_table(scores).to_pylist():
-        row = ScoreRow(**record)
+    for row in read_rows(scores):
         groups.setdefault(tuple(getattr(row, name) for name in _SETTING), []).append(row)
     return Scorecard(tuple(_section(rows, rows[0].row not in twins) for rows in groups.values()))
 

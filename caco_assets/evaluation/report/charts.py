@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import escape
 
 from caco_assets.evaluation.scorecard import Line
 
@@ -15,10 +15,10 @@ _WIDTH = 360
 _MOST_POINTS = 600
 
 
-def interval(line: Line, low: float = 0.0, high: float = 1.0) -> Markup:
+def interval(line: Line, low: float = 0.0, high: float = 1.0) -> str:
     """One figure as a dot with its 95 % interval, on a scale from `low` to `high`; the numbers stand beside it in the table."""
     if line.value is None:
-        return Markup("")
+        return ""
     span = high - low
 
     def x(share: float) -> str:
@@ -29,16 +29,16 @@ def interval(line: Line, low: float = 0.0, high: float = 1.0) -> Markup:
     if line.low is not None and line.high is not None:
         bar = f'<line class="bar" x1="{x(line.low)}" x2="{x(line.high)}" y1="14" y2="14"/>'
     dot = f'<circle cx="{x(line.value)}" cy="14" r="5.5"/>'
-    return Markup(f'<svg class="dot {line.role}" viewBox="0 0 {_WIDTH} 28" aria-hidden="true">{grid}{bar}{dot}</svg>')
+    return f'<svg class="dot {line.role}" viewBox="0 0 {_WIDTH} 28" aria-hidden="true">{grid}{bar}{dot}</svg>'
 
 
-def scale(low: float = 0.0, high: float = 1.0) -> Markup:
+def scale(low: float = 0.0, high: float = 1.0) -> str:
     """The axis above a column of `interval`s, in percent."""
     ticks = "".join(
         f'<text x="{10 + (_WIDTH - 20) * q:.1f}" y="13" text-anchor="middle">{100 * (low + q * (high - low)):.0f}</text>'
         for q in _quarters()
     )
-    return Markup(f'<svg class="dot axis" viewBox="0 0 {_WIDTH} 18" aria-hidden="true">{ticks}</svg>')
+    return f'<svg class="dot axis" viewBox="0 0 {_WIDTH} 18" aria-hidden="true">{ticks}</svg>'
 
 
 def bounds(lines: Sequence[Line]) -> tuple[float, float]:
@@ -49,7 +49,7 @@ def bounds(lines: Sequence[Line]) -> tuple[float, float]:
     return max(0.0, np.floor(min(ends) * 10 - 0.2) / 10), min(1.0, np.ceil(max(ends) * 10 + 0.2) / 10)
 
 
-def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what: str) -> Markup:
+def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what: str) -> str:
     """A noisy line and a smooth one over it.
 
     Args:
@@ -77,14 +77,11 @@ def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what:
     labels += f'<text x="{left}" y="{height - 10}">step {xs[0]:.0f}</text>'
     labels += f'<text x="{width - 10}" y="{height - 10}" text-anchor="end">step {xs[-1]:.0f}</text>'
     lines = f'<polyline class="noisy" points="{points(ys)}"/><polyline class="smooth" points="{points(ms)}"/>'
-    return (
-        Markup(f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="')
-        + what
-        + Markup(f'">{labels}{lines}</svg>')
-    )
+    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(what)}">'
+    return f"{head}{labels}{lines}</svg>"
 
 
-def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str) -> Markup:
+def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str) -> str:
     """Counts of values as bars; `what` says the whole chart in one sentence."""
     width, height, bottom = 760, 180, 26
     counts, _ = np.histogram(values, bins=bins, range=(low, high))
@@ -95,11 +92,8 @@ def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str)
         for i, count in enumerate(counts)
     )
     ends = f'<text x="0" y="{height - 6}">{low:g}</text><text x="{width}" y="{height - 6}" text-anchor="end">{high:g}</text>'
-    return (
-        Markup(f'<svg class="chart bars" viewBox="0 0 {width} {height}" role="img" aria-label="')
-        + what
-        + Markup(f'">{bars}{ends}</svg>')
-    )
+    head = f'<svg class="chart bars" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(what)}">'
+    return f"{head}{bars}{ends}</svg>"
 
 
 def data_uri(png: bytes) -> str:

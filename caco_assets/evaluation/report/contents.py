@@ -45,7 +45,7 @@ def made(settings: Settings) -> dict[str, Product]:
 def validations(settings: Settings) -> list[dict[str, Any]]:
     """Results of validation, one record per product."""
     results = []
-    for name in PRODUCTS + ("archive",):
+    for name in (*PRODUCTS, "archive"):
         file = settings.paths.data_docs / "results" / f"{name}.json"
         if file.exists():
             results.append(json.loads(file.read_text()))
@@ -90,7 +90,7 @@ def quarantine(settings: Settings) -> list[tuple[str, str, int]]:
 
     if not settings.paths.quarantine.exists():
         return []
-    reasons = parquet.read_table(settings.paths.quarantine, columns=["reason"]).column("reason").to_pylist()
+    reasons = [str(reason) for reason in parquet.read_table(settings.paths.quarantine, columns=["reason"])["reason"].to_pylist()]
     return [(code, REASONS.get(code, code), count) for code, count in Counter(reasons).most_common()]
 
 
