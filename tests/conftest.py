@@ -1,6 +1,7 @@
 """Shared fixtures: settings in a folder of the test's own, and the folders of reference data."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,22 @@ def real() -> Path:
 def settings(tmp_path: Path) -> Settings:
     """The embedded profile, very small, with all state in the test's own folder."""
     return load_settings("tiny", home=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def migrated_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, made once: its migration takes seconds."""
+    from caco_assets.resources.mlflow import open_tracking
+
+    home = tmp_path_factory.mktemp("mlflow")
+    open_tracking(load_settings("tiny", home=home))
+    return home / "workspace" / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_settings(settings: Settings, migrated_mlflow: Path) -> Settings:
+    """`settings`, whose workspace already has an empty MLflow database."""
+    target = settings.paths.workspace / "mlflow" / "mlflow.db"
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(migrated_mlflow, target)
+    return settings
