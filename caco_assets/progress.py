@@ -43,7 +43,8 @@ class Progress:
         meter = tqdm.format_meter(
             self._done, self._total, elapsed, prefix=self._what, unit=f" {self._unit}", ncols=0, initial=self._resumed
         )
-        self._say(f"{meter} {note}".rstrip())
+        # the blank before the unit is for "4 chips/s"; a slow step reads "2.0s/chip"
+        self._say(f"{meter.replace('s/ ', 's/')} {note}".rstrip())
 
 
 def track[T](items: Iterable[T], what: str, total: int, unit: str, say: Say = to_stderr) -> Iterator[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from caco_assets.errors import UserError
 
@@ -91,7 +92,7 @@ class Imagery(_Frozen):
     """Which pixels."""
 
     source: Source = SyntheticSource()
-    bands: tuple[str, ...] = S2_BANDS
+    bands: tuple[str, ...] = Field(default=S2_BANDS, min_length=1)
     chip_size: int = Field(default=264, ge=32, le=1024)
     """Pixels on a side, at `resolution`."""
     resolution: float = Field(default=10.0, gt=0)
@@ -115,6 +116,15 @@ class Imagery(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _bands_once(self) -> Imagery:
+        if repeated := sorted({band for band in self.bands if self.bands.count(band) > 1}):
+            raise ValueError(f"bands: {', '.join(repeated)} is listed twice; list each band once")
+        absent = [band for band in self.bands if isinstance(self.source, FolderSource) and band not in self.source.bands]
+        if absent:
+            raise ValueError(f"bands: {', '.join(absent)} is not among source.bands, which are the bands of the files")
+        return self
+
 
 class Validation(_Frozen):
     """When data is bad enough to stop."""
@@ -132,7 +142,7 @@ class Pretraining(_Frozen):
     change_estimate: Literal["distance", "ratio", "ema_ratio"] = "ema_ratio"
     backbone: str = "resnet18"
     """A timm name."""
-    bands: tuple[str, ...] = ("B04", "B03", "B02")
+    bands: tuple[str, ...] = Field(default=("B04", "B03", "B02"), min_length=1)
     stretch: Literal["seco", "seco_fine", "eurosat", "reflectance"] = "seco"
     """How reflectance becomes uint8 in the pack (see `pretraining/stretch.py`)."""
     image_size: int = Field(default=224, ge=32)
@@ -161,6 +171,15 @@ class Pretraining(_Frozen):
     """Epochs between checkpoints."""
     probe_every: int = Field(default=0, ge=0)
     """Epochs between kNN probes during training; 0: none."""
+
+    @model_validator(mode="after")
+    def _crop_scale_in_order(self) -> Pretraining:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"crop_scale={low:g}, {high:g}: needs two shares of the image, the smaller first, above 0 and at most 1"
+            )
+        return self
 
 
 class TaskData(_Frozen):
@@ -227,6 +246,20 @@ class Settings(BaseSettings):
     downstream: Downstream = Downstream()
     registry: Registry = Registry()
     automation: Automation = Automation()
+
+    @model_validator(mode="after")
+    def _rooms_agree(self) -> Settings:
+        absent = [band for band in self.pretraining.bands if band not in self.imagery.bands]
+        if absent:
+            raise ValueError(
+                f"pretraining.bands: {', '.join(absent)} is not among imagery.bands ({', '.join(self.imagery.bands)}); add it there"
+            )
+        if self.imagery.period_months > 12 * self.gap_years:
+            raise ValueError(
+                f"imagery.period_months={self.imagery.period_months}: the two periods overlap with gap_years={self.gap_years}; "
+                f"at most {12 * self.gap_years} months"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -369,18 +402,49 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a profile is a mapping of section names, got {type(values).__name__}")
-    values = _expand(_merge(values, overrides), home)
+    _check_environment()
     try:
-        return Settings(**{**values, "profile": path.stem, "home": home})
+        return Settings(**{**_expand(_merge(values, overrides), home), "profile": path.stem, "home": home})
     except ValidationError as error:
         raise UserError(_explain(path.stem, error)) from error
+    except SettingsError as error:
+        raise UserError(_not_json(str(error))) from error
+
+
+def _check_environment() -> None:
+    """Stop at a `CACO_…` variable that was meant as a setting and names none: it would be ignored in silence."""
+    for name in sorted(os.environ):
+        if not name.upper().startswith("CACO_") or name.upper() in ("CACO_HOME", "CACO_PROFILE"):
+            continue
+        section, nested, _ = name.upper().removeprefix("CACO_").lower().partition("__")
+        if section in Settings.model_fields:
+            continue
+        close = difflib.get_close_matches(section, Settings.model_fields, n=1, cutoff=0.8)
+        if nested or close:
+            hint = f"did you mean CACO_{close[0].upper()}? " if close else ""
+            raise UserError(f"{name}={os.environ[name]}: no such setting; {hint}sections: {', '.join(Settings.model_fields)}")
+
+
+def _not_json(message: str) -> str:
+    """Which variable of the section that pydantic names holds a list or mapping that is not JSON."""
+    wrong = []
+    for name, value in sorted(os.environ.items()):
+        section = name.upper().removeprefix("CACO_").lower().partition("__")[0]
+        if name.upper().startswith("CACO_") and f'"{section}"' in message:
+            try:
+                json.loads(value)
+            except json.JSONDecodeError:
+                wrong.append(f"{name}={value}")
+    return f'{"; ".join(wrong)}: a list or a section is written as JSON, such as [1, 2] or {{"places": 64}}'
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        # another kind of source has other fields: nothing of the old one stays
+        other = both and value.get("kind", merged[key].get("kind")) != merged[key].get("kind")
+        merged[key] = _merge(merged[key], value) if both and not other else value
     return merged
 
 
@@ -392,7 +456,11 @@ def _expand(value: Any, home: Path) -> Any:
     if isinstance(value, list):
         return [_expand(item, home) for item in value]
     if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], defaults.get(match[1], match[0])), value)
+        known = defaults | dict(os.environ)
+        for name in re.findall(r"\$\{(\w+)\}", value):
+            if name not in known:
+                raise UserError(f"{value}: {name} is not set in the environment; set it, or write the path out")
+        return re.sub(r"\$\{(\w+)\}", lambda match: known[match[1]], value)
     return value
 
 
@@ -401,6 +469,9 @@ def _explain(profile: str, error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(str(part) for part in problem["loc"])
     value = problem["input"]
+    variable = "CACO_" + "__".join(str(part) for part in problem["loc"]).upper()
+    if variable in os.environ:
+        profile = f"{profile} with {variable}"
     if problem["type"] == "extra_forbidden":
         allowed = _fields_at(problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
