@@ -233,6 +233,16 @@ def _add_row(line, row, weight):
 
 
 @_fused
+def _gather_taps(row, line, positions, weights, shift):
+    """One output row of one band: sums over taps of weight · line[position], taps outermost so that samples are vectors."""
+    row[:] = shift
+    for k in range(weights.shape[0]):
+        weight, offset = weights[k], positions[k]
+        for j in range(row.size):
+            row[j] += weight[j] * line[offset[j]]
+
+
+@_fused
 def _resize(rows, stride, top, left, height, width, flip, scale, shift, out):
     """Crop and resize to the side of `out` (C, S, S), flip left-right if asked, and write level · scale + shift per band.
 
@@ -241,24 +251,26 @@ def _resize(rows, stride, top, left, height, width, flip, scale, shift, out):
     """
     side = out.shape[1]
     first_y, count_y, weight_y = _weights(height, side)
-    first_x, count_x, exact_x = _weights(width, side)
-    weight_x = exact_x.astype(np.float32)
-    line = np.empty(width * stride, np.float32)
+    first_x, count_x, weight_x = _weights(width, side)
+    taps = count_x.max()
+    # unsigned: numba then leaves out its test for negative indices, and the compiler can gather
+    positions, weights = np.empty((taps, side), np.uint32), np.empty((scale.size, taps, side), np.float32)
+    for k in range(taps):
+        for j in range(side):
+            at = side - 1 - j if flip else j
+            positions[k, at] = (first_x[j] + k) * stride
+            for band in range(scale.size):
+                weights[band, k, at] = weight_x[j, k] * scale[band]
+    line = np.zeros((width + taps) * stride, np.float32)  # taps beyond the crop have no weight
     begin, end = left * stride, (left + width) * stride
     for p in range(rows.shape[0]):
         for i in range(side):
-            line[:] = 0
+            line[: end - begin] = 0
             for k in range(count_y[i]):
-                _add_row(line, rows[p, top + first_y[i] + k, begin:end], np.float32(weight_y[i, k]))
+                _add_row(line[: end - begin], rows[p, top + first_y[i] + k, begin:end], np.float32(weight_y[i, k]))
             for s in range(stride):
                 band = p * stride + s
-                row = out[band, i]
-                for j in range(side):
-                    value = np.float32(0)
-                    start = first_x[j] * stride + s
-                    for k in range(count_x[j]):
-                        value += weight_x[j, k] * line[start + k * stride]
-                    row[side - 1 - j if flip else j] = value * scale[band] + shift[band]
+                _gather_taps(out[band, i], line[s:], positions, weights[band], shift[band])
 
 
 @_jit

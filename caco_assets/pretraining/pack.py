@@ -263,8 +263,7 @@ class _Writer:
 def _channels(bands: tuple[str, ...], archive_bands: tuple[str, ...]) -> list[int]:
     if missing := [band for band in bands if band not in archive_bands]:
         raise UserError(
-            f"pretraining.bands: the archive has no {', '.join(missing)} (imagery.bands: {', '.join(archive_bands)}); "
-            "add it to imagery.bands and ingest again, or leave it out"
+            f"pretraining.bands: the archive has no {', '.join(missing)}; add it to imagery.bands and ingest again, or leave it out"
         )
     return [archive_bands.index(band) for band in bands]
 

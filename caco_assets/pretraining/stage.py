@@ -30,6 +30,7 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     shards = sorted(paths.archive.glob("shard=*"))
     if not shards:
         raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco run`")
+    read = tuple(band for band in imagery.bands if band in wanted.bands)
     archive = {shard.name: recorded(paths.records, f"archive/{shard.name}").content_hash for shard in shards}
     return produce(
         "pack",
@@ -45,10 +46,10 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
             **wanted.model_dump(mode="json", include={"bands", "stretch"}),
         },
         make=lambda target: build(
-            iter_chips(paths.archive),
+            iter_chips(paths.archive, read),
             target,
             bands=wanted.bands,
-            archive_bands=imagery.bands,
+            archive_bands=read,
             stretch=wanted.stretch,
             chip_size=imagery.chip_size,
             seasons=imagery.seasons,
