@@ -17,7 +17,7 @@ from caco_assets.synthetic.region import RIVER, SEALAKE, Region
 from caco_assets.synthetic.spectra import BANDS
 from caco_assets.synthetic.weather import Acquisition, Air
 
-GSD = dict(zip(BANDS, (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20), strict=True))
+GSD: dict[str, int] = dict(zip(BANDS, (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20), strict=True))
 """Native pixel size of each band in metres."""
 _PAD = 6
 """Pixels rendered around a window for blur and slopes; six keep the 20 and 60 m grids aligned."""

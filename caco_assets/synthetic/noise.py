@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
+"""Double precision: coordinates and all that decides a class."""
+Singles = npt.NDArray[np.floating[Any]]
+"""Single precision: pictures."""
 Integers = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 

@@ -59,6 +59,7 @@ def centre_of(lon: Floats, lat: Floats, distance_km: Floats) -> tuple[float, flo
     spread = float(np.max(distance_km)) + 0.1
     for start_x, start_y in ((0.0, 0.0), (0.3, 0.1), (-0.3, 0.2), (0.1, -0.3), (-0.2, -0.2)):
         cx, cy = float(x.mean()) + start_x * spread, float(y.mean()) + start_y * spread
+        gap = np.zeros(len(x))
         for _ in range(60):
             dx, dy = cx - x, cy - y
             reach = np.sqrt(dx * dx + dy * dy) + 1e-9

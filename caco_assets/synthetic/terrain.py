@@ -194,4 +194,4 @@ def _beside(index: Integers) -> Integers:
 
 
 def _shaped(flat: Cells, shape: tuple[int, int]) -> Cells:
-    return Cells(*(array.reshape(shape) for array in (flat.i, flat.j, flat.nearest, flat.second)))
+    return Cells(flat.i.reshape(shape), flat.j.reshape(shape), flat.nearest.reshape(shape), flat.second.reshape(shape))

@@ -29,6 +29,8 @@ from caco_assets.synthetic.region import (
 from caco_assets.synthetic.terrain import Land
 
 PAVED, BARE = 10, 11
+_MEADOW_M, _MEADOW_BEND = 230.0, 14.0
+"""Mean width of a meadow, and how far its hedges stray from straight, metres."""
 KINDS = 12
 SLOTS = 256
 
@@ -125,8 +127,7 @@ def _herb(region: Region, s: Spots) -> Painted:
 
 
 def _pasture(region: Region, s: Spots) -> Painted:
-    size = 230.0
-    meadow = noise.cells(s.x + 14.0 * s.mottle, s.y + 14.0 * s.mottle, size, region.sub("meadows"))
+    meadow = noise.cells(s.x + _MEADOW_BEND * s.mottle, s.y + _MEADOW_BEND * s.mottle, _MEADOW_M, region.sub("meadows"))
     slot = meadow.slot(region.sub("meadow"), SLOTS)
     spread = 0.1 + 0.35 * meadow.pick(region.sub("meadow mottle"))
     mix = 0.55 + spread * (0.5 * s.mottle + 0.2 * s.fine) + 0.05 * (s.white - 0.5)
@@ -318,7 +319,9 @@ def _details(
     stroke(country & tracked & (np.abs(path) < 0.016), GRAVEL, 0.15 + 0.4 * white)
     # hedges and tree lines between meadows, and at the edges of some zones
     hedged = land.zone.pick(region.sub("hedged"))
-    meadow = noise.cells(*(c.ravel() for c in np.meshgrid(frame.x, frame.y)), 230.0, region.sub("hedge cells"))
+    bend = _MEADOW_BEND * shared["mottle"]
+    x, y = np.meshgrid(frame.x, frame.y)
+    meadow = noise.cells((x + bend).ravel(), (y + bend).ravel(), _MEADOW_M, region.sub("meadows"))
     gap = (meadow.second - meadow.nearest).reshape(cover.shape)
     lines = (cover == PASTURE) & (gap < 13.0) & (hedged < 0.75) & (white < 0.85)
     lines |= fields & (land.zone.second - land.zone.nearest < 14.0) & (hedged < 0.5) & (white < 0.8)

@@ -190,5 +190,5 @@ def _footprint(lon: list[float], lat: list[float]) -> tuple[dict[str, Any], list
     shape = shapely.Polygon([(x % 360.0, y) for x, y in zip(lon, lat, strict=True)])
     west, south, east, north = shape.bounds
     halves = shape.intersection(shapely.box(west, south, 180.0, north)), shape.intersection(shapely.box(180.0, south, east, north))
-    rings = [[[[x - 360.0 * k, y] for x, y in half.exterior.coords]] for k, half in enumerate(halves)]
+    rings = [[[[x - 360.0 * k, y] for x, y in shapely.get_coordinates(half).tolist()]] for k, half in enumerate(halves)]
     return {"type": "MultiPolygon", "coordinates": rings}, [west, south, east - 360.0, north]
