@@ -50,7 +50,7 @@ class Embeddings:
         side = self.tile
         corners = ((0, 0), (side, 0), (side, side), (0, side))
         footprints = [
-            Polygon([self.transform * (column + x, row + y) for x, y in corners])
+            Polygon([_at(self.transform, column + x, row + y) for x, y in corners])
             for row, column in zip(self.rows.tolist(), self.columns.tolist(), strict=True)
         ]
         fields = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata, "embedding": list(self.vectors)}
@@ -78,9 +78,7 @@ class Embeddings:
         import pandas as pd
 
         half = self.tile / 2
-        a, b, c, d, e, f = tuple(self.transform)[:6]
-        column, row = self.columns + half, self.rows + half
-        x, y = a * column + b * row + c, d * column + e * row + f
+        x, y = _at(self.transform, self.columns + half, self.rows + half)
         places = {"row": self.rows, "column": self.columns, "x": x, "y": y, "nodata_share": self.nodata}
         features = {f"f{index}": self.vectors[:, index] for index in range(self.vectors.shape[1])}
         return pd.DataFrame({**places, **features})
@@ -188,3 +186,8 @@ def _format(
     scale = scales.pop() if said else (ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn)
     zero = offset if offset is not None else (offsets.pop() if said else ARCHIVE.offset)
     return PixelFormat(names, scale, zero)
+
+
+def _at[T: (float, np.ndarray)](transform: rasterio.Affine, column: T, row: T) -> tuple[T, T]:
+    """Coordinates of a place in pixels, also of many at once."""
+    return transform.a * column + transform.b * row + transform.c, transform.d * column + transform.e * row + transform.f

@@ -1,0 +1,33 @@
+"""Assets of the room `registry`."""
+
+import dagster as dg
+
+from caco_assets.evaluation.assets import report
+from caco_assets.products import recorded
+from caco_assets.registry.stage import decide, register
+from caco_assets.resources.describe import table
+from caco_assets.resources.dvc import data_versions
+from caco_assets.resources.profile import Profile
+from caco_assets.resources.tracking import TrackingResource, run_of
+
+
+@dg.asset(group_name="registry", deps=[report], kinds={"mlflow"})
+def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+    """The encoder as a registered version with its preprocessing, data hashes and scores."""
+    settings = profile.settings()
+    server = tracking.open(settings, context.log.info)
+    run_id = run_of(server, "encoder", recorded(settings.paths.records, "encoder").content_hash)
+    registered = register(settings, context.log.info, tracking=server, data_versions=data_versions(settings), run_id=run_id)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(registered.uri),
+        metadata={"uri": registered.uri, "version": registered.version, "alias": registered.alias, "reused": registered.reused},
+    )
+
+
+@dg.asset(group_name="registry", deps=[challenger], kinds={"mlflow"})
+def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+    """The policy's decision on the challenger, rule by rule; the version that serves."""
+    settings = profile.settings()
+    decision = decide(settings, context.log.info, tracking=tracking.open(settings, context.log.info))
+    rules = [{"rule": rule.rule, "passed": rule.passed, "finding": rule.sentence} for rule in decision.findings]
+    return dg.MaterializeResult(metadata={"passed": decision.passed, "version": decision.version, "rules": table(rules)})
