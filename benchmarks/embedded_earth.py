@@ -63,9 +63,9 @@ def scores(images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         return float(model.fit(scaled[:split], labels[:split]).score(scaled[split:], labels[split:]))
 
     return {
-        "statistics, logistic": accuracy(LogisticRegression(C=10, max_iter=500), statistics),
+        "statistics, logistic": accuracy(LogisticRegression(C=10, max_iter=3000), statistics),
         "statistics, kNN-5": accuracy(KNeighborsClassifier(5), statistics),
-        "random ResNet-18, L-BFGS": accuracy(LogisticRegression(C=10, max_iter=500), features),
+        "random ResNet-18, L-BFGS": accuracy(LogisticRegression(C=10, max_iter=3000), features),
     }
 
 

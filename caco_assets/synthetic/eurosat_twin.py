@@ -36,7 +36,7 @@ _STRIDE = 4
 _REACH = 480
 """Half the side of the searched country in pixels."""
 _STEP = 24
-_PER_TOWN = 3
+_PER_TOWN = 5
 """Most pictures of one class from one town."""
 _WATER_VAPOUR = 0.35
 """Share of B09's light that gets through; B10, the cirrus band, sees almost nothing of the ground."""
@@ -123,14 +123,14 @@ def towns(seed: int, count: int) -> list[tuple[int, list[Pick]]]:
 
 
 def draw_town(seed: int, town: int, picks: list[Pick]) -> list[Picture]:
-    """Draw a town's pictures, each on a date of its own."""
+    """Draw a town's pictures: cut from one scene, as the real ones are, so they share its date and its air."""
     here = town_region(seed, town)
     return [_picture(here, *pick) for pick in picks]
 
 
 def _picture(here: Region, label: int, col: int, row: int) -> Picture:
     west, north = here.origin[0] + 10.0 * col, here.origin[1] - 10.0 * row
-    draw = noise.generator("picture", here.key, col, row)
+    draw = noise.generator("twin scene", here.key)
     # growing season and the weeks around it, as the real pictures show
     when = datetime(2018, 3, 1, 10, 40, tzinfo=UTC) + timedelta(days=int(245 * draw.random()), hours=-int(here.lon / 15.0))
     view = View(here, Window(here.epsg, west, north, 66, 66))
