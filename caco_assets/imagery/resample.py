@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
@@ -41,11 +43,11 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
     _check_inside(raster, grid, same=same)
     if not same:
         return _warped(raster, indexes, grid, nearest=nearest, nodata=nodata)
-    step = grid.resolution / raster.transform.a
-    if abs(raster.transform.a + raster.transform.e) > SNAP:
+    place = raster.transform
+    if abs(place.a + place.e) > SNAP:
         return _warped(raster, indexes, grid, nearest=nearest, nodata=nodata)
-    column = (grid.left - raster.transform.c) / raster.transform.a
-    row = (raster.transform.f - grid.top) / raster.transform.a
+    step = grid.resolution / place.a
+    column, row = (grid.left - place.c) / place.a, (place.f - grid.top) / place.a
     if abs(step - 1) < SNAP and abs(column - round(column)) < SNAP and abs(row - round(row)) < SNAP:
         return raster.read(indexes, window=Window(round(column), round(row), grid.size, grid.size))  # pyright: ignore[reportCallIssue]
     if step > 1 + SNAP and not nearest:
@@ -66,8 +68,8 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
 
 def _check_inside(raster: DatasetReader, grid: Grid, *, same: bool) -> None:
     left, bottom, right, top = grid.bounds if same else transform_bounds(grid_crs(grid), raster.crs, *grid.bounds)
-    slack_x, slack_y = SNAP * raster.transform.a, -SNAP * raster.transform.e
     bounds = raster.bounds
+    slack_x, slack_y = SNAP * (bounds.right - bounds.left) / raster.width, SNAP * (bounds.top - bounds.bottom) / raster.height
     if (
         left < bounds.left - slack_x
         or right > bounds.right + slack_x
@@ -106,6 +108,7 @@ def _metres(raster: DatasetReader, grid: Grid) -> float:
     return grid.resolution * grid.size * raster.transform.a / (right - left)
 
 
+@lru_cache(maxsize=256)  # the bands of a scene ask for the same weights one after the other
 def _linear(start: float, step: float, size: int, length: int) -> tuple[range, NDArray[np.float32]]:
     """Source indices to read along one axis, and the (size, len) weights of linear interpolation between their centres."""
     position = np.clip(start + (np.arange(size) + 0.5) * step - 0.5, 0, length - 1)
