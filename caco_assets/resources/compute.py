@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from caco_assets.errors import UserError
 from caco_assets.instance import dagster_home
-from caco_assets.sampling.assets import SHARDS, shard_key
 from caco_assets.settings import Settings
 
 
-def materialize_all(settings: Settings, profile: str) -> None:
-    """Materialize the whole asset graph in this process; what is unchanged is reused, what was interrupted goes on.
+def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
+    """Run a job over every shard in this process; what is unchanged is reused, what was interrupted goes on.
 
     Raises:
         UserError: a step failed for a reason the user can put right, or a blocking check did not pass.
     """
-    from caco_assets.definitions import build_definitions
+    from caco_assets.automation import announce_shards, shard_range_tags
 
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
-    shards = [shard_key(shard) for shard in range(settings.shards)]
-    chain = build_definitions(settings, profile).resolve_job_def("chain")
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(str(SHARDS.name), shards)
-        tags = {ASSET_PARTITION_RANGE_START_TAG: shards[0], ASSET_PARTITION_RANGE_END_TAG: shards[-1], "profile": settings.profile}
+        announce_shards(settings, instance)
         try:
-            result = chain.execute_in_process(instance=instance, tags=tags)
+            result = chain.execute_in_process(
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {}}}},
+                tags={**shard_range_tags(settings), "profile": settings.profile},
+            )
         except Exception as error:
             if (plain := _user_error(error)) is not None:
                 raise plain from error

@@ -16,7 +16,10 @@ class Profile(dg.ConfigurableResource):
     """Name of a profile, or path to a YAML file."""
     home: str
     """Home folder: `dvc.yaml`, `mlflow/`, `workspace/`."""
+    vintage: str | None = None
+    """The vintage of this run, `YYYY-MM`; none: the profile's own."""
 
     def settings(self) -> Settings:
         """The checked settings; raises `UserError` for a wrong key or value."""
-        return load_settings(self.name, home=Path(self.home))
+        overrides = {} if self.vintage is None else {"vintage": self.vintage}
+        return load_settings(self.name, home=Path(self.home), **overrides)

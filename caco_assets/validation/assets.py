@@ -1,6 +1,5 @@
 """Asset checks of the room `validation`: bad data does not pass."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -20,11 +19,11 @@ def build_checks() -> list[dg.AssetChecksDefinition]:
 
 def _check(product: str, asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=f"{product}_are_sound", blocking=True, description=f"Great Expectations suite of {product}.")
-    def check(context: dg.AssetCheckExecutionContext, profile: Profile) -> Iterator[dg.AssetCheckResult]:
+    def check(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
         settings = profile.settings()
         result = validate(settings, product, context.log.info)
         docs: Path = build_docs(settings)
-        yield dg.AssetCheckResult(
+        return dg.AssetCheckResult(
             passed=result.success,
             severity=dg.AssetCheckSeverity.ERROR if result.blocking_failed else dg.AssetCheckSeverity.WARN,
             description="; ".join([*result.blocking_failed, *result.warnings]) or f"{result.evaluated} expectations hold",

@@ -1,0 +1,50 @@
+"""Assets of the room `pretraining`."""
+
+import dagster as dg
+
+from caco_assets.imagery.assets import quarantine
+from caco_assets.pretraining.stage import build_pack, pretrain
+from caco_assets.products import recorded
+from caco_assets.recipes import recipe
+from caco_assets.resources.describe import describe, picture
+from caco_assets.resources.dvc import DataVersions, data_versions
+from caco_assets.resources.profile import Profile
+from caco_assets.resources.tracking import live_run
+
+
+@dg.asset(group_name="pretraining", code_version=recipe("pack"), deps=[quarantine], kinds={"numpy"})
+def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+    """The archive as uint8 arrays in the bands and the stretch that training reads."""
+    settings = profile.settings()
+    product = build_pack(settings, context.log.info)
+    versions.commit(settings, "pack")
+    return describe(product)
+
+
+@dg.asset(group_name="pretraining", code_version=recipe("encoder"), deps=[pack], pool="gpu", kinds={"pytorch", "mlflow"})
+def encoder(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+    """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
+    settings = profile.settings()
+    with live_run(settings, "pretraining", data_versions(settings), context.run_id, context.log.info) as live:
+        product = pretrain(settings, context.log.info, sinks=(live,))
+        files = [product.path / name for name in ("loss_curve.png", "change_histogram.png", "metrics.jsonl", "encoder.json")]
+        files = [file for file in files if file.exists()]
+        if live.run is not None:
+            live.run.tracking.client.set_tag(live.run.run_id, "encoder", product.content_hash)
+            for file in files:
+                live.run.file(file)
+    pictures = {file.stem: picture(file, file.stem.replace("_", " ")) for file in files if file.suffix == ".png"}
+    return describe(product, **pictures)
+
+
+@dg.asset_check(asset=encoder, blocking=True)
+def embeddings_have_not_collapsed(profile: Profile) -> dg.AssetCheckResult:
+    """A collapsed encoder, whose embeddings are all alike, goes no further."""
+    facts = recorded(profile.settings().paths.records, "encoder").facts
+    spread = facts["embedding_std"]
+    return dg.AssetCheckResult(
+        passed=not facts["collapsed"], metadata={"embedding_std": spread}, description=f"spread {spread:.3f} of 1"
+    )
+
+
+checks = [embeddings_have_not_collapsed]

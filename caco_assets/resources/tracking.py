@@ -1,0 +1,57 @@
+"""MLflow as a Dagster resource: opens the profile's tracking server, and a run that begins with its first figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import dagster as dg
+
+from caco_assets.progress import Say, to_stderr
+from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow_runs import Run, open_run
+from caco_assets.settings import Settings
+
+
+class TrackingResource(dg.ConfigurableResource):
+    """Where runs and versions are kept; the address is the profile's `registry.tracking_uri`."""
+
+    def open(self, settings: Settings, say: Say = to_stderr) -> Tracking:
+        """The tracking server, reachable and migrated; raises `UserError` where it is not."""
+        return open_tracking(settings, say)
+
+
+class LiveRun:
+    """A taker of figures whose MLflow run is opened by the first of them: work that is reused leaves no empty run."""
+
+    def __init__(self, stack: ExitStack, settings: Settings, room: str, data: Mapping[str, str], run_id: str, say: Say) -> None:
+        self.run: Run | None = None
+        self._stack, self._settings, self._room, self._data, self._run_id, self._say = stack, settings, room, data, run_id, say
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of one step."""
+        self.begin()
+        self._sink.log(step, values)
+
+    def begin(self) -> Run:
+        """The run, opened if it is not yet."""
+        if self.run is None:
+            tracking = open_tracking(self._settings, self._say)
+            opened = open_run(tracking, self._room, self._settings, data=self._data, dagster_run_id=self._run_id)
+            self.run = self._stack.enter_context(opened)
+            self._sink = self._stack.enter_context(self.run.sink(self._say))
+        return self.run
+
+
+@contextmanager
+def live_run(settings: Settings, room: str, data: Mapping[str, str], dagster_run_id: str, say: Say) -> Iterator[LiveRun]:
+    """A run of one room that ends with the block: finished, failed or killed."""
+    with ExitStack() as stack:
+        yield LiveRun(stack, settings, room, data, dagster_run_id, say)
+
+
+def run_of(tracking: Tracking, tag: str, value: str) -> str | None:
+    """Id of the newest run that carries the tag, if there is one."""
+    with tracking.explained():
+        found = tracking.client.search_runs([tracking.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
+    return found[0].info.run_id if found else None
