@@ -11,6 +11,8 @@ from markupsafe import escape
 from caco_assets.evaluation.scorecard import Line
 
 _WIDTH = 360
+# Room for half a label at both ends of the scale.
+_PAD = 14
 # So many points are as good as all of them at the width of the page.
 _MOST_POINTS = 600
 
@@ -22,7 +24,7 @@ def interval(line: Line, low: float = 0.0, high: float = 1.0) -> str:
     span = high - low
 
     def x(share: float) -> str:
-        return f"{10 + (_WIDTH - 20) * (min(max(share, low), high) - low) / span:.1f}"
+        return f"{_PAD + (_WIDTH - 2 * _PAD) * (min(max(share, low), high) - low) / span:.1f}"
 
     grid = "".join(f'<line class="grid" x1="{x(low + q * span)}" x2="{x(low + q * span)}" y1="0" y2="28"/>' for q in _quarters())
     bar = ""
@@ -35,18 +37,25 @@ def interval(line: Line, low: float = 0.0, high: float = 1.0) -> str:
 def scale(low: float = 0.0, high: float = 1.0) -> str:
     """The axis above a column of `interval`s, in percent."""
     ticks = "".join(
-        f'<text x="{10 + (_WIDTH - 20) * q:.1f}" y="13" text-anchor="middle">{100 * (low + q * (high - low)):.0f}</text>'
+        f'<text x="{_PAD + (_WIDTH - 2 * _PAD) * q:.1f}" y="13" text-anchor="middle">{100 * (low + q * (high - low)):.0f}</text>'
         for q in _quarters()
     )
     return f'<svg class="dot axis" viewBox="0 0 {_WIDTH} 18" aria-hidden="true">{ticks}</svg>'
 
 
 def bounds(lines: Sequence[Line]) -> tuple[float, float]:
-    """Round ends of a scale that holds every figure and interval."""
+    """Ends of a scale that holds every figure and interval, such that its quarters are round percents."""
     ends = [end for line in lines for end in (line.value, line.low, line.high) if end is not None]
     if not ends:
         return 0.0, 1.0
-    return max(0.0, np.floor(min(ends) * 10 - 0.2) / 10), min(1.0, np.ceil(max(ends) * 10 + 0.2) / 10)
+    tick = next(tick for tick in (5, 10, 20, 25) if _start(ends, tick) + 4 * tick >= 100 * max(ends))
+    start = _start(ends, tick)
+    return start / 100, (start + 4 * tick) / 100
+
+
+def _start(ends: Sequence[float], tick: int) -> int:
+    """The highest tick below all ends from which four ticks do not pass 100 percent."""
+    return max(0, min(int(100 * min(ends) // tick) * tick, 100 - 4 * tick))
 
 
 def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what: str) -> str:

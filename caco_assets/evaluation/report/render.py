@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -116,9 +117,15 @@ def _values(settings: Settings, card: Scorecard, made: dict[str, Product]) -> di
         "scale": charts.scale,
         "interval": charts.interval,
         "percent": percent,
+        "points": points,
         "name": lambda encoder: NAMES.get(encoder, _TITLES.get(encoder, encoder)),
         "facts": _facts,
     }
+
+
+def points(share: float) -> str:
+    """A difference in percentage points with its sign: `+3.1`, `−0.6`."""
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _title(settings: Settings, made: dict[str, Product]) -> str:
@@ -126,7 +133,8 @@ def _title(settings: Settings, made: dict[str, Product]) -> str:
     places = made["pack"].facts.get("places") if "pack" in made else None
     where = "the embedded Earth" if settings.imagery.source.kind == "synthetic" else "Sentinel-2"
     count = f"{places} places of " if places else ""
-    return f"{wanted.backbone}, trained with {_TITLES.get(wanted.objective, wanted.objective)} on {count}{where}"
+    backbone = re.sub(r"^resnet(\d+)$", r"ResNet-\1", wanted.backbone)
+    return f"{backbone}, trained with {_TITLES.get(wanted.objective, wanted.objective)} on {count}{where}"
 
 
 def _lead(settings: Settings, main: Headline) -> str:
@@ -136,7 +144,7 @@ def _lead(settings: Settings, main: Headline) -> str:
     sentence += f"(95 % interval {low} to {high}; protocol {section.protocol}, {section.size} px)."
     if main.real and settings.imagery.source.kind == "synthetic":
         sentence += " These images are real, and the encoder never saw a real pixel."
-    parts = [f"{100 * gain.value:+.1f} points against {NAMES.get(gain.over, gain.over)}" for gain in main.gains]
+    parts = [f"{points(gain.value)} points against {NAMES.get(gain.over, gain.over)}" for gain in main.gains]
     return f"{sentence} On the same images: {', '.join(parts)}." if parts else sentence
 
 
