@@ -44,7 +44,8 @@ def build_site(folder: Path, results: list[dict[str, Any]], gx_results: list[dic
     scratch = folder / f".building-{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     _render(scratch, gx_results)
-    pages = {path.parents[2].name: path for path in scratch.glob("validations/*/*/*/*.html")}
+    # named after the table by `_render`; the folders above it are the suite's name cut at its dots
+    pages = {path.stem: path for path in scratch.glob("validations/**/*.html")}
     for page in scratch.rglob("*.html"):
         page.write_text(_plain(page.read_text()))
     links = {table: path.relative_to(scratch).as_posix() for table, path in pages.items()}
