@@ -92,7 +92,7 @@ def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what:
 
 def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str) -> str:
     """Counts of values as bars; `what` says the whole chart in one sentence."""
-    width, height, bottom = 760, 180, 26
+    width, height, bottom = 440, 170, 26
     counts, _ = np.histogram(values, bins=bins, range=(low, high))
     step, most = width / bins, max(int(counts.max()), 1)
     bars = "".join(

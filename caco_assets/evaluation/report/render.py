@@ -36,7 +36,6 @@ ABOUT = {
     "at 64 px, last epoch, tested on the validation list.",
 }
 _GROUPS = {
-    "table": "Main table: 100 000 images, frozen encoders",
     "ladder": "From SeCo to CACo, one idea at a time",
     "change_estimate": "Which estimate of change",
     "simclr": "The same ideas without a queue",
@@ -48,6 +47,26 @@ _SOURCES = {
     "folder": "a folder of GeoTIFFs",
     "catalog": "a STAC catalog",
     "stac_api": "a STAC API",
+}
+_FACTS = (
+    ("locations", "places", "places sampled"),
+    ("locations", "cities", "cities"),
+    ("quarantine", "places_complete", "places with enough clear dates"),
+    ("quarantine", "chips", "chips archived"),
+    ("pack", "dates", "dates in the pack"),
+)
+_TASKS = {
+    "eurosat": "EuroSAT",
+    "eurosat_ms": "EuroSAT, 13 bands",
+    "bigearthnet": "BigEarthNet",
+    "oscd": "OSCD",
+    "dynamicearthnet": "DynamicEarthNet",
+    "levir_cd": "LEVIR-CD",
+    "whu_cd": "WHU-CD",
+    "loveda": "LoveDA",
+    "potsdam": "Potsdam",
+    "vaihingen": "Vaihingen",
+    "aid": "AID",
 }
 _LIBRARIES = ("caco_assets", "torch", "timm", "scikit-learn", "numpy")
 
@@ -97,10 +116,11 @@ def _values(settings: Settings, card: Scorecard, made: dict[str, Product]) -> di
         "protocols": [
             (name, sections)
             for name in ("clean", "paper")
-            if (sections := [section for section in card.sections if section.protocol == name])
+            if (sections := sorted((s for s in card.sections if s.protocol == name), key=lambda s: s.row in twin_rows(settings)))
         ],
         "about": ABOUT,
-        "literature": [(g, words, [row for row in published() if row.group == g]) for g, words in _GROUPS.items()],
+        "main_table": _main_table(),
+        "literature": [(words, [row for row in published() if row.group == group]) for group, words in _GROUPS.items()],
         "data_sentence": _data_sentence(settings, made),
         "data_facts": _data_facts(settings, made),
         "pictures": contents.pictures(settings),
@@ -120,12 +140,26 @@ def _values(settings: Settings, card: Scorecard, made: dict[str, Product]) -> di
         "points": points,
         "name": lambda encoder: NAMES.get(encoder, _TITLES.get(encoder, encoder)),
         "facts": _facts,
+        "task_name": lambda task: _TASKS.get(task, task),
     }
 
 
 def points(share: float) -> str:
     """A difference in percentage points with its sign: `+3.1`, `−0.6`."""
     return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _main_table() -> dict[str, Any]:
+    """The published main table with methods as rows and (task, metric, backbone) as columns."""
+    rows = [row for row in published() if row.group == "table"]
+    columns = list(dict.fromkeys((row.task, row.metric, row.backbone) for row in rows))
+    values = {(row.method, row.task, row.metric, row.backbone): row.value for row in rows}
+    methods = dict.fromkeys(row.method for row in rows)
+    return {
+        "columns": columns,
+        "rows": [(method, [values.get((method, *column)) for column in columns]) for method in methods],
+        "source": rows[0].source,
+    }
 
 
 def _title(settings: Settings, made: dict[str, Product]) -> str:
@@ -182,16 +216,9 @@ def _data_sentence(settings: Settings, made: dict[str, Product]) -> str:
 
 
 def _data_facts(settings: Settings, made: dict[str, Product]) -> list[tuple[str, str]]:
-    facts: list[tuple[str, str]] = []
-    for product, keys in (
-        ("locations", ("places", "cities")),
-        ("scenes", ("planned", "widened", "missing")),
-        ("quarantine", ("chips", "places_complete")),
-        ("pack", ("dates",)),
-    ):
-        if product in made:
-            known = made[product].facts
-            facts += [(f"{key.replace('_', ' ')} ({product})", str(known[key])) for key in keys if key in known]
+    facts = [
+        (words, str(made[product].facts[key])) for product, key, words in _FACTS if product in made and key in made[product].facts
+    ]
     facts.append(("minimum clear share", f"{settings.imagery.min_clear:.0%}"))
     return facts
 
