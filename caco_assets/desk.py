@@ -67,6 +67,7 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
         "DAGSTER_HOME": str(dagster_home(settings)),
         "CACO_PROFILE": settings.profile,
         "CACO_HOME": str(settings.home),
+        "CACO_PAGES_URL": f"http://{HOST}:{ports['pages']}",
     }
     children: dict[str, subprocess.Popen[bytes]] = {}
     previous = signal.signal(signal.SIGTERM, _interrupt)

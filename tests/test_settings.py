@@ -43,12 +43,18 @@ WRONG = {
         ["imagery.source.catalog.path", "required"],
     ),
     "a month that is none": ({"vintage": "2026-13"}, ["vintage='2026-13'"]),
-    "more seasons needed than wanted": ({"imagery": {"min_seasons": 9}}, ["min_seasons=9", "seasons=3", "lower min_seasons"]),
+    "more seasons needed than wanted": (
+        {"imagery": {"min_seasons": 9, "seasons": 5}},
+        ["min_seasons=9", "seasons=5", "lower min_seasons"],
+    ),
     "no bands": ({"imagery": {"bands": []}}, ["imagery.bands=[]", "at least 1"]),
     "a band twice": ({"imagery": {"bands": ["B04", "B03", "B02", "B02"]}}, ["B02 is listed twice"]),
-    "a band to train on that is not read": ({"pretraining": {"bands": ["B11"]}}, ["pretraining.bands: B11", "B02, B03, B04, B08"]),
+    "a band to train on that is not read": (
+        {"pretraining": {"bands": ["B11"]}, "imagery": {"bands": ["B02", "B03"]}},
+        ["pretraining.bands: B11", "not among imagery.bands", "add it there"],
+    ),
     "a band that the files lack": (
-        {"imagery": {"source": {"kind": "folder", "path": "x", "bands": ["B02", "B03", "B04"]}}},
+        {"imagery": {"bands": ["B02", "B08"], "source": {"kind": "folder", "path": "x", "bands": ["B02", "B03", "B04"]}}},
         ["bands: B08", "source.bands"],
     ),
     "periods that overlap": ({"gap_years": 1, "imagery": {"period_months": 24}}, ["period_months=24", "gap_years=1", "at most 12"]),

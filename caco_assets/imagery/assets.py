@@ -1,5 +1,7 @@
 """Assets of the room `imagery`."""
 
+import warnings
+
 import dagster as dg
 
 from caco_assets.imagery.stage import collect, index_folder, ingest_shard, plan
@@ -8,6 +10,9 @@ from caco_assets.resources.describe import describe, facts, picture
 from caco_assets.resources.dvc import DataVersions
 from caco_assets.resources.profile import Profile
 from caco_assets.sampling.assets import SHARDS, locations
+
+# backfill policies are beta in dagster, whose version the lock pins
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 @dg.asset(group_name="imagery", code_version=recipe("catalog"), deps=[locations], kinds={"stac"})

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 COLLECTION = "folder"
 REFUSED = "refused.json"
 SUFFIXES = (".tif", ".tiff")
+FOLDER_LINK = "source"
+"""Link in the catalog to the folder of the files."""
+_FROM_ITEM = f"../../{FOLDER_LINK}/"
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
@@ -37,7 +40,7 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
 
     Args:
         source: the folder, its band names in file order, the pattern of the dates, and what the numbers mean.
-        target: folder to create; assets in it point at the files by absolute path.
+        target: folder to create; assets in it point at the files through its link `source`.
         say: progress.
 
     Returns:
@@ -47,6 +50,10 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
         UserError: no such folder, no GeoTIFF in it, a name without a date, two files of one date and name, or no readable file.
     """
     files = list_files(source)
+    target.mkdir(parents=True, exist_ok=True)
+    # one link names the folder: the catalog and all that is made from it are the same wherever the folder lies
+    (target / FOLDER_LINK).unlink(missing_ok=True)
+    (target / FOLDER_LINK).symlink_to(source.path.resolve(), target_is_directory=True)
     dated = [(path, date_of(path, source.date_pattern)) for path in files]
     items, refused = [], {}
     for path, moment in track(dated, "catalog", len(dated), "files", say):
@@ -131,9 +138,10 @@ def _item(path: Path, moment: datetime, source: FolderSource) -> pystac.Item:
     )
     facts = {"bands": [{"name": name} for name in source.bands], "raster:bands": [band] * len(source.bands)}
     facts["file:size"] = path.stat().st_size  # pyright: ignore[reportArgumentType]
-    item.add_asset(
-        "data", pystac.Asset(str(path.resolve()), media_type="image/tiff; application=geotiff", roles=["data"], extra_fields=facts)
+    asset = pystac.Asset(
+        f"{_FROM_ITEM}{path.name}", media_type="image/tiff; application=geotiff", roles=["data"], extra_fields=facts
     )
+    item.add_asset("data", asset)
     return item
 
 
@@ -153,4 +161,7 @@ def _write(target: Path, items: Sequence[pystac.Item]) -> None:
     # with the slash: pystac takes a last name with a dot in it for a file
     catalog.normalize_and_save(f"{target}/", pystac.CatalogType.SELF_CONTAINED)
     rows = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
+    for row in rows:
+        for asset in row["assets"].values():
+            asset["href"] = asset["href"].replace(_FROM_ITEM, f"./{FOLDER_LINK}/")
     to_parquet(parse_stac_items_to_arrow([{**row, "links": []} for row in rows]), target / ITEMS)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from caco_assets.products import Product
+
+PAGES_URL = "http://127.0.0.1:3001"
+"""Where `caco up` serves the pages of the workspace unless the port is taken."""
 
 
 def describe(product: Product, **extra: dg.MetadataValue) -> dg.MaterializeResult:
@@ -32,6 +36,11 @@ def picture(source: bytes | Path, title: str) -> dg.MetadataValue:
     """A PNG shown inline in the UI."""
     png = source if isinstance(source, bytes) else source.read_bytes()
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def page(root: Path, path: Path) -> dg.MetadataValue:
+    """A link to a page below the profile's folder, as `caco up` serves it (`CACO_PAGES_URL` where that is not the usual port)."""
+    return dg.MetadataValue.url(f"{os.environ.get('CACO_PAGES_URL', PAGES_URL)}/{path.relative_to(root).as_posix()}")
 
 
 def table(rows: list[dict[str, Any]]) -> dg.MetadataValue:

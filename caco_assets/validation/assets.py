@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from caco_assets.resources.describe import table
+from caco_assets.resources.describe import page, table
 from caco_assets.resources.profile import Profile
 from caco_assets.validation.stage import build_docs, validate
 
@@ -27,7 +27,7 @@ def _check(product: str, asset: str) -> dg.AssetChecksDefinition:
             passed=result.success,
             severity=dg.AssetCheckSeverity.ERROR if result.blocking_failed else dg.AssetCheckSeverity.WARN,
             description="; ".join([*result.blocking_failed, *result.warnings]) or f"{result.evaluated} expectations hold",
-            metadata={"expectations": table(result.table), "data_docs": dg.MetadataValue.path(str(docs))},
+            metadata={"expectations": table(result.table), "data_docs": page(settings.paths.root, docs)},
         )
 
     return check

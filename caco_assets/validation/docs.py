@@ -20,14 +20,14 @@ STYLE = """
 body{font-family:system-ui,sans-serif;margin:0 auto;max-width:76rem;padding:1rem;color:#1b2a33;background:#fff}
 table{border-collapse:collapse;width:100%;margin:.5rem 0}td,th{border:1px solid #cfd8dc;padding:.35rem .6rem;text-align:left;
 vertical-align:top}th{background:#eef2f4}a{color:#0b5d7a}.ok{color:#1b6e3c}.blocking{color:#a3201d;font-weight:600}
-.warning{color:#8a5a00;font-weight:600}.navbar,.sidebar,nav,.modal,.cooltip .top,footer{display:none}.collapse{display:block}
+.warning{color:#8a5a00;font-weight:600}.navbar,.sidebar,nav,.modal,footer,.sticky,[data-toggle=collapse]{display:none}.collapse{display:block}
 .badge{background:#eef2f4;border-radius:.2rem;padding:0 .3rem}.fa-check-circle:before,.text-success:before{content:"\\2713 "}
 .fa-times:before,.text-danger:before{content:"\\2717 "}.fa-exclamation-triangle:before{content:"\\26A0 "}
 """
 _REMOTE = re.compile(
     r"<script\b[^>]*>.*?</script>|<link\b[^>]*>|<img\b[^>]*https?://[^>]*>|<style\b[^>]*>.*?</style>", re.DOTALL | re.IGNORECASE
 )
-_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b[0-9a-f]{32}\b")
+_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
 def build_site(folder: Path, results: list[dict[str, Any]], gx_results: list[dict[str, Any]]) -> Path:

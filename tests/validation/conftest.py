@@ -261,7 +261,14 @@ def great_expectations():
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    settings = load_settings("tiny", home=tmp_path, imagery={"chip_size": SIZE})
+    settings = load_settings(
+        "tiny",
+        home=tmp_path,
+        vintage="2026-10",
+        gap_years=4,
+        sampling={"strategy": "caco", "places": 12, "places_per_shard": 6, "sigma_km": 1.0, "min_distance_km": 0.7, "region": None},
+        imagery={"chip_size": SIZE, "seasons": SEASONS, "min_seasons": 3, "bands": BANDS, "period_months": 12, "min_clear": 0.9},
+    )
     locations = _locations()
     return World(
         settings,
