@@ -258,9 +258,9 @@ def validate(profile: str, product: str) -> None:
     result = run(_settings(profile), product, to_stderr)
     for line in [*result.blocking_failed, *result.warnings]:
         click.echo(line, err=True)
-    if not result.success:
+    if result.blocking_failed:
         raise UserError(f"{product}: {len(result.blocking_failed)} blocking expectations failed; see {result.docs}")
-    click.echo(f"{product}: {result.evaluated} expectations hold, {len(result.warnings)} warnings")
+    click.echo(f"{product}: {result.evaluated} expectations evaluated, {len(result.warnings)} warnings")
 
 
 @main.command()

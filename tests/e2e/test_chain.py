@@ -2,11 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from caco_assets.imagery.archive import read_index
+from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.pack import Pack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -57,8 +64,9 @@ def test_dvc_finds_nothing_to_do_after_a_materialization(home: Path) -> None:
 
 
 def test_every_registered_version_names_its_data(home: Path) -> None:
-    import mlflow
     import yaml
+
+    import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{home / 'workspace' / 'mlflow' / 'mlflow.db'}")
     (version,) = client.search_model_versions("name='caco-tiny'")
@@ -68,8 +76,36 @@ def test_every_registered_version_names_its_data(home: Path) -> None:
     assert version.run_id
 
 
-def test_the_report_opens_from_disk(home: Path) -> None:
-    page = (home / "workspace" / "tiny" / "report" / "report.html").read_text()
-    assert "<html" in page
-    assert 'src="http' not in page
-    assert "<link" not in page or 'href="http' not in page.split("<link")[1].split(">")[0]
+def test_the_report_opens_from_disk_in_a_browser_without_the_network(home: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    asked, errors = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((home / "workspace" / "tiny" / "report" / "report.html").as_uri())
+        assert page.get_by_role("heading", level=1).inner_text()
+        assert page.locator("table").count() > 1
+        browser.close()
+    assert errors == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_embeddings_of_a_chip_are_those_of_the_training_code(home: Path, tmp_path: Path) -> None:
+    """`caco embed` on a GeoTIFF taken out of the archive against the encoder on the pack's own bytes."""
+    archive, pack = home / "workspace" / "tiny" / "data" / "archive", Pack.open(home / "workspace" / "tiny" / "data" / "pack")
+    shard = archive / "shard=0000"
+    row = next(row for row in read_index(shard).to_pylist() if row["location_id"] == pack.location_id[0])
+    image = tmp_path / "chip.tif"
+    image.write_bytes((shard / "chips.tar").read_bytes()[row["offset"] : row["offset"] + row["length"]])
+    _caco(home, "embed", str(image), "--encoder", "models:/caco-tiny@challenger", "--out", str(tmp_path / "chip.npz"))
+
+    encoder = Encoder.load(home / "workspace" / "tiny" / "encoder").eval()
+    stored = pack.image(0, row["period"], row["season"])  # (H, W, C) uint8
+    with torch.inference_mode():
+        expected = encoder(encoder.normalise(stored.transpose(2, 0, 1)[None]))
+    np.testing.assert_allclose(np.load(tmp_path / "chip.npz")["embedding"], expected.numpy(), rtol=1e-4, atol=1e-5)
