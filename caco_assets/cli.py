@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -24,6 +25,11 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             click.echo(f"caco: {error}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            click.echo("caco: the disk is full; free some space and run the same command again, it continues", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("caco: interrupted; what is finished is kept, run the same command again to go on", err=True)
@@ -76,9 +82,11 @@ def demo(profile: str) -> None:
     """Materialize the whole asset graph and print what came out."""
     from caco_assets.definitions import build_definitions
     from caco_assets.demo import summary
+    from caco_assets.preflight import preflight
     from caco_assets.resources.compute import materialize
 
     resolved = _settings(profile)
+    preflight(resolved)
     materialize(build_definitions(resolved, profile).resolve_job_def("chain"), resolved)
     click.echo(summary(resolved))
 
