@@ -30,7 +30,7 @@ def ensure_home(settings: Settings) -> None:
     if not pipeline.exists():
         template = (_TEMPLATE / "dvc.yaml").read_text()
         write_atomic(pipeline, _PROFILES_LINE.sub(rf"\g<1>[{settings.profile}]", template))
-    for name in (".dvc/config", ".dvcignore", "mlflow/promotion.yaml"):
+    for name in (".dvc/config", ".dvcignore", "mlflow/promotion.yaml", "mlflow/model_card.md.j2"):
         if not (home / name).exists():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_TEMPLATE / name, home / name)
