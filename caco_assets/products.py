@@ -131,7 +131,7 @@ def recorded(records: Path, name: str) -> Product:
     """
     record = _read_record(records, name)
     if record is None:
-        raise UserError(f"{name}: not made yet (no {records / f'{name}.json'}); run the stages before it, or `caco run`")
+        raise UserError(f"{name}: not made yet (no {records / f'{name}.json'}); run the stages before it, or `caco demo`")
     return _product(records, record)
 
 

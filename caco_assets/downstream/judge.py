@@ -53,7 +53,7 @@ def assignments(settings: Settings) -> list[Assignment]:
             data = task.read(path).limited(wanted.limit, settings.seed)
         except DataAbsentError as absent:
             if not wanted.optional:
-                hint = f"fetch it from {task.page}" if wanted.data else "make the embedded twins first (`caco run`)"
+                hint = f"fetch it from {task.page}" if wanted.data else "make the embedded twins first (`caco benchmarks`)"
                 raise UserError(f"downstream.tasks.{row}: {absent}; {hint}, or mark the row optional") from absent
             found.append(Assignment(row, task, wanted, None, str(absent)))
         else:

@@ -179,7 +179,7 @@ class Pack:
             UserError: no pack there, or a damaged one; names the part.
         """
         if not (folder / DESCRIPTION).is_file():
-            raise UserError(f"{folder}: no pack here ({DESCRIPTION} is missing); build it with the stage `pack`, or `caco run`")
+            raise UserError(f"{folder}: no pack here ({DESCRIPTION} is missing); build it with the stage `pack`, or `caco demo`")
         try:
             about = json.loads((folder / DESCRIPTION).read_text())
             table = pq.read_table(folder / TABLE, schema=_SCHEMA)

@@ -29,7 +29,7 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
     shards = sorted(paths.archive.glob("shard=*"))
     if not shards:
-        raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco run`")
+        raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco demo`")
     read = tuple(band for band in imagery.bands if band in wanted.bands)
     archive = {shard.name: recorded(paths.records, f"archive/{shard.name}").content_hash for shard in shards}
     return produce(
