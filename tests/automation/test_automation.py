@@ -1,6 +1,7 @@
 """The schedule and the names that bind it to a vintage."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -15,9 +16,9 @@ def test_the_vintage_is_the_month_that_is_over(moment: str, month: str) -> None:
     assert finished_month(datetime.fromisoformat(moment)) == month
 
 
-def test_a_tick_asks_for_one_run_of_the_next_vintage_over_all_shards(settings: Settings) -> None:
+def test_a_tick_asks_for_one_run_of_the_next_vintage_over_all_shards(settings: Settings, tmp_path: Path) -> None:
     profile = Profile(name="tiny", home=str(settings.home))
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         context = dg.build_schedule_context(
             instance=instance, scheduled_execution_time=datetime(2026, 12, 1, 3, tzinfo=UTC), resources={"profile": profile}
         )

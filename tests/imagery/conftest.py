@@ -89,7 +89,7 @@ def tiny_earth(tmp_path: Path) -> TinyEarth:
 
 
 DATES = ("2021-12-10", "2022-04-05", "2022-08-20", "2025-12-11", "2026-04-06", "2026-08-21")
-"""One in each of the three seasons of both periods of the tiny profile (vintage 2026-10, gap 4 years)."""
+"""One in each of three seasons of both periods (vintage 2026-10, gap 4 years)."""
 
 
 def earth_settings(home: Path, catalog: Path, places: int = 4) -> Settings:
@@ -97,7 +97,7 @@ def earth_settings(home: Path, catalog: Path, places: int = 4) -> Settings:
     settings = load_settings("tiny", home=home)
     region = (2.990, 41.985, 3.020, 42.0)
     sampling = Sampling(strategy="grid", places=places, cities=5, region=region, min_distance_km=0.8, places_per_shard=3)
-    imagery = settings.imagery.model_copy(update={"source": CatalogSource(path=catalog)})
+    imagery = settings.imagery.model_copy(update={"source": CatalogSource(path=catalog), "seasons": 3})
     return settings.model_copy(update={"sampling": sampling, "imagery": imagery})
 
 
