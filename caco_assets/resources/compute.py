@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 
 from caco_assets.errors import UserError
 from caco_assets.instance import dagster_home
 from caco_assets.settings import Settings
+
+HERE = "caco/in_process"
+"""Tag of runs that live in the process that started them."""
 
 
 def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
@@ -20,13 +26,14 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
     from caco_assets.automation import announce_shards, shard_range_tags
 
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
-    with dg.DagsterInstance.get() as instance:
+    with _alone(settings), dg.DagsterInstance.get() as instance:
+        bury(instance)
         announce_shards(settings, instance)
         try:
             result = chain.execute_in_process(
                 instance=instance,
                 run_config={"loggers": {"console": {"config": {}}}},
-                tags={**shard_range_tags(settings), "profile": settings.profile},
+                tags={**shard_range_tags(settings), "profile": settings.profile, HERE: "true"},
             )
         except Exception as error:
             if (plain := _user_error(error)) is not None:
@@ -34,6 +41,31 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
             raise
     if not result.success:
         raise UserError(_failed_checks(result))
+
+
+def bury(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed and give back their pool slots, for which later runs would wait for ever.
+
+    Only for a caller that knows that no such run is alive: see `_alone`.
+    """
+    alive = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=alive, tags={HERE: "true"})):
+        instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it goes on.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """One such run per workspace at a time. The lock goes with its process, however that ends."""
+    lock = settings.paths.workspace / "dagster" / "in_process.lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{settings.paths.workspace}: another run is going on in this workspace; wait for it or stop it"
+            ) from error
+        yield
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
