@@ -11,6 +11,8 @@ _DAGSTER_YAML = """\
 # Written by caco_assets; state of this workspace alone.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   runs:
     max_concurrent_runs: 1
