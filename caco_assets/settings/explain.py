@@ -1,0 +1,74 @@
+"""Errors of a profile or of a `CACO_…` variable as one line: field, value, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from caco_assets.errors import UserError
+from caco_assets.settings.model import Settings
+from caco_assets.settings.rooms import Imagery, TaskData
+from caco_assets.settings.sources import CatalogSource, FolderSource, StacApiSource, SyntheticSource
+
+
+def check_environment() -> None:
+    """Stop at a `CACO_…` variable that was meant as a setting and names none: it would be ignored in silence."""
+    for name in sorted(os.environ):
+        if not name.upper().startswith("CACO_") or name.upper() in ("CACO_HOME", "CACO_PROFILE"):
+            continue
+        section, nested, _ = name.upper().removeprefix("CACO_").lower().partition("__")
+        if section in Settings.model_fields:
+            continue
+        close = difflib.get_close_matches(section, Settings.model_fields, n=1, cutoff=0.8)
+        if nested or close:
+            hint = f"did you mean CACO_{close[0].upper()}? " if close else ""
+            raise UserError(f"{name}={os.environ[name]}: no such setting; {hint}sections: {', '.join(Settings.model_fields)}")
+
+
+def not_json(message: str) -> str:
+    """Which variable of the section that pydantic names holds a list or mapping that is not JSON."""
+    wrong = []
+    for name, value in sorted(os.environ.items()):
+        section = name.upper().removeprefix("CACO_").lower().partition("__")[0]
+        if name.upper().startswith("CACO_") and f'"{section}"' in message:
+            try:
+                json.loads(value)
+            except json.JSONDecodeError:
+                wrong.append(f"{name}={value}")
+    return f'{"; ".join(wrong)}: a list or a section is written as JSON, such as [1, 2] or {{"places": 64}}'
+
+
+def explain(profile: str, error: ValidationError) -> str:
+    """The first problem in one line: field, value, what is allowed."""
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    value = problem["input"]
+    variable = "CACO_" + "__".join(str(part) for part in problem["loc"]).upper()
+    if variable in os.environ:
+        profile = f"{profile} with {variable}"
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields_at(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"profile {profile}: {field}={value!r}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    shown = f"{field}={value!r}: " if not isinstance(value, (dict, BaseModel)) else (f"{field}: " if field else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"profile {profile}: {shown}{message}"
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model at a location of the settings tree."""
+    model: Any = Settings
+    for part in loc:
+        sources = {"synthetic": SyntheticSource, "folder": FolderSource, "catalog": CatalogSource, "stac_api": StacApiSource}
+        if part in sources and model is Imagery:
+            model = sources[str(part)]
+        elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+            model = TaskData if part == "tasks" else model
+    return list(model.model_fields)

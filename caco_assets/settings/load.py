@@ -1,0 +1,89 @@
+"""Reads a profile (YAML) by name; `CACO_…` variables win over it (`CACO_SAMPLING__PLACES=64`)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from caco_assets.errors import UserError
+from caco_assets.settings.explain import check_environment, explain, not_json
+from caco_assets.settings.model import Settings
+
+PROFILES = Path(__file__).parents[1] / "profiles"
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship with the package."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def find_home() -> Path:
+    """`CACO_HOME`, else the nearest folder upwards that holds `dvc.yaml`, else the working directory."""
+    if home := os.environ.get("CACO_HOME"):
+        return Path(home).expanduser().resolve()
+    here = Path.cwd().resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here)
+
+
+def load_settings(profile: str | None = None, home: Path | None = None, **overrides: Any) -> Settings:
+    """Read a profile by name (or a path to a YAML file) and check every value.
+
+    Args:
+        profile: name in `profiles/` or path to a `.yaml`; default `CACO_PROFILE`, else `embedded`.
+        home: default `find_home()`.
+        overrides: nested values that win over the profile (not over the environment).
+
+    Raises:
+        UserError: no such profile, an unknown key, or a value that is not allowed; names the field, the value and what is allowed.
+    """
+    name = profile or os.environ.get("CACO_PROFILE") or "embedded"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.exists():
+        choices = ", ".join(profile_names())
+        raise UserError(f"profile={name}: there is no such profile; choose one of {choices}, or give a path to a .yaml file")
+    home = (home or find_home()).resolve()
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a profile is a mapping of section names, got {type(values).__name__}")
+    check_environment()
+    try:
+        return Settings(**{**_expand(_merge(values, overrides), home), "profile": path.stem, "home": home})
+    except ValidationError as error:
+        raise UserError(explain(path.stem, error)) from error
+    except SettingsError as error:
+        raise UserError(not_json(str(error))) from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        # another kind of source has other fields: nothing of the old one stays
+        other = both and value.get("kind", merged[key].get("kind")) != merged[key].get("kind")
+        merged[key] = _merge(merged[key], value) if both and not other else value
+    return merged
+
+
+def _expand(value: Any, home: Path) -> Any:
+    """Replace `${NAME}` by the environment's value; `CACO_REAL` has a default beside the home folder."""
+    defaults = {"CACO_REAL": str(home.parent / "shared" / "real")}
+    if isinstance(value, dict):
+        return {key: _expand(item, home) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, home) for item in value]
+    if isinstance(value, str):
+        known = defaults | dict(os.environ)
+        for name in re.findall(r"\$\{(\w+)\}", value):
+            if name not in known:
+                raise UserError(f"{value}: {name} is not set in the environment; set it, or write the path out")
+        return re.sub(r"\$\{(\w+)\}", lambda match: known[match[1]], value)
+    return value

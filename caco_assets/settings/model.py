@@ -1,0 +1,75 @@
+"""`Settings`: all sections of a profile, checked together."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from caco_assets.settings.paths import Paths
+from caco_assets.settings.rooms import Automation, Downstream, Imagery, Pretraining, Registry, Sampling, Validation
+
+
+class Settings(BaseSettings):
+    """Everything that decides a run. Frozen; a wrong key or value stops before work starts."""
+
+    model_config = SettingsConfigDict(env_prefix="CACO_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    profile: str
+    home: Path
+    """Folder of `dvc.yaml`, `mlflow/` and `workspace/`: moving it moves all state (`CACO_HOME`)."""
+    seed: int = 0
+    vintage: str = Field(default="2026-11", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    """The late period ends with this month."""
+    gap_years: int = Field(default=4, ge=1)
+    """The early period lies this many years before the late one."""
+    sampling: Sampling = Sampling()
+    imagery: Imagery = Imagery()
+    validation: Validation = Validation()
+    pretraining: Pretraining = Pretraining()
+    downstream: Downstream = Downstream()
+    registry: Registry = Registry()
+    automation: Automation = Automation()
+
+    @model_validator(mode="after")
+    def _rooms_agree(self) -> Settings:
+        absent = [band for band in self.pretraining.bands if band not in self.imagery.bands]
+        if absent:
+            raise ValueError(
+                f"pretraining.bands: {', '.join(absent)} is not among imagery.bands ({', '.join(self.imagery.bands)}); add it there"
+            )
+        if self.imagery.period_months > 12 * self.gap_years:
+            raise ValueError(
+                f"imagery.period_months={self.imagery.period_months}: the two periods overlap with gap_years={self.gap_years}; "
+                f"at most {12 * self.gap_years} months"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the profile, but for the two that chose the profile (see `load_settings`)."""
+
+        def environment() -> dict[str, Any]:
+            return {key: value for key, value in env_settings().items() if key not in ("profile", "home")}
+
+        return (environment, init_settings)  # pyright: ignore[reportReturnType]
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Where everything of this profile lives."""
+        return Paths(home=self.home, workspace=self.home / "workspace", profile=self.profile)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards that `sampling.places` fill."""
+        return -(-self.sampling.places // self.sampling.places_per_shard)

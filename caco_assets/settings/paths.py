@@ -1,0 +1,85 @@
+"""The layout of `workspace/`, said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caco_assets.settings.frozen import Frozen
+
+
+class Paths(Frozen):
+    """The layout of `workspace/`, said once."""
+
+    home: Path
+    workspace: Path
+    profile: str
+
+    @property
+    def root(self) -> Path:
+        """All that belongs to this profile."""
+        return self.workspace / self.profile
+
+    @property
+    def records(self) -> Path:
+        """Small JSON records of finished products."""
+        return self.root / "records"
+
+    @property
+    def catalog(self) -> Path:
+        """Static STAC catalog: `catalog.json`, `items.parquet`, and for the embedded Earth the COGs and `truth/`."""
+        return self.root / "catalog"
+
+    @property
+    def benchmarks(self) -> Path:
+        """Labelled twins in the published layouts."""
+        return self.root / "benchmarks"
+
+    @property
+    def locations(self) -> Path:
+        """`locations.parquet`."""
+        return self.root / "data" / "locations.parquet"
+
+    @property
+    def scenes(self) -> Path:
+        """`scenes.parquet`."""
+        return self.root / "data" / "scenes.parquet"
+
+    @property
+    def archive(self) -> Path:
+        """Folder of `shard=0007/` folders."""
+        return self.root / "data" / "archive"
+
+    @property
+    def quarantine(self) -> Path:
+        """`quarantine.parquet`: every chip refused, with reason codes."""
+        return self.root / "data" / "quarantine.parquet"
+
+    @property
+    def pack(self) -> Path:
+        """Folder that training reads."""
+        return self.root / "data" / "pack"
+
+    @property
+    def encoder(self) -> Path:
+        """Result of pretraining: `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `change_*`."""
+        return self.root / "encoder"
+
+    @property
+    def scores(self) -> Path:
+        """`scores.parquet`."""
+        return self.root / "scores.parquet"
+
+    @property
+    def report(self) -> Path:
+        """Folder of `report.html`, `model_card.md`, `scorecard.json`."""
+        return self.root / "report"
+
+    @property
+    def data_docs(self) -> Path:
+        """Static site of the validation results."""
+        return self.root / "data_docs"
+
+    @property
+    def cache(self) -> Path:
+        """Features and other things that are quick to lose."""
+        return self.root / "cache"

@@ -1,0 +1,168 @@
+"""One section per room: every value that decides what it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from caco_assets.settings.frozen import Frozen
+from caco_assets.settings.sources import FolderSource, Source, SyntheticSource
+
+S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+
+
+class Sampling(Frozen):
+    """Where on the Earth to look."""
+
+    strategy: Literal["caco", "gaussian_cities", "uniform_land", "grid"] = "caco"
+    """`caco`: around cities, ocean and overlaps rejected; `gaussian_cities`: as SeCo; `grid`: a regular grid over `region`."""
+    places: int = Field(default=100_000, ge=1)
+    cities: int = Field(default=10_000, ge=1)
+    """How many of the most populous cities places are drawn around."""
+    sigma_km: float = Field(default=50.0, gt=0)
+    """Standard deviation of the Gaussian around a city, on the sphere."""
+    min_distance_km: float = Field(default=2.64, ge=0)
+    """Places whose centres are closer than this are rejected (`grid`: the spacing)."""
+    region: tuple[float, float, float, float] | None = None
+    """west, south, east, north in degrees; only places inside are kept."""
+    places_per_shard: int = Field(default=500, ge=1)
+
+
+class Imagery(Frozen):
+    """Which pixels."""
+
+    source: Source = SyntheticSource()
+    bands: tuple[str, ...] = Field(default=S2_BANDS, min_length=1)
+    chip_size: int = Field(default=264, ge=32, le=1024)
+    """Pixels on a side, at `resolution`."""
+    resolution: float = Field(default=10.0, gt=0)
+    """Metres per pixel."""
+    seasons: int = Field(default=5, ge=1)
+    """Dates wanted per period; CACo needs at least 3."""
+    min_seasons: int = Field(default=3, ge=1)
+    """A place with fewer clear dates in either period goes to quarantine."""
+    period_months: int = Field(default=12, ge=1, le=36)
+    min_clear: float = Field(default=0.9, gt=0, le=1)
+    """Share of a chip's pixels that must be clear (SCL where there is one, a reflectance test where not)."""
+    max_scene_cloud: float = Field(default=90.0, ge=0, le=100)
+    """Scenes cloudier than this (percent) are not even tried."""
+    workers: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _enough_seasons(self) -> Imagery:
+        if self.min_seasons > self.seasons:
+            raise ValueError(
+                f"min_seasons={self.min_seasons} is more than seasons={self.seasons}; lower min_seasons or raise seasons"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bands_once(self) -> Imagery:
+        if repeated := sorted({band for band in self.bands if self.bands.count(band) > 1}):
+            raise ValueError(f"bands: {', '.join(repeated)} is listed twice; list each band once")
+        absent = [band for band in self.bands if isinstance(self.source, FolderSource) and band not in self.source.bands]
+        if absent:
+            raise ValueError(f"bands: {', '.join(absent)} is not among source.bands, which are the bands of the files")
+        return self
+
+
+class Validation(Frozen):
+    """When data is bad enough to stop."""
+
+    max_quarantined: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of wanted chips that may be in quarantine."""
+
+
+class Pretraining(Frozen):
+    """What has changed?"""
+
+    objective: str = "caco"
+    """A registered name of `pretraining/objectives/`."""
+    fidelity: Literal["improved", "reference"] = "improved"
+    change_estimate: Literal["distance", "ratio", "ema_ratio"] = "ema_ratio"
+    backbone: str = "resnet18"
+    """A timm name."""
+    bands: tuple[str, ...] = Field(default=("B04", "B03", "B02"), min_length=1)
+    stretch: Literal["seco", "seco_fine", "eurosat", "reflectance"] = "seco"
+    """How reflectance becomes uint8 in the pack (see `pretraining/stretch.py`)."""
+    image_size: int = Field(default=224, ge=32)
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    embedding_dim: int = Field(default=128, ge=2)
+    batch_size: int = Field(default=256, ge=2)
+    """Images per step over all processes; even for objectives that need both periods of a place."""
+    epochs: int = Field(default=200, ge=1)
+    queue_size: int = Field(default=16_384, ge=1)
+    temperature: float = Field(default=0.07, gt=0)
+    momentum: float = Field(default=0.999, ge=0, le=1)
+    """Of the key encoder's moving average."""
+    ema_beta: float = Field(default=0.8, ge=0, lt=1)
+    """Weight of the old value in the moving average of the change ratio."""
+    learning_rate: float = Field(default=0.03, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: tuple[float, ...] = (0.6, 0.8)
+    """Fractions of training where the step schedule divides the rate by ten."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0)
+    """CPU threads for the views; 0: all cores."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Epochs between checkpoints."""
+    probe_every: int = Field(default=0, ge=0)
+    """Epochs between kNN probes during training; 0: none."""
+
+    @model_validator(mode="after")
+    def _crop_scale_in_order(self) -> Pretraining:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"crop_scale={low:g}, {high:g}: needs two shares of the image, the smaller first, above 0 and at most 1"
+            )
+        return self
+
+
+class TaskData(Frozen):
+    """Where one task's data lies and how it is judged."""
+
+    task: str
+    """A name in the table of `downstream/tasks.py`."""
+    data: Path | None = None
+    """The archive or folder as its authors ship it; none: the embedded twin."""
+    optional: bool = False
+    """An optional task whose data is absent is reported as not measured, with the reason; otherwise absence is an error."""
+    protocols: tuple[Literal["paper", "clean"], ...] = ("paper", "clean")
+    sizes: tuple[int, ...] = (64,)
+    """Input sides in pixels of the `clean` protocol; `paper` is always 64."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most this many images per split (a seeded choice, said in every row); none: all."""
+
+
+class Downstream(Frozen):
+    """How good is it?"""
+
+    tasks: dict[str, TaskData] = Field(default_factory=dict)
+    """Name of the row in scores → what to run."""
+    baselines: tuple[Literal["random", "imagenet", "raw_statistics"], ...] = ("random", "imagenet", "raw_statistics")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    paper_epochs: int = Field(default=100, ge=1)
+    bootstrap: int = Field(default=1000, ge=100)
+
+
+class Registry(Frozen):
+    """Which version serves?"""
+
+    model: str = "caco-resnet18"
+    policy: Path = Path("mlflow/promotion.yaml")
+    """Relative to the home folder."""
+    tracking_uri: str | None = None
+    """An MLflow server; none: SQLite and files in the workspace."""
+
+
+class Automation(Frozen):
+    """The monthly loop."""
+
+    cron: str = "0 3 1 * *"
+    timezone: str = "UTC"

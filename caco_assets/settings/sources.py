@@ -1,0 +1,57 @@
+"""Where imagery comes from: one section per kind of source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from caco_assets.settings.frozen import Frozen
+
+
+class SyntheticSource(Frozen):
+    """The embedded Earth, written as a static STAC catalog of COGs."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    scenes_per_season: int = Field(default=2, ge=1)
+    """Acquisitions of a city per season and period; some of them are cloudy."""
+    changed_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of places with true long-term change between the two periods."""
+    benchmark_images_per_class: int = Field(default=100, ge=10)
+    """Size of the EuroSAT twin: images in each of the ten classes."""
+
+
+class FolderSource(Frozen):
+    """A folder of GeoTIFFs, one multi-band file per date, indexed as a STAC catalog by `caco catalog build`."""
+
+    kind: Literal["folder"] = "folder"
+    path: Path
+    bands: tuple[str, ...]
+    """Band names in file order."""
+    date_pattern: str = r"(\d{4}-\d{2}-\d{2})"
+    """Regular expression whose first group is the date in the file name."""
+    scale: float = Field(default=1e-4, gt=0)
+    """Reflectance per digital number."""
+    offset: float = 0.0
+    """Reflectance at digital number 0."""
+    nodata: float | None = 0
+
+
+class CatalogSource(Frozen):
+    """A static STAC catalog on disk."""
+
+    kind: Literal["catalog"] = "catalog"
+    path: Path
+
+
+class StacApiSource(Frozen):
+    """A STAC API."""
+
+    kind: Literal["stac_api"] = "stac_api"
+    url: str
+    collection: str = "sentinel-2-l2a"
+    signer: Literal["none", "planetary_computer"] = "none"
+
+
+Source = Annotated[SyntheticSource | FolderSource | CatalogSource | StacApiSource, Field(discriminator="kind")]
