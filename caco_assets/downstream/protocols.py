@@ -94,7 +94,7 @@ def paper(trial: Trial) -> Iterator[Measurement]:
     recipe = f"Adam {constants.learning_rate:g}, batch {constants.batch_size}, {trial.epochs} epochs, last epoch; tested on val"
 
     def fit(versions: list[np.ndarray]) -> Linear:
-        return fit_linear_adam(versions, labels, len(trial.data.classes), constants, trial.epochs, trial.seed)
+        return fit_linear_adam(versions, labels, len(trial.data.classes), constants, trial.epochs, trial.seed, trial.cache.say)
 
     source = trial.source
     if isinstance(source, Encoder):
