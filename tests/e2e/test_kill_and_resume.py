@@ -1,7 +1,9 @@
-"""`kill -9` in the middle of an ingest, then the same command: it goes on, and the archive is the same to the bit."""
+"""`kill -9` in the middle of an ingest and of pretraining, then the same command: it goes on, and ends with the same bytes."""
 
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from caco_assets.cli import main
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -21,12 +25,18 @@ def _environment(home: Path) -> dict[str, str]:
         "CACO_HOME": str(home),
         "CACO_PROFILE": "tiny",
         "CACO_SAMPLING__PLACES_PER_SHARD": "3",
+        "CACO_PRETRAINING__EPOCHS": "8",
     }
 
 
-def _run(home: Path, *arguments: str) -> None:
-    done = subprocess.run([*CACO, *arguments], env=_environment(home), cwd=home, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+def _run(monkeypatch: pytest.MonkeyPatch, home: Path, *arguments: str) -> None:
+    """The same command in this process, which has paid for the imports already."""
+    for name, value in _environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(home)
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 0
 
 
 def _kill_when(home: Path, pattern: str, *arguments: str) -> None:
@@ -44,17 +54,38 @@ def _bytes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for home in (killed, whole):
         home.mkdir()
-        _run(home, "sample")
-        _run(home, "plan")
+        _run(monkeypatch, home, "sample")
+        _run(monkeypatch, home, "plan")
 
     _kill_when(killed, "shard=0001", "ingest")
     archive = killed / "workspace" / "tiny" / "data" / "archive"
     first = (archive / "shard=0000" / "chips.tar").stat().st_mtime_ns
-    _run(killed, "ingest")
-    _run(whole, "ingest")
+    _run(monkeypatch, killed, "ingest")
+    _run(monkeypatch, whole, "ingest")
     assert (archive / "shard=0000" / "chips.tar").stat().st_mtime_ns == first  # what was finished is not made again
     assert _bytes(archive) == _bytes(whole / "workspace" / "tiny" / "data" / "archive")
+
+
+def test_a_killed_pretraining_goes_on_and_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    for command in ("sample", "plan", "ingest", "pack"):
+        _run(monkeypatch, killed, command)
+    shutil.copytree(killed, whole, symlinks=True)
+
+    _kill_when(killed, "checkpoint.pt", "pretrain")
+    encoder = Path("workspace", "tiny", "encoder")
+    assert not (killed / encoder).exists()  # a part of an encoder is never seen under its name
+    _run(monkeypatch, killed, "pretrain")
+    _run(monkeypatch, whole, "pretrain")
+    name = "encoder.safetensors"
+    assert (killed / encoder / name).read_bytes() == (whole / encoder / name).read_bytes()
+    losses = [
+        [(row["step"], row.get("loss")) for row in map(json.loads, (home / encoder / "metrics.jsonl").read_text().splitlines())]
+        for home in (killed, whole)
+    ]
+    assert losses[0] == losses[1]  # the curve has every step once
