@@ -1,0 +1,1 @@
+"""The commands of `caco`, one file per room; `caco_assets/cli.py` registers them."""

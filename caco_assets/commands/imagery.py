@@ -1,0 +1,92 @@
+"""Commands of the room `imagery` that make its products: `caco catalog …`, `caco plan`, `caco ingest`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caco_assets.commands.shared import profile_option, settings_of, show
+from caco_assets.errors import UserError
+from caco_assets.products import Product
+from caco_assets.progress import to_stderr
+from caco_assets.settings import Settings
+
+
+@click.group()
+def catalog() -> None:
+    """Catalogs of scenes."""
+
+
+@catalog.command("make")
+@profile_option
+def catalog_make(profile: str) -> None:
+    """The profile's own catalog: the embedded Earth, or its folder of GeoTIFFs."""
+    show(_make_catalog(settings_of(profile)))
+
+
+def _make_catalog(resolved: Settings) -> Product:
+    from caco_assets.imagery.stage import index_folder
+    from caco_assets.synthetic.stage import build_catalog
+
+    if resolved.imagery.source.kind == "synthetic":
+        return build_catalog(resolved, to_stderr)
+    if resolved.imagery.source.kind == "folder":
+        return index_folder(resolved, to_stderr)
+    raise UserError(
+        f"imagery.source.kind={resolved.imagery.source.kind}: that catalog exists already; only synthetic and folder are made"
+    )
+
+
+@catalog.command("build")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--bands", required=True, help="Band names in file order, separated by commas: B02,B03,B04.")
+@click.option("--date-pattern", default=r"(\d{4}-\d{2}-\d{2})", show_default=True, help="Regular expression; group 1 is the date.")
+@click.option("--scale", default=1e-4, show_default=True, help="Reflectance per digital number.")
+@click.option("--offset", default=0.0, show_default=True, help="Reflectance at digital number 0.")
+@click.option("--nodata", default=0.0, show_default=True, help="Digital number that means no data.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalog.")
+def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, offset: float, nodata: float, out: Path) -> None:
+    """Index a FOLDER of GeoTIFFs, one multi-band file per date, as a static STAC catalog."""
+    from pydantic import ValidationError
+
+    from caco_assets.imagery.folder import index_folder
+    from caco_assets.settings import FolderSource
+
+    names = tuple(name.strip() for name in bands.split(",") if name.strip())
+    try:
+        source = FolderSource(path=folder, bands=names, date_pattern=date_pattern, scale=scale, offset=offset, nodata=nodata)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(f"--{'-'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}") from error
+    for name, value in index_folder(source, out, to_stderr).items():
+        click.echo(f"{name}: {value}")
+
+
+@click.command()
+@profile_option
+def plan(profile: str) -> None:
+    """Imagery: choose the scenes (makes the profile's catalog first where that is ours to make)."""
+    from caco_assets.imagery.stage import plan as run
+
+    resolved = settings_of(profile)
+    if resolved.imagery.source.kind in ("synthetic", "folder"):
+        show(_make_catalog(resolved))
+    show(run(resolved, to_stderr))
+
+
+@click.command()
+@profile_option
+@click.option("--shard", type=int, help="One shard only; default all, then the quarantine of the whole archive.")
+def ingest(profile: str, shard: int | None) -> None:
+    """Imagery: read the chips into the archive, shard by shard."""
+    from caco_assets.imagery.stage import collect, ingest_shard
+    from caco_assets.products import recorded
+
+    resolved = settings_of(profile)
+    if shard is not None:
+        show(ingest_shard(resolved, shard, to_stderr))
+        return
+    for number in range(recorded(resolved.paths.records, "locations").facts["shards"]):
+        show(ingest_shard(resolved, number, to_stderr))
+    show(collect(resolved, to_stderr))

@@ -1,0 +1,78 @@
+"""Commands of the room `registry`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caco_assets.commands.shared import profile_option, settings_of
+from caco_assets.errors import UserError
+from caco_assets.progress import to_stderr
+from caco_assets.settings import load_settings
+
+
+@click.command()
+@profile_option
+def register(profile: str) -> None:
+    """Registry: the encoder becomes a version, alias challenger."""
+    from caco_assets.registry.stage import register as run
+    from caco_assets.resources.dvc import data_versions
+
+    resolved = settings_of(profile)
+    registered = run(resolved, to_stderr, data_versions=data_versions(resolved) or None)
+    click.echo(f"{registered.uri} (alias {registered.alias})")
+
+
+@click.command()
+@profile_option
+def promote(profile: str) -> None:
+    """Registry: let the policy decide on the challenger."""
+    from caco_assets.registry.stage import decide
+
+    if not decide(settings_of(profile), to_stderr).passed:
+        raise UserError("the challenger does not pass the policy (see above); the champion stays")
+
+
+@click.command()
+@profile_option
+def rollback(profile: str) -> None:
+    """Registry: put the previous champion back in service."""
+    from caco_assets.registry.stage import rollback as run
+
+    click.echo(f"version {run(settings_of(profile), to_stderr)} serves")
+
+
+@click.command()
+@profile_option
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--encoder", "uri", required=True, help="models:/name@champion, models:/name/3, or a folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="`.parquet`, `.csv` or `.npz`; default IMAGE.embeddings.parquet.")
+@click.option("--tile", default=64, show_default=True, help="Side of a tile, pixels of the image.")
+@click.option("--size", type=int, help="Side of the network's input; default the encoder's own.")
+@click.option("--bands", help="Band names in file order, separated by commas; default the names in the file.")
+@click.option("--scale", type=float, help="Reflectance per digital number; default the file's, else 0.0001.")
+@click.option("--offset", type=float, help="Reflectance at digital number 0; default the file's, else 0.")
+def embed(
+    profile: str,
+    image: Path,
+    uri: str,
+    out: Path | None,
+    tile: int,
+    size: int | None,
+    bands: str | None,
+    scale: float | None,
+    offset: float | None,
+) -> None:
+    """Registry: embeddings of IMAGE, a GeoTIFF, tile by tile."""
+    from caco_assets.registry.embed import embed as run
+    from caco_assets.registry.packaged_encoder import load_encoder
+    from caco_assets.resources.mlflow import open_tracking
+
+    resolved = load_settings(profile)
+    encoder = load_encoder(uri, open_tracking(resolved, to_stderr))
+    names = bands.split(",") if bands else None
+    embeddings = run(image, encoder, tile=tile, size=size, bands=names, reflectance_per_dn=scale, offset=offset)
+    target = out or image.with_name(f"{image.stem}.embeddings.parquet")
+    embeddings.write(target)
+    click.echo(f"{len(embeddings.vectors)} tiles × {embeddings.vectors.shape[1]} features: {target}")

@@ -1,0 +1,31 @@
+"""What the commands share: the option that names a profile, its settings, and how a product is shown."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from caco_assets.products import Product
+from caco_assets.settings import Settings, load_settings
+
+profile_option = click.option(
+    "--profile", envvar="CACO_PROFILE", default="embedded", show_default=True, help="Name of a profile, or path to a YAML file."
+)
+
+
+def settings_of(profile: str) -> Settings:
+    """The profile's settings, in a home folder that is ready to use."""
+    from caco_assets.home import ensure_home
+
+    settings = load_settings(profile)
+    ensure_home(settings)
+    return settings
+
+
+def show(product: Product) -> None:
+    """Print what a stage made: its path, its hash, and its facts a line each."""
+    state = "unchanged" if product.reused else "made"
+    click.echo(f"{product.name}: {state} {product.path} ({product.content_hash})")
+    for name, value in product.facts.items():
+        click.echo(f"  {name}: {json.dumps(value, default=str, ensure_ascii=False)}")
