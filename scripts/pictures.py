@@ -14,6 +14,9 @@ from caco_assets.desk import free_port
 from caco_assets.settings import load_settings
 
 WIDTH, HEIGHT = 1500, 950
+# wide enough for Dagster to write what each asset last did into its box
+WIDE = {"width": 3000, "height": 1000}
+GRAPH = {"x": 420, "y": 230, "width": 2540, "height": 560}
 
 
 def _settle(page: Page, url: str, milliseconds: int) -> None:
@@ -44,7 +47,12 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             _settle(page, f"http://127.0.0.1:{ports['dagster']}/asset-groups", 9000)
-            page.screenshot(path=options.out / "lineage.png")
+            page.set_viewport_size(WIDE)
+            page.get_by_text("Hide navigation").click()
+            page.keyboard.press("Alt+e")  # open all groups
+            page.wait_for_timeout(12_000)
+            page.screenshot(path=options.out / "lineage.png", clip=GRAPH)
+            page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
             _settle(page, f"http://127.0.0.1:{ports['dagster']}/assets/encoder", 7000)
             page.screenshot(path=options.out / "encoder_asset.png")
             _settle(page, f"http://127.0.0.1:{ports['mlflow']}/#/models/{settings.registry.model}", 7000)
