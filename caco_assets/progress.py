@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str, say: Say = to_stderr, done: int = 0) -> None:
         self._what, self._total, self._unit, self._say = what, total, unit, say
-        self._resumed, self._done = done, done
+        self._resumed, self._done, self._said = done, done, -1
         self._start = self._last = time.monotonic()
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -36,13 +36,16 @@ class Progress:
             self._line(now - self._start, note)
 
     def close(self, note: str = "") -> None:
-        """Say the last line."""
+        """Say the last line, where it would say anything new."""
+        if self._said == self._done and not note:
+            return
         self._line(time.monotonic() - self._start, note)
 
     def _line(self, elapsed: float, note: str) -> None:
         meter = tqdm.format_meter(
             self._done, self._total, elapsed, prefix=self._what, unit=f" {self._unit}", ncols=0, initial=self._resumed
         )
+        self._said = self._done
         # the blank before the unit is for "4 chips/s"; a slow step reads "2.0s/chip"
         self._say(f"{meter.replace('s/ ', 's/')} {note}".rstrip())
 

@@ -38,6 +38,15 @@ def test_a_line_comes_when_the_interval_is_over_and_once_at_the_end(clock):
     assert all("\n" not in line and "\r" not in line for line in lines)
 
 
+def test_the_last_line_is_not_said_twice(clock):
+    lines: list[str] = []
+    step = Progress("ingest", 10, "chips", lines.append)
+    clock.now += INTERVAL_S
+    step.advance(10)
+    step.close()
+    assert len(lines) == 1
+
+
 def test_a_resumed_step_counts_its_rate_from_what_it_did_itself(clock):
     lines: list[str] = []
     step = Progress("epochs", 100, "epochs", lines.append, done=90)
