@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from caco_assets.synthetic import noise, terrain
+from caco_assets.synthetic.covers import BURNT, CLEARED, QUARRY
 from caco_assets.synthetic.noise import Frame
 from caco_assets.synthetic.region import (
     ANNUAL,
@@ -21,7 +22,6 @@ from caco_assets.synthetic.region import (
     SEALAKE,
     Region,
 )
-from caco_assets.synthetic.texture import BURNT, CLEARED, QUARRY
 
 _COUNTRY = (ANNUAL, FOREST, HERB, PASTURE, PERMANENT)
 

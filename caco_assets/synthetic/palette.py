@@ -7,6 +7,19 @@ from datetime import datetime
 import numpy as np
 
 from caco_assets.synthetic import phenology
+from caco_assets.synthetic.covers import (
+    ASPHALT,
+    BEACH,
+    BURNT,
+    GRAVEL,
+    GREEN,
+    HEDGE,
+    MOTORWAY,
+    PAVED,
+    QUARRY,
+    SLOTS,
+    YARD,
+)
 from caco_assets.synthetic.noise import Floats, uniform
 from caco_assets.synthetic.region import (
     ANNUAL,
@@ -22,19 +35,6 @@ from caco_assets.synthetic.region import (
     Region,
 )
 from caco_assets.synthetic.spectra import MATERIALS, ROOFS, SOILS, SPECTRA, spectrum
-from caco_assets.synthetic.texture import (
-    ASPHALT,
-    BEACH,
-    BURNT,
-    GRAVEL,
-    GREEN,
-    HEDGE,
-    MOTORWAY,
-    PAVED,
-    QUARRY,
-    SLOTS,
-    YARD,
-)
 
 Pair = tuple[Floats, Floats]
 
