@@ -12,6 +12,7 @@ from caco_assets import __version__
 from caco_assets.commands.archive import archive
 from caco_assets.commands.downstream import benchmarks, score
 from caco_assets.commands.evaluation import report
+from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
 from caco_assets.commands.pretraining import pack, pretrain
 from caco_assets.commands.registry import embed, promote, register, rollback
@@ -48,7 +49,7 @@ def main() -> None:
 
 WHOLE_CHAIN = (settings, demo, up)
 ROOMS = (
-    *(sample, catalog, plan, ingest, archive, validate),
+    *(sample, footprints, catalog, plan, ingest, archive, validate),
     *(pack, pretrain, benchmarks, score, report),
     *(register, promote, rollback, embed),
 )

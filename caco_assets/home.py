@@ -58,6 +58,8 @@ def write_stage_settings(settings: Settings) -> Path:
 
 def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     """DVC stage → recipe version and the settings that decide its output, JSON-able and free of machine paths."""
+    from caco_assets.sampling.inputs import decisive
+
     everything = settings.model_dump(mode="json", exclude={"home"})
     imagery: dict[str, Any] = {**everything["imagery"], "source": {**everything["imagery"]["source"]}}
     imagery["source"].pop("path", None)
@@ -65,7 +67,7 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
     pack = {key: everything["pretraining"][key] for key in ("bands", "stretch")}
     return {
-        "locations": {"recipe": recipe("locations"), "seed": settings.seed, "sampling": everything["sampling"]},
+        "locations": {"recipe": recipe("locations"), "seed": settings.seed, "sampling": decisive(settings)},
         "scenes": {"recipe": [recipe("catalog"), recipe("scenes")], "seed": settings.seed, **time, "imagery": imagery},
         "archive": {"recipe": recipe("archive"), "imagery": imagery},
         "pack": {"recipe": recipe("pack"), "pack": pack, "min_seasons": imagery["min_seasons"]},

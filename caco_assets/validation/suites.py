@@ -45,6 +45,7 @@ def locations(settings: Settings) -> list[Suite]:
                 expect.between("geometry_agrees", "geometry_gap_deg", 0, 1e-6, "the point is where lon and lat say"),
                 expect.true("on_land", "on_land", "the place lies on land", strict),
                 expect.true("inside_region", "inside_region", f"the place lies inside the region {sampling.region}"),
+                expect.true("outside_zones", "outside_zones", "no chip around a place meets an exclusion zone of a test set"),
                 expect.between(
                     "apart",
                     "nearest_km",

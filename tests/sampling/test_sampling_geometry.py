@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from caco_assets.sampling.sampler import BATCH, city_stream, inside, uniform_stream
+from caco_assets.sampling.region import in_box
 from caco_assets.sampling.sphere import EARTH_RADIUS_KM, Spacing, destination, distance_km, unit_vectors
+from caco_assets.sampling.streams import BATCH, WORLD, city_stream, grid_stream, uniform_stream
 
 longitudes = st.floats(-180, 179.999)
 latitudes = st.floats(-89, 89)
@@ -45,15 +46,96 @@ def test_each_city_is_drawn_equally_often():
     assert stats.chisquare(np.bincount(city, minlength=8)).pvalue > 0.01
 
 
+def test_a_heavier_city_is_drawn_in_proportion():
+    weights = np.array([1.0, 0.0, 3.0, 4.0])
+    _, _, city = next(city_stream(np.random.default_rng(0), np.arange(4.0), np.zeros(4), 1.0, weights))
+    counts = np.bincount(city, minlength=4)
+    assert counts[1] == 0
+    assert stats.chisquare(counts[[0, 2, 3]], BATCH * weights[[0, 2, 3]] / 8).pvalue > 0.01
+
+
+@pytest.mark.parametrize("lat", [0.0, 60.0, -85.0])
+def test_the_bearing_of_a_step_is_uniform(lat):
+    there_lon, there_lat, _ = next(city_stream(np.random.default_rng(5), np.array([179.9]), np.array([lat]), 50.0))
+    middle, there = unit_vectors(np.array([179.9]), np.array([lat]))[0], unit_vectors(there_lon, there_lat)
+    east = np.array([-np.sin(np.radians(179.9)), np.cos(np.radians(179.9)), 0.0])
+    angle = np.arctan2(there @ east, there @ np.cross(middle, east)) % (2 * np.pi)
+    assert stats.kstest(angle, stats.uniform(0, 2 * np.pi).cdf).pvalue > 0.01
+
+
 def test_uniform_candidates_have_equal_density_on_the_sphere():
-    _, lat, _ = next(uniform_stream(np.random.default_rng(1), None))
+    lon, lat, _ = next(uniform_stream(np.random.default_rng(1), None))
     assert stats.kstest(np.sin(np.radians(lat)), stats.uniform(-1, 2).cdf).pvalue > 0.01
+    assert stats.kstest(lon, stats.uniform(-180, 360).cdf).pvalue > 0.01
+
+
+def test_each_band_of_latitude_gets_its_share_of_the_area():
+    edges = np.arange(-90, 91, 15)
+    stream = uniform_stream(np.random.default_rng(2), None)
+    found = np.histogram(np.concatenate([next(stream)[1] for _ in range(4)]), edges)[0]
+    share = np.diff(np.sin(np.radians(edges))) / 2
+    assert stats.chisquare(found, share * found.sum()).pvalue > 0.01
+
+
+def grid(box, spacing, most=3000):
+    lons, lats, count = [], [], 0
+    for lon, lat, _ in grid_stream(box, spacing):
+        lons.append(lon)
+        lats.append(lat)
+        count += len(lon)
+        if count >= most:
+            break
+    return np.concatenate(lons), np.concatenate(lats)
+
+
+def closest_km(lon, lat):
+    from scipy.spatial import KDTree
+
+    points = unit_vectors(lon, lat)
+    index = KDTree(points).query(points, k=2)[1][:, 1]
+    return distance_km(lon, lat, lon[index], lat[index])
+
+
+boxes = st.one_of(
+    st.sampled_from([WORLD, (-180.0, 60.0, 180.0, 90.0), (170.0, -10.0, -170.0, 10.0), (10.0, 80.0, 5.0, 90.0)]),
+    st.tuples(st.floats(-180, 180), st.floats(-90, 80), st.floats(-180, 180), st.floats(0.1, 170)).map(
+        lambda values: (values[0], values[1], values[2], min(values[1] + values[3], 90.0))
+    ),
+)
+
+
+@given(boxes, st.floats(20, 3000))
+def test_grid_points_keep_their_distance_across_antimeridian_and_poles(box, spacing):
+    lon, lat = grid(box, spacing)
+    # rounded, a longitude may lie a hair outside of its edge
+    assert in_box(box, lon, lat).all() or in_box((box[0] - 1e-9, box[1] - 1e-9, box[2] + 1e-9, box[3] + 1e-9), lon, lat).all()
+    if len(lon) > 1:
+        assert closest_km(lon, lat).min() >= spacing * (1 - 1e-9)
+
+
+def test_the_grid_covers_the_sphere_evenly():
+    lon, lat = grid(WORLD, 300.0, most=10**9)
+    area = 4 * np.pi * EARTH_RADIUS_KM**2
+    assert len(lon) == pytest.approx(area / 300.0**2, rel=0.02)
+    north = (lat > 30).sum() / len(lat)
+    assert north == pytest.approx(0.25, abs=0.01)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(180.0, 0.0), (-180.0, -50.0), (0.0, 90.0), (77.0, -90.0)]))
+def test_spacing_holds_across_the_antimeridian_and_at_the_poles(seed, centre):
+    count, rng = 2000, np.random.default_rng(seed)
+    lon, lat = destination(
+        np.full(count, centre[0]), np.full(count, centre[1]), rng.uniform(0, 2 * np.pi, count), rng.rayleigh(30, count)
+    )
+    kept = Spacing(5.0).accept(unit_vectors(lon, lat))
+    assert 20 < kept.sum() < 1000
+    assert closest_km(lon[kept], lat[kept]).min() >= 5.0 - 1e-9
 
 
 def test_uniform_candidates_stay_in_a_region_across_the_antimeridian():
     region = (170.0, -20.0, -170.0, 10.0)
     lon, lat, _ = next(uniform_stream(np.random.default_rng(1), region))
-    assert inside(region, lon, lat).all()
+    assert in_box(region, lon, lat).all()
     assert (lon > 0).any()
     assert (lon < 0).any()
 

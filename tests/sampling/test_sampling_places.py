@@ -1,23 +1,39 @@
+import hashlib
+import json
+from pathlib import Path
+
 import geopandas as gpd
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from caco_assets.errors import UserError
+from caco_assets.home import stage_settings
 from caco_assets.sampling.gazetteer import most_populous
+from caco_assets.sampling.ground import ground_of
 from caco_assets.sampling.land import coarse_land, is_land
 from caco_assets.sampling.map import world_map
-from caco_assets.sampling.sampler import draw, regular_grid
+from caco_assets.sampling.sampler import draw
 from caco_assets.sampling.sphere import distance_km, unit_vectors
 from caco_assets.sampling.stage import sample
-from caco_assets.settings import Sampling, load_settings
+from caco_assets.settings import load_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def cities():
     return most_populous(200)
+
+
+def places_of(cities, seed=0, **sampling):
+    """Places of these settings; what is not named has the settings' own default."""
+    defaults = {"strategy": "caco", "sigma_km": 50.0, "min_distance_km": 2.64, "cities": 200, "exclude_benchmarks": []}
+    settings = load_settings("tiny", sampling={**defaults, **sampling})
+    return draw(settings.sampling, seed, cities, ground_of(settings))
 
 
 def nearest_km(lon, lat):
@@ -55,19 +71,24 @@ def test_land_and_ocean():
     assert coarse_land(600).mean() == pytest.approx(0.34, abs=0.05)
 
 
-@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+STRATEGIES = ("caco", "gaussian_cities", "uniform_land", "grid")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("benchmarks", [[], None])
+@hypothesis_settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), few=st.integers(1, 300), more=st.integers(1, 700))
-def test_growing_places_keeps_the_first_exactly(cities, seed, few, more):
-    small = draw(Sampling(places=few, cities=200), seed, cities)
-    large = draw(Sampling(places=few + more, cities=200), seed, cities)
+def test_growing_places_keeps_the_first_exactly(cities, strategy, benchmarks, seed, few, more):
+    wanted = {"strategy": strategy, "exclude_benchmarks": benchmarks, "city_weight": 0.5 if seed % 2 else 0.0}
+    small = places_of(cities, seed=seed, places=few, **wanted)
+    large = places_of(cities, seed=seed, places=few + more, **wanted)
     assert len(small.lon) == few
-    assert small.lon.tolist() == large.lon[:few].tolist()
-    assert small.lat.tolist() == large.lat[:few].tolist()
-    assert small.city_index.tolist() == large.city_index[:few].tolist()
+    for name in ("lon", "lat", "city_index", "distance_km"):
+        assert getattr(small, name).tolist() == getattr(large, name)[:few].tolist()
 
 
 def test_caco_places_are_on_land_and_apart(cities):
-    places = draw(Sampling(places=3000, cities=200, sigma_km=30), 0, cities)
+    places = places_of(cities, places=3000, sigma_km=30)
     assert is_land(places.lon, places.lat).all()
     assert nearest_km(places.lon, places.lat).min() >= 2.64
     assert places.counts["ocean"] > 0
@@ -75,14 +96,14 @@ def test_caco_places_are_on_land_and_apart(cities):
 
 
 def test_gaussian_cities_keep_ocean_and_overlap_as_seco_does(cities):
-    places = draw(Sampling(places=3000, cities=200, sigma_km=30, strategy="gaussian_cities"), 0, cities)
+    places = places_of(cities, places=3000, sigma_km=30, strategy="gaussian_cities")
     assert not is_land(places.lon, places.lat).all()
     assert nearest_km(places.lon, places.lat).min() < 1.0
-    assert places.counts == {"drawn": 16384, "ocean": 0, "outside_region": 0, "too_close": 0}
+    assert places.counts == {"drawn": 16384, "outside_region": 0, "ocean": 0, "excluded": 0, "too_close": 0}
 
 
 def test_uniform_land_covers_the_continents(cities):
-    places = draw(Sampling(places=2000, cities=200, strategy="uniform_land", min_distance_km=20), 0, cities)
+    places = places_of(cities, places=2000, strategy="uniform_land", min_distance_km=20)
     assert is_land(places.lon, places.lat).all()
     assert nearest_km(places.lon, places.lat).min() >= 20
     assert np.histogram(places.lon, bins=6, range=(-180, 180))[0].min() > 30
@@ -90,47 +111,43 @@ def test_uniform_land_covers_the_continents(cities):
 
 def test_the_region_keeps_only_places_inside(cities):
     region = (5.0, 45.0, 15.0, 55.0)
-    places = draw(Sampling(places=200, cities=200, region=region), 0, cities)
+    places = places_of(cities, places=200, region=region)
     assert ((places.lon >= 5) & (places.lon <= 15) & (places.lat >= 45) & (places.lat <= 55)).all()
 
 
 def test_a_region_far_from_every_city_is_an_error_that_says_what_to_do(cities):
     with pytest.raises(UserError, match=r"sampling.region=.*none of the 200 cities lies within 400 km"):
-        draw(Sampling(region=(-140, -50, -139, -49)), 0, cities)
+        places_of(cities, region=(-140, -50, -139, -49))
 
 
 def test_a_region_upside_down_is_an_error(cities):
     with pytest.raises(UserError, match="south below north"):
-        draw(Sampling(region=(0, 50, 1, 49)), 0, cities)
+        places_of(cities, region=(0, 50, 1, 49))
 
 
 def test_places_that_do_not_fit_end_with_counts_and_advice(cities):
-    crowded = Sampling(places=500, cities=200, sigma_km=1, min_distance_km=50)
     with pytest.raises(UserError, match=r"sampling.places=500: only \d+ found .*closer than 50 km.*lower sampling.places"):
-        draw(crowded, 0, cities)
+        places_of(cities, places=500, sigma_km=1, min_distance_km=50)
 
 
-def test_the_grid_is_regular_row_major_and_inside_the_region():
-    sampling = Sampling(strategy="grid", places=1000, region=(2.0, 42.0, 2.5, 42.3), min_distance_km=5)
-    lon, lat = regular_grid(sampling)
+def test_the_grid_is_regular_row_major_and_inside_the_region(cities):
+    wanted = {"strategy": "grid", "region": (2.0, 42.0, 2.5, 42.3), "min_distance_km": 5}
+    places = places_of(cities, places=1000, **wanted)
+    lon, lat = places.lon, places.lat
     assert (np.diff(lat) <= 0).all()
     assert ((lon >= 2) & (lon <= 2.5) & (lat >= 42) & (lat <= 42.3)).all()
     assert nearest_km(lon, lat) == pytest.approx(np.full(len(lon), 5.0), abs=0.01)
-    short = regular_grid(sampling.model_copy(update={"places": 7}))
-    assert short[0].tolist() == lon[:7].tolist()
+    assert places_of(cities, places=7, **wanted).lon.tolist() == lon[:7].tolist()
 
 
-@given(st.floats(0.5, 300), st.sampled_from([(170.0, -10.0, -170.0, 10.0), (0.0, 60.0, 3.0, 70.0), (-1.0, -1.0, 1.0, 1.0)]))
-def test_grid_points_keep_their_distance(spacing, region):
-    lon, lat = regular_grid(Sampling(strategy="grid", places=400, region=region, min_distance_km=spacing))
-    if len(lon) > 1:
-        # along a parallel the great circle is a little shorter than the arc that is divided
-        assert nearest_km(lon, lat).min() >= 0.985 * spacing
+def test_a_heavier_weight_of_population_moves_places_to_larger_cities(cities):
+    by_weight = [cities.population[places_of(cities, places=2000, city_weight=weight).city_index].mean() for weight in (0, 0.5, 1)]
+    assert by_weight[0] < by_weight[1] < by_weight[2]
 
 
 def test_a_grid_without_spacing_is_an_error(cities):
     with pytest.raises(UserError, match="strategy grid needs a spacing"):
-        draw(Sampling(strategy="grid", min_distance_km=0), 0, cities)
+        places_of(cities, strategy="grid", min_distance_km=0)
 
 
 def test_the_stage_writes_the_contract_and_is_reused(settings):
@@ -161,3 +178,8 @@ def test_the_embedded_profile_finds_its_places(tmp_path):
     product = sample(load_settings("embedded", home=tmp_path), [].append)
     assert product.facts["places"] == 384
     assert product.facts["cities"] == 24
+    # the data versions of this profile in dvc.lock hold as long as these bytes do
+    locked = yaml.safe_load((REPOSITORY / "dvc.lock").read_text())["stages"]["locations@embedded"]
+    assert product.content_hash == locked["outs"][0]["md5"]
+    settings = json.dumps(stage_settings(load_settings("embedded", home=tmp_path))["locations"], indent=1, sort_keys=True) + "\n"
+    assert hashlib.md5(settings.encode()).hexdigest() == locked["deps"][0]["md5"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
-from shapely.geometry import Point
+from shapely.geometry import Point, box
 
 from caco_assets.validation.stage import PRODUCTS, validate
 
@@ -188,6 +189,14 @@ def outside_region(world):
     world.settings = world.settings.model_copy(update={"sampling": narrow})
 
 
+def test_set_under_a_place(world):
+    path = world.settings.home / "test_set.geojson"
+    lon, lat = world.locations["lon"][3], world.locations["lat"][3]
+    gpd.GeoSeries([box(lon, lat, lon + 1e-3, lat + 1e-3)], crs=4326).to_file(path, driver="GeoJSON")
+    zone = world.settings.sampling.model_copy(update={"exclude": (path,)})
+    world.settings = world.settings.model_copy(update={"sampling": zone})
+
+
 def other_crs(world):
     world.crs = "EPSG:4258"
 
@@ -206,6 +215,7 @@ BREAKS: dict[str, tuple[Break, str]] = {
     "locations.geometry_agrees": (moved_point, "L0000004 = 0.2"),
     "locations.on_land": (moved_to_sea, "L0000002 = False"),
     "locations.inside_region": (outside_region, "L0000003 = False"),
+    "locations.outside_zones": (test_set_under_a_place, "not so for 1 of 12: L0000003 = False"),
     "locations.apart": (too_close, "L0000003 = 0.07"),
     "locations.shard_numbering": (set_("locations", "shard", 1), "L0000001 = 1"),
     "locations.near_its_city": (set_("locations", "distance_km", 7.5), "L0000001 = 7.5"),

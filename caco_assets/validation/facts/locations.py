@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caco_assets.sampling.land import is_land
-from caco_assets.sampling.sampler import inside
+from caco_assets.sampling.ground import ground_of
+from caco_assets.sampling.land import Mask
 from caco_assets.sampling.sphere import EARTH_RADIUS_KM, unit_vectors
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet
@@ -22,12 +22,12 @@ COLUMNS = ("location_id", "lon", "lat", "city", "country", "population", "distan
 
 
 def locations(settings: Settings) -> list[Table]:
-    """One row per place: `on_land`, `inside_region`, `nearest_km`, `index_gap`, `shard_gap`, `geometry_gap_deg`, `crs`.
+    """One row per place: `on_land`, `inside_region`, `outside_zones`, `nearest_km`, `index_gap`, `shard_gap`, `geometry_gap_deg`, `crs`.
 
     Raises:
-        UserError: the product is absent or unreadable.
+        UserError: the product, or a file that the settings of sampling name, is absent or unreadable.
     """
-    path = settings.paths.locations
+    path, ground = settings.paths.locations, ground_of(settings)
     frame = read_parquet(path, COLUMNS)
     numbers(frame, ("lon", "lat", "population", "distance_km", "shard"))
     frame["missing_fields"] = missing_fields(frame, COLUMNS)
@@ -35,8 +35,9 @@ def locations(settings: Settings) -> list[Table]:
     frame["id"] = frame["location_id"]
     lon, lat = frame["lon"].to_numpy(), frame["lat"].to_numpy()
     on_earth = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
-    frame["on_land"] = _on_land(lon, lat, on_earth)
-    frame["inside_region"] = inside(settings.sampling.region, lon, lat)
+    frame["on_land"] = _where(ground.land, lon, lat, on_earth)
+    frame["inside_region"] = ground.region.contains(lon, lat)
+    frame["outside_zones"] = _where(lambda lon, lat: ~ground.zones.touched(lon, lat), lon, lat, on_earth)
     frame["nearest_km"] = nearest_km(lon, lat, on_earth)
     index = frame["location_id"].str.extract(r"^L(\d{7})$")[0].astype("float64").fillna(-1)
     frame["index_gap"] = index - np.arange(len(frame))
@@ -62,10 +63,10 @@ def nearest_km(lon: NDArray[np.float64], lat: NDArray[np.float64], usable: NDArr
     return result
 
 
-def _on_land(lon: NDArray[np.float64], lat: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    land = np.ones(len(lon), dtype=bool)  # a place without a position is named by other checks
-    land[usable] = is_land(lon[usable], lat[usable])
-    return land
+def _where(test: Mask, lon: NDArray[np.float64], lat: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    good = np.ones(len(lon), dtype=bool)  # a place without a position is named by other checks
+    good[usable] = test(lon[usable], lat[usable])
+    return good
 
 
 def _geometry_gap(path: Path, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
