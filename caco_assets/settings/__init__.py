@@ -14,7 +14,7 @@ from caco_assets.settings.rooms import (
     TaskData,
     Validation,
 )
-from caco_assets.settings.sources import CatalogSource, FolderSource, Source, StacApiSource, SyntheticSource
+from caco_assets.settings.sources import CatalogSource, FolderSource, PublishedSource, Source, StacApiSource, SyntheticSource
 
 __all__ = [
     "PROFILES",
@@ -26,6 +26,7 @@ __all__ = [
     "Imagery",
     "Paths",
     "Pretraining",
+    "PublishedSource",
     "Registry",
     "Sampling",
     "Settings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,43 @@ def six_dates(over, tiny_earth: TinyEarth) -> Settings:
     for number, date in enumerate(DATES):
         tiny_earth.scene(date, reflectance=0.05 + 0.01 * number, baseline="04.00" if date > "2022-01-25" else "03.01")
     return over(tiny_earth.write())
+
+
+@pytest.fixture
+def small_archive(tmp_path: Path) -> Path:
+    """Two shards of one place each with two dates per period: 3 bands of 32 px, `chip_pixels(10 * shard + number)`."""
+    from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
+    from caco_assets.imagery.chip import encode
+    from caco_assets.imagery.grid import chip_footprints, chip_grids
+
+    bands, (grid,) = ("B02", "B03", "B04"), chip_grids(np.array([2.8]), np.array([42.3]), 32, 10.0)
+    for shard, place in enumerate(("L0000003", "L0000012")):
+        folder = tmp_path / "archive" / f"shard={shard:04d}"
+        folder.mkdir(parents=True)
+        keys = [(period, season) for period in (0, 1) for season in (0, 2)]
+        data = [encode(chip_pixels(10 * shard + number), bands, grid) for number in range(4)]
+        ranges = write_tar(folder / TAR, [(member_name(place, *key), one) for key, one in zip(keys, data, strict=True)])
+        rows = [
+            {
+                "location_id": place, "period": key[0], "season": key[1], "item_id": f"S2_{number}", "epsg": grid.epsg,
+                "datetime": datetime(2018 + 4 * key[0], 1 + number, 1, 10, 30, 15, 250_000, tzinfo=UTC),
+                "clear_fraction": 0.95, "cloud_cover": None if number else 3.0, "status": "planned",
+                "offset": found[0], "length": found[1], "sha256": found[2], "lon": 2.8, "lat": 42.3,
+                "geometry": chip_footprints([grid])[0],
+            }
+            for number, (key, found) in enumerate(zip(keys, ranges, strict=True))
+        ]  # fmt: skip
+        write_index(folder / INDEX, rows, bands)
+        write_quarantine(folder / QUARANTINE, [])
+    return tmp_path / "archive"
+
+
+def chip_pixels(number: int) -> np.ndarray:
+    """Pixels (3, 32, 32) of a chip of `small_archive`."""
+    return np.random.default_rng(number).integers(0, 65_536, (3, 32, 32), dtype=np.uint16)
+
+
+@pytest.fixture
+def pixels_of():
+    """`chip_pixels`, for tests."""
+    return chip_pixels
