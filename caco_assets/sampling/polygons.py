@@ -56,24 +56,32 @@ def clean(shapes: Shapes) -> Shapes:
     # e.g. a ring that touches itself, as in Natural Earth's 110m land
     parts = np.concatenate([parts[~broken], _polygons(shapely.make_valid(parts[broken]))])
     west, _, east, _ = shapely.bounds(parts).reshape(-1, 4).T
-    wide = np.flatnonzero(east - west > 180)
+    wide = np.flatnonzero((east - west > 180) | (west < -180) | (east > 180))
     cut = [piece for index in wide.tolist() for piece in cut_at_antimeridian(parts[index])]
     return np.concatenate([np.delete(parts, wide), np.array(cut, object)])
 
 
 def cut_at_antimeridian(polygon: Polygon) -> list[BaseGeometry]:
-    """A polygon whose ring jumps from 180 to -180 degrees, as its parts on both sides; any other one as it is.
+    """A polygon that goes across the antimeridian, as its parts on both sides; any other one as it is.
 
-    A jump is an edge longer than 180 degrees of longitude, unless it runs from one edge of the map to the other (Antarctica).
+    It may be drawn beyond ±180 degrees, or jump from 180 to -180: an edge longer than 180 degrees of longitude is taken for a
+    jump, unless it runs from one edge of the map to the other (Antarctica).
     """
     lon = shapely.get_coordinates(polygon.exterior)[:, 0]
     jumps = (np.abs(np.diff(lon)) > 180) & ~((np.abs(lon[1:]) >= _EDGE) & (np.abs(lon[:-1]) >= _EDGE))
-    if not jumps.any():
+    if jumps.any():
+        polygon = shapely.transform(
+            polygon, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]])
+        )
+    elif np.abs(lon).max() <= 180:
         return [polygon]
-    unrolled = shapely.transform(polygon, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]))
-    east = shapely.intersection(unrolled, shapely.box(0, -90, 180, 90))
-    west = shapely.transform(shapely.intersection(unrolled, shapely.box(180, -90, 360, 90)), lambda xy: xy - (360, 0))
-    return [part for part in shapely.get_parts([east, west]) if part.geom_type == "Polygon"]
+    pieces = [
+        shapely.transform(
+            shapely.intersection(polygon, shapely.box(turn - 180, -90, turn + 180, 90)), lambda xy, turn=turn: xy - (turn, 0)
+        )
+        for turn in (-360, 0, 360)
+    ]
+    return [part for part in shapely.get_parts(pieces) if part.geom_type == "Polygon" and not part.is_empty]
 
 
 def covered(shapes: Shapes, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
