@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# before torch is imported: the tests' tensors are tiny, and two workers with two threads each on two cores mostly wait
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from caco_assets.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]

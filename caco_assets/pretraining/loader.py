@@ -103,6 +103,11 @@ class Loader:
         return self._pack.count
 
     @property
+    def lonlat(self) -> np.ndarray:
+        """float64 (places, 2): where they are, degrees."""
+        return self._pack.lonlat
+
+    @property
     def bands(self) -> tuple[str, ...]:
         """Bands of the views, in order."""
         return self._pack.bands

@@ -16,7 +16,7 @@ from torch.optim import SGD
 from caco_assets.errors import UserError
 from caco_assets.pretraining import checkpoint
 from caco_assets.pretraining.metrics import JsonLines, MetricsSink
-from caco_assets.pretraining.objectives import Contrastive
+from caco_assets.pretraining.objectives import Objective
 from caco_assets.pretraining.record import Record
 from caco_assets.progress import Progress, Say
 from caco_assets.settings import Pretraining
@@ -83,7 +83,7 @@ def learning_rate(step: int, steps_per_epoch: int, options: Pretraining) -> floa
 
 
 def train(
-    objective: Contrastive,
+    objective: Objective,
     batches: Batches,
     options: Pretraining,
     *,
@@ -97,7 +97,7 @@ def train(
     """Train `objective` in place for `options.epochs`, going on from the checkpoint in `folder` if there is one.
 
     Args:
-        objective: see `Contrastive` for the order of calls in a step.
+        objective: see `Objective` for the order of calls in a step.
         batches: their order and content are functions of the epoch.
         options: rates, schedule, precision, intervals.
         seed: of whatever the network draws (drop path, …) and of the labelling.

@@ -16,7 +16,7 @@ from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.loader import Loader
 from caco_assets.pretraining.loop import CHECKPOINT, METRICS, Probe, pick_device, train
 from caco_assets.pretraining.metrics import MetricsSink, draw_loss_curve, read_metrics
-from caco_assets.pretraining.objectives import FIDELITY, Contrastive, ObjectiveConfig, build, objective_class
+from caco_assets.pretraining.objectives import FIDELITY, Objective, ObjectiveConfig, build, objective_class
 from caco_assets.pretraining.pack import Pack
 from caco_assets.products import Facts
 from caco_assets.progress import Say
@@ -74,6 +74,8 @@ def make_encoder(
         ema_beta=options.ema_beta,
         change_estimate=options.change_estimate,
         switches=FIDELITY[options.fidelity],
+        geo_clusters=options.geo_clusters,
+        lonlat=loader.lonlat,
     )
     objective = build(options.objective, config, encoder.backbone, features=encoder.width, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,9 +103,9 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
     Raises:
         UserError: they do not fit; names the setting, its value and the way out.
     """
-    plan = objective_class(options.objective).plan
+    kind = objective_class(options.objective)
     pick_device(options)
-    if options.queue_size % options.batch_size:
+    if kind.queued and options.queue_size % options.batch_size:
         below = max(options.queue_size // options.batch_size, 1) * options.batch_size
         raise UserError(
             f"pretraining.queue_size={options.queue_size}: must be a multiple of batch_size={options.batch_size} "
@@ -111,7 +113,7 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
         )
     loader = Loader(
         pack,
-        plan,
+        kind.plan,
         batch_size=options.batch_size,
         image_size=options.image_size,
         crop_scale=options.crop_scale,
@@ -141,7 +143,7 @@ def write_estimates(path: Path, state: ChangeState, location_id: Sequence[str]) 
     pq.write_table(pa.table(table), path)
 
 
-def _facts(lines: list[dict[str, Any]], loader: Loader, objective: Contrastive) -> Facts:
+def _facts(lines: list[dict[str, Any]], loader: Loader, objective: Objective) -> Facts:
     last = next(line for line in reversed(lines) if "epoch_loss" in line)
     speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
     facts: Facts = {

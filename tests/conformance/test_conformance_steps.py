@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from caco_assets.pretraining.objectives import IMPROVED, REFERENCE, ObjectiveConfig, Switches, build
-from caco_assets.pretraining.objectives.contrastive import Contrastive, StepOutput
+from caco_assets.pretraining.objectives import Objective, StepOutput
 
 # the reference's names of the objectives, as they stand at the front of a file's name
 OBJECTIVE = {"moco": "moco_v2", "seco": "seco", "teco": "teco", "caco": "caco"}
@@ -64,7 +64,7 @@ class Replay:
             switches=switches,
         )
         name = OBJECTIVE[re.split(r"[_.]", file.name)[0]]
-        self.objective: Contrastive = build(name, config, backbone.train(), features=features, seed=0)
+        self.objective: Objective = build(name, config, backbone.train(), features=features, seed=0)
         self.load(recipe.fill(self.reference_shaped(), int(self.cfg["seed"])))
         trained = [*self.objective.encoder_q.parameters(), *self.objective.heads_q.parameters()]
         self.sgd = torch.optim.SGD(trained, lr=self.cfg["lr"], momentum=self.cfg["sgd_momentum"], weight_decay=self.cfg["wd"])

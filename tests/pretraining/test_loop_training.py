@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from caco_assets.errors import UserError
 from caco_assets.pretraining.loop import learning_rate, train
 from caco_assets.pretraining.metrics import JsonLines, draw_loss_curve, read_metrics
-from caco_assets.pretraining.objectives import FIDELITY, OBJECTIVES, Contrastive, ObjectiveConfig, build
+from caco_assets.pretraining.objectives import FIDELITY, OBJECTIVES, Objective, ObjectiveConfig, build
 from caco_assets.settings import Pretraining
 
 PLACES, STEPS = 8, 12
@@ -61,8 +62,10 @@ def options(**changes) -> Pretraining:
     return Pretraining(**{**values, **changes})
 
 
-def make(name: str = "caco", fidelity: str = "improved") -> Contrastive:
-    config = ObjectiveConfig(slots=2 * PLACES, embedding_dim=7, queue_size=32, momentum=0.9, switches=FIDELITY[fidelity])
+def make(name: str = "caco", fidelity: str = "improved") -> Objective:
+    lonlat = np.random.default_rng(0).uniform((-180, -60), (180, 70), (PLACES, 2))
+    sizes = {"slots": 2 * PLACES, "embedding_dim": 7, "queue_size": 32, "geo_clusters": 4}
+    config = ObjectiveConfig(**sizes, momentum=0.9, switches=FIDELITY[fidelity], lonlat=lonlat)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         # dropout draws from torch's generator: resumption must bring that back too
@@ -72,7 +75,7 @@ def make(name: str = "caco", fidelity: str = "improved") -> Contrastive:
     return build(name, config, backbone, features=6, seed=0)
 
 
-def run(folder: Path, opts: Pretraining, name: str = "caco", **kwargs) -> Contrastive:
+def run(folder: Path, opts: Pretraining, name: str = "caco", **kwargs) -> Objective:
     folder.mkdir(exist_ok=True)
     objective = make(name)
     batches = kwargs.pop("batches", None) or Batches(len(objective.plan.views))

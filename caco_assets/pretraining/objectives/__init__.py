@@ -10,27 +10,33 @@ from torch import nn
 from caco_assets.errors import UserError
 from caco_assets.pretraining.objectives.caco import Caco
 from caco_assets.pretraining.objectives.config import FIDELITY, IMPROVED, REFERENCE, ObjectiveConfig, Switches
-from caco_assets.pretraining.objectives.contrastive import Contrastive, EpochReport, StepOutput
+from caco_assets.pretraining.objectives.gssl import Gssl
 from caco_assets.pretraining.objectives.moco_v2 import MocoV2
 from caco_assets.pretraining.objectives.moco_v2_tp import MocoV2TemporalPositives
+from caco_assets.pretraining.objectives.objective import EpochReport, Objective, StepOutput
 from caco_assets.pretraining.objectives.seco import Seco
+from caco_assets.pretraining.objectives.simclr_caco import SimClrCaco
+from caco_assets.pretraining.objectives.simclr_seco import SimClrSeco
 from caco_assets.pretraining.objectives.teco import Teco
 
 __all__ = [
-    "FIDELITY", "IMPROVED", "OBJECTIVES", "REFERENCE", "Contrastive", "EpochReport", "ObjectiveConfig", "StepOutput", "Switches",
+    "FIDELITY", "IMPROVED", "OBJECTIVES", "REFERENCE", "EpochReport", "Objective", "ObjectiveConfig", "StepOutput", "Switches",
     "build", "objective_class",
 ]  # fmt: skip
 
-OBJECTIVES: dict[str, type[Contrastive]] = {
+OBJECTIVES: dict[str, type[Objective]] = {
     "moco_v2": MocoV2,
     "moco_v2_tp": MocoV2TemporalPositives,
+    "gssl": Gssl,
     "seco": Seco,
     "teco": Teco,
     "caco": Caco,
+    "simclr_seco": SimClrSeco,
+    "simclr_caco": SimClrCaco,
 }
 
 
-def objective_class(name: str) -> type[Contrastive]:
+def objective_class(name: str) -> type[Objective]:
     """The objective of that name.
 
     Raises:
@@ -43,7 +49,7 @@ def objective_class(name: str) -> type[Contrastive]:
     return OBJECTIVES[name]
 
 
-def build(name: str, config: ObjectiveConfig, backbone: nn.Module, *, features: int, seed: int) -> Contrastive:
+def build(name: str, config: ObjectiveConfig, backbone: nn.Module, *, features: int, seed: int) -> Objective:
     """Make an objective around a backbone.
 
     Args:
@@ -59,4 +65,5 @@ def build(name: str, config: ObjectiveConfig, backbone: nn.Module, *, features: 
     kind = objective_class(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind(config, backbone, features)
+        objective = kind(config, backbone, features)
+    return objective.to(memory_format=torch.channels_last) if config.switches.channels_last else objective  # pyright: ignore[reportCallIssue] - missing in the stubs

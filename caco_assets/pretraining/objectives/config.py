@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 ChangeEstimate = Literal["distance", "ratio", "ema_ratio"]
 
@@ -49,3 +52,7 @@ class ObjectiveConfig:
     """Weight of the old value in the moving averages of the change estimate."""
     change_estimate: ChangeEstimate = "ema_ratio"
     switches: Switches = IMPROVED
+    geo_clusters: int = 100
+    """Of `gssl`."""
+    lonlat: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    """(places, 2) degrees, for objectives that ask where a place is."""

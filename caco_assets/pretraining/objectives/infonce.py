@@ -19,6 +19,12 @@ def accuracy(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def top1(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Share of rows (0 … 1) of `scores` (N, classes) whose highest is `wanted` (N,)."""
+    return (scores.argmax(dim=1) == wanted).float().mean()
+
+
+@torch.no_grad()
 def embedding_std(embeddings: Tensor) -> Tensor:
     """Spread of unit vectors (E, N, C) in the narrowest space: mean deviation per dimension times √C.
 

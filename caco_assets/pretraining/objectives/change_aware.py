@@ -1,0 +1,55 @@
+"""What the change-aware objectives share: distances in one space, their moving averages, labels, and who is left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caco_assets.pretraining.change import ChangeState
+from caco_assets.pretraining.objectives.config import ObjectiveConfig
+from caco_assets.pretraining.objectives.objective import EpochReport, Objective, StepOutput
+
+CHANGE_SPACE = 1
+"""The space whose positive is another season, unaugmented: the one that ignores seasons alone."""
+# keeps the ratio finite where two seasons look the same
+_EPSILON = 1e-4
+
+
+class ChangeAware(Objective):
+    """Mixed into an objective of paired batches; the objective calls `watch` in its `__init__`.
+
+    ratio = lt / (st + 1e-4),   lt = ‖l(early) − l(late)‖,   st = ‖l(q) − l(k₁)‖,   r ← β·r + (1 − β)·ratio
+    """
+
+    change: ChangeState
+
+    def watch(self, config: ObjectiveConfig) -> None:
+        """Start the change estimate."""
+        # without memory the "moving average" is the last estimate, which is what the other two estimates are
+        beta = config.ema_beta if config.change_estimate == "ema_ratio" else 0.0
+        self.change = ChangeState(config.slots, beta=beta, by_ratio=config.change_estimate != "distance")
+
+    def long_and_short(self, query: Tensor, late_key: Tensor) -> Tensor:
+        """(2, N): long-term distance (shared by the pair) and short-term distance of unit vectors (N, C) in the change space."""
+        short = torch.linalg.vector_norm(query - late_key, dim=1)
+        long = torch.linalg.vector_norm(query[0::2] - query[1::2], dim=1).repeat_interleave(2)
+        both = torch.stack([long, short])
+        return both.square() if self.config.switches.squared_distances else both
+
+    def absorb(self, output: StepOutput) -> None:
+        """Fold the distances into the moving averages, after what the objective itself keeps."""
+        super().absorb(output)
+        assert output.distances is not None  # noqa: S101 - forward of these classes always sets it
+        long, short = output.distances
+        self.change.update(output.slots, long, short, long / (short + _EPSILON))
+
+    def end_epoch(self, seed: int) -> EpochReport:
+        """Label every slot anew; the labels act from the next epoch on."""
+        switches = self.config.switches
+        self.change.relabel(seed=seed if switches.seeded_mixture else None, monotone=switches.monotone_threshold)
+        return EpochReport(self.change.summary())
+
+    def unchanged(self, slots: Tensor) -> Tensor:
+        """Boolean (N,): rows whose own place in the other period is no negative, by the row's own label."""
+        label = self.change.label[slots]
+        return label <= 0 if self.config.switches.unseen_is_unchanged else label == 0

@@ -1,0 +1,113 @@
+"""What all objectives share: a backbone, one projection head per embedding space, and the order of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from caco_assets.pretraining.objectives.config import ObjectiveConfig
+from caco_assets.pretraining.objectives.infonce import accuracy, embedding_std, infonce
+from caco_assets.pretraining.views import ViewPlan
+
+
+class StepOutput(NamedTuple):
+    """One step's result; all tensors stay on the device."""
+
+    loss: Tensor
+    """Scalar: the sum over embedding spaces, and over pretext tasks where there are any."""
+    logits: list[Tensor]
+    """Per space (rows, 1 + negatives), divided by τ; column 0 is the positive."""
+    metrics: dict[str, Tensor]
+    """Scalars to log, detached."""
+    keys: Tensor
+    """(E, N, C): view i under head i."""
+    slots: Tensor
+    """(N,) int64."""
+    distances: Tensor | None = None
+    """(2, N): long-term and short-term distance, for objectives that estimate change."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an objective has to say at the end of an epoch."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    """Figures to log."""
+
+
+def projection_head(features: int, dim: int) -> nn.Sequential:
+    """MoCo v2's and SimCLR's head: a hidden layer as wide as the features."""
+    return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, dim))
+
+
+class Objective(nn.Module):
+    """Base of the objectives; a subclass says its view plan, its number of spaces, its keys and which columns are negatives.
+
+    A step is `before_step()`, `forward(views, slots)`, backward and optimiser, `after_step(output)`.
+    """
+
+    plan: ClassVar[ViewPlan]
+    spaces: ClassVar[int]
+    queued: ClassVar[bool] = False
+    """Whether negatives come from a queue of past keys."""
+
+    def __init__(self, config: ObjectiveConfig, backbone: nn.Module, features: int) -> None:
+        """`backbone` maps images (N, bands, H, W) to vectors (N, `features`)."""
+        super().__init__()
+        self.config = config
+        self.encoder_q = backbone
+        self.heads_q = nn.ModuleList(projection_head(features, config.embedding_dim) for _ in range(self.spaces))
+
+    def before_step(self) -> None:
+        """The first thing in a step."""
+
+    def forward(self, views: Tensor, slots: Tensor) -> StepOutput:
+        """One batch. `views` (V, N, C, H, W): the query, then the keys; `slots` (N,) int64."""
+        layout = torch.channels_last if self.config.switches.channels_last else torch.contiguous_format
+        images = [view.contiguous(memory_format=layout) for view in views]
+        features = self.encoder_q(images[0])  # (N, D)
+        queries = torch.stack([F.normalize(head(features).float(), dim=1) for head in self.heads_q])  # (E, N, C)
+        keys = self.embed_keys(images[1:])  # (E, V-1, N, C)
+        with torch.no_grad():
+            distances = self.distances(images[0], queries, keys)
+        # similarities are divided by a small τ: bfloat16 would round away differences that matter
+        with torch.autocast(views.device.type, enabled=False):
+            logits = [self.similarities(i, queries[i], keys[i], slots) for i in range(self.spaces)]
+            losses = {f"loss_{i}": infonce(space) for i, space in enumerate(logits)}
+            pretext, figures = self.pretext(features.float(), slots)
+        loss = torch.stack([*losses.values(), *pretext.values()]).sum()
+        metrics = {"loss": loss, "embedding_std": embedding_std(queries.detach()), **losses, **pretext, **figures}
+        metrics |= {f"accuracy_{i}": accuracy(space) for i, space in enumerate(logits)}
+        metrics = {name: value.detach() for name, value in metrics.items()}
+        return StepOutput(loss, logits, metrics, keys.diagonal(dim1=0, dim2=1).permute(2, 0, 1), slots, distances)
+
+    def after_step(self, output: StepOutput) -> None:
+        """Take what the step has left, once the weights have moved."""
+        self.absorb(output)
+
+    def end_epoch(self, seed: int) -> EpochReport:  # noqa: ARG002 - objectives that label use it
+        """Called after each epoch with a seed of its own."""
+        return EpochReport()
+
+    def absorb(self, output: StepOutput) -> None:
+        """Update queue and state from one step."""
+
+    def embed_keys(self, images: list[Tensor]) -> Tensor:
+        """Unit vectors (E, V-1, N, C) of the key views under every head."""
+        raise NotImplementedError
+
+    def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+        """Logits (rows, 1 + negatives) of one space from the query (N, C) and all key views (V-1, N, C) under this head."""
+        raise NotImplementedError
+
+    def pretext(self, features: Tensor, slots: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # noqa: ARG002 - see gssl
+        """Further losses on the query's features (N, D), which are added, and figures to log."""
+        return {}, {}
+
+    def distances(self, query_image: Tensor, queries: Tensor, keys: Tensor) -> Tensor | None:  # noqa: ARG002 - see caco
+        """(2, N) long-term and short-term distances, for objectives that estimate change; without gradient."""
+        return None
