@@ -1,20 +1,28 @@
-"""Where scenes are looked up: a static STAC catalog on disk, or a STAC API, behind one protocol."""
+"""Where scenes are looked up: one protocol, and the catalogs on disk behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import pyarrow as pa
+import shapely
+
 from caco_assets.errors import UserError
-from caco_assets.imagery.clear import TEST_BANDS
 from caco_assets.imagery.periods import Interval
-from caco_assets.imagery.scene import ItemRefusedError, Scene, scene_from_item
+from caco_assets.imagery.scene import Scene
+from caco_assets.imagery.scenes import scenes_in, scenes_of, within
+from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import CatalogSource, Settings, StacApiSource
 
 ITEMS = "items.parquet"
 """The catalog's items as stac-geoparquet; relative hrefs in it start at the catalog's folder."""
+HELD_ROWS = 20_000
+"""An index of at most so many items is held in memory; a longer one is streamed."""
 Box = tuple[float, float, float, float]
+"""west, south, east, north in degrees; west > east reaches across the antimeridian."""
 
 
 class Catalog(Protocol):
@@ -23,102 +31,81 @@ class Catalog(Protocol):
     refused: dict[str, str]
     """Items met so far that cannot serve: id → reason."""
 
-    def search(self, box: Box, interval: Interval) -> list[Scene]:
-        """Scenes whose footprint meets the box (west, south, east, north, degrees) and whose time lies in the half-open interval.
+    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+        """For each box, in the order given, the scenes that may meet it and whose time lies in one of the half-open intervals.
 
-        Sorted by time, then id.
+        Tables have the columns of `scenes.SCENES`, sorted by time and id, each item once. Boxes that lie near each other should
+        stand near each other.
+
+        Raises:
+            UserError: the catalog cannot be read, or does not answer.
         """
         ...
 
+    def search(self, box: Box, interval: Interval) -> list[Scene]:
+        """The scenes of one box and one interval, as objects."""
+        return [scene for table in self.sweep([box], [interval]) for scene in scenes_in(table)]
 
-class StaticCatalog:
-    """Items read once from disk, with a spatial index."""
 
-    def __init__(self, items: Iterable[dict[str, Any]], bands: tuple[str, ...]) -> None:
-        import numpy as np
-        import shapely
+class StaticCatalog(Catalog):
+    """Scenes held in memory, with a spatial index."""
 
-        self.refused: dict[str, str] = {}
-        self._scenes = sorted(_scenes(items, bands, self.refused), key=_order)
-        self._tree = shapely.STRtree(np.array([scene.geometry for scene in self._scenes], object))
+    def __init__(self, scenes: pa.Table, refused: dict[str, str]) -> None:
+        self.refused = refused
+        self._scenes = scenes
+        self._tree = shapely.STRtree(shapely.from_wkb(scenes["geometry"].to_numpy()))
 
     @classmethod
-    def open(cls, folder: Path, bands: tuple[str, ...]) -> StaticCatalog:
-        """Read `items.parquet` of the folder, or, where there is none, the items linked from its `catalog.json`.
+    def of(cls, items: Iterable[dict[str, Any]], bands: tuple[str, ...]) -> StaticCatalog:
+        """From STAC items as JSON."""
+        refused: dict[str, str] = {}
+        return cls(scenes_of(items, bands, refused), refused)
+
+    @classmethod
+    def open(cls, path: Path, bands: tuple[str, ...], scratch: Path | None = None) -> Catalog:
+        """A catalog on disk.
+
+        Args:
+            path: a stac-geoparquet file, or a folder with `items.parquet` or else items linked from `catalog.json`.
+            bands: that items must have.
+            scratch: folder for what a long index is sorted into; default: the system's.
 
         Raises:
-            UserError: the folder holds neither.
+            UserError: there is none of these.
         """
-        if (folder / ITEMS).exists():
-            return cls(read_items(folder / ITEMS), bands)
+        for file in (path, path / ITEMS):
+            if file.is_file():
+                return _open_index(file, bands, scratch)
         for name in ("catalog.json", "collection.json"):
-            if (folder / name).exists():
-                return cls(walk_items(folder / name), bands)
-        raise UserError(f"{folder}: no catalog there (neither {ITEMS} nor catalog.json); make it with `caco catalog make`")
+            if (path / name).exists():
+                return cls.of(walk_items(path / name), bands)
+        raise UserError(f"{path}: no catalog there (neither {ITEMS} nor catalog.json); make it with `caco catalog make`")
 
-    def search(self, box: Box, interval: Interval) -> list[Scene]:
-        """See `Catalog.search`."""
-        import shapely
-
-        hits = (self._scenes[row] for piece in pieces(box) for row in self._tree.query(shapely.box(*piece), predicate="intersects"))
-        unique = {scene.item_id: scene for scene in hits if interval[0] <= scene.datetime < interval[1]}
-        return sorted(unique.values(), key=_order)
+    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+        """See `Catalog.sweep`."""
+        for box in boxes:
+            hits = [self._tree.query(shapely.box(*piece), predicate="intersects") for piece in pieces(box)]
+            yield within(self._scenes.take(np.unique(np.concatenate(hits))), spans)
 
 
-class StacApi:
-    """A STAC API, searched over HTTP."""
-
-    def __init__(self, source: StacApiSource, bands: tuple[str, ...]) -> None:
-        from pystac_client import Client
-        from pystac_client.exceptions import APIError
-
-        self.refused: dict[str, str] = {}
-        self._source, self._bands = source, bands
-        try:
-            self._client = Client.open(source.url)
-        except (APIError, OSError) as error:
-            raise UserError(f"imagery.source.url={source.url}: no STAC API answers there ({_line(error)})") from error
-
-    def search(self, box: Box, interval: Interval) -> list[Scene]:
-        """See `Catalog.search`.
-
-        Raises:
-            UserError: the server answers with an error.
-        """
-        from pystac_client.exceptions import APIError
-
-        found: dict[str, Scene] = {}
-        for piece in pieces(box):
-            search = self._client.search(collections=[self._source.collection], bbox=piece, datetime=list(interval))
-            try:
-                items = list(search.items_as_dicts())
-            except (APIError, OSError) as error:
-                raise UserError(f"{self._source.url}: the search failed ({_line(error)}); run the same command again") from error
-            found |= {scene.item_id: scene for scene in _scenes(items, self._bands, self.refused)}
-        # a server's interval is closed at both ends
-        return sorted((scene for scene in found.values() if interval[0] <= scene.datetime < interval[1]), key=_order)
-
-
-def open_catalog(settings: Settings) -> Catalog:
+def open_catalog(settings: Settings, say: Say = to_stderr) -> Catalog:
     """The catalog that the settings name."""
-    source = settings.imagery.source
-    if isinstance(source, StacApiSource):
-        return StacApi(source, settings.imagery.bands)
-    return StaticCatalog.open(catalog_folder(settings), settings.imagery.bands)
+    imagery = settings.imagery
+    if isinstance(imagery.source, StacApiSource):
+        from caco_assets.imagery.stac_api import StacApi
+
+        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, settings.paths.cache / "stac_api", say)
+    source = imagery.source
+    path = source.path if isinstance(source, CatalogSource) else settings.paths.catalog
+    return StaticCatalog.open(path, imagery.bands, settings.paths.cache)
 
 
 def catalog_folder(settings: Settings) -> Path:
     """The folder that relative hrefs start at."""
     source = settings.imagery.source
-    return source.path if isinstance(source, CatalogSource) else settings.paths.catalog
-
-
-def read_items(path: Path) -> Iterator[dict[str, Any]]:
-    """Items as JSON from a stac-geoparquet file."""
-    import pyarrow.parquet as pq
-    from stac_geoparquet.arrow import stac_table_to_items
-
-    yield from stac_table_to_items(pq.read_table(path))
+    if not isinstance(source, CatalogSource):
+        return settings.paths.catalog
+    return source.path.parent if source.path.suffix == ".parquet" else source.path
 
 
 def walk_items(path: Path) -> Iterator[dict[str, Any]]:
@@ -135,16 +122,18 @@ def pieces(box: Box) -> list[Box]:
     return [box] if west <= east else [(west, south, 180.0, north), (-180.0, south, east, north)]
 
 
-def _scenes(items: Iterable[dict[str, Any]], bands: tuple[str, ...], refused: dict[str, str]) -> Iterator[Scene]:
-    for item in items:
-        try:
-            yield scene_from_item(item, bands, TEST_BANDS)
-        except ItemRefusedError as error:
-            refused[str(item["id"])] = str(error)
+def _open_index(file: Path, bands: tuple[str, ...], scratch: Path | None) -> Catalog:
+    import pyarrow.parquet as pq
 
+    from caco_assets.imagery.item_columns import batches, scenes_from_columns
+    from caco_assets.imagery.parquet_catalog import ParquetCatalog
 
-_order: Callable[[Scene], tuple] = lambda scene: (scene.datetime, scene.item_id)  # noqa: E731
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    try:
+        count = pq.read_metadata(file).num_rows
+        if count > HELD_ROWS:
+            return ParquetCatalog(file, bands, scratch)
+        refused: dict[str, str] = {}
+        tables = list(batches(file, HELD_ROWS))
+        return StaticCatalog(scenes_from_columns(pa.concat_tables(tables), bands, refused), refused)
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise UserError(f"{file}: not readable as stac-geoparquet ({' '.join(str(error).split())[:200]})") from error

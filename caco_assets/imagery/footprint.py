@@ -15,10 +15,11 @@ POINTS_PER_EDGE = 21
 def across_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
     """The same area with longitudes in [-180, 180]: a polygon drawn across the antimeridian is cut in two.
 
-    A polygon wider than 180° is taken for one that jumps from 180 to -180, as providers and corner transforms write it.
+    A polygon wider than 180° is taken for one that jumps from 180 to -180, as providers and corner transforms write it; one that
+    goes on beyond 180 or -180 is cut there.
     """
     west, _, east, _ = geometry.bounds
-    if east - west <= 180 or geometry.geom_type != "Polygon":
+    if geometry.geom_type != "Polygon" or (east - west <= 180 and west >= -180 and east <= 180):
         return geometry
     unrolled = shapely.transform(geometry, lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]))
     left = shapely.intersection(unrolled, shapely.box(0, -90, 180, 90))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -11,6 +12,9 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from caco_assets.imagery.footprint import across_antimeridian
+
+if TYPE_CHECKING:
+    from pyproj import Transformer
 
 Floats = NDArray[np.float64]
 
@@ -48,44 +52,52 @@ def utm_epsg(lon: Floats, lat: Floats) -> NDArray[np.int32]:
 
 
 def chip_grids(lon: Floats, lat: Floats, size: int, resolution: float) -> list[Grid]:
-    """The grids of chips centred on the points (N,), moved by at most half a pixel onto multiples of the resolution.
+    """The grids of chips centred on the points (N,), as `chip_corners` places them."""
+    corners = (column.tolist() for column in chip_corners(lon, lat, size, resolution))
+    return [Grid(epsg, left, top, size, resolution) for epsg, left, top in zip(*corners, strict=True)]
 
-    Sentinel-2 tiles start at multiples of 10, 20 and 60 m, so at 10 m a chip's pixels are the tile's own.
+
+def chip_corners(lon: Floats, lat: Floats, size: int, resolution: float) -> tuple[NDArray[np.int32], Floats, Floats]:
+    """UTM zone, western and northern edge of chips centred on the points (N,).
+
+    The edges are moved by at most half a pixel, onto multiples of the resolution: Sentinel-2 tiles start at multiples of 10,
+    20 and 60 m, so at 10 m a chip's pixels are the tile's own.
     """
-    grids: list[Grid | None] = [None] * len(lon)
-    for epsg, rows, forward in _zones(lon, lat):
-        x, y = forward.transform(lon[rows], lat[rows])
-        left = np.round((np.asarray(x) - size * resolution / 2) / resolution) * resolution
-        top = np.round((np.asarray(y) + size * resolution / 2) / resolution) * resolution
-        for row, west, north in zip(rows.tolist(), left.tolist(), top.tolist(), strict=True):
-            grids[row] = Grid(epsg, west, north, size, resolution)
-    return [grid for grid in grids if grid is not None]
+    codes, left, top = utm_epsg(lon, lat), np.empty(len(lon)), np.empty(len(lon))
+    for epsg in np.unique(codes).tolist():
+        rows = np.flatnonzero(codes == epsg)
+        x, y = _transformer(4326, epsg).transform(lon[rows], lat[rows])
+        left[rows] = np.round((np.asarray(x) - size * resolution / 2) / resolution) * resolution
+        top[rows] = np.round((np.asarray(y) + size * resolution / 2) / resolution) * resolution
+    return codes, left, top
 
 
 def chip_footprints(grids: list[Grid]) -> NDArray[np.object_]:
     """Footprints of the grids as polygons in degrees, (N,)."""
-    from pyproj import Transformer
-
     codes = np.array([grid.epsg for grid in grids], np.int32)
     boxes = np.array([grid.bounds for grid in grids], np.float64).reshape(-1, 4)
     shapes = np.empty(len(grids), object)
     for epsg in np.unique(codes).tolist():
         rows = np.flatnonzero(codes == epsg)
-        left, bottom, right, top = boxes[rows].T
-        x = np.stack([left, right, right, left, left], axis=1)  # (n, 5): the ring of a box
-        y = np.stack([top, top, bottom, bottom, top], axis=1)
-        lon, lat = Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y)
-        shapes[rows] = shapely.polygons(np.stack([lon, lat], axis=-1))
+        shapes[rows] = box_footprints(epsg, boxes[rows])
+    return shapes
+
+
+def box_footprints(epsg: int, boxes: Floats) -> NDArray[np.object_]:
+    """Footprints in degrees, (N,), of boxes (N, 4: left, bottom, right, top) in one UTM zone."""
+    left, bottom, right, top = boxes.T
+    x = np.stack([left, right, right, left, left], axis=1)  # (n, 5): the ring of a box
+    y = np.stack([top, top, bottom, bottom, top], axis=1)
+    lon, lat = _transformer(epsg, 4326).transform(x, y)
+    shapes = np.asarray(shapely.polygons(np.stack([lon, lat], axis=-1)), object)
     west, _, east, _ = shapely.bounds(shapes).reshape(-1, 4).T
     for row in np.flatnonzero(east - west > 180).tolist():
         shapes[row] = across_antimeridian(shapes[row])
     return shapes
 
 
-def _zones(lon: Floats, lat: Floats) -> Iterator[tuple]:
-    """EPSG code, rows and transform from degrees of each UTM zone among the points."""
+@cache
+def _transformer(source: int, target: int) -> Transformer:
     from pyproj import Transformer
 
-    codes = utm_epsg(lon, lat)
-    for epsg in np.unique(codes).tolist():
-        yield epsg, np.flatnonzero(codes == epsg), Transformer.from_crs(4326, epsg, always_xy=True)
+    return Transformer.from_crs(source, target, always_xy=True)

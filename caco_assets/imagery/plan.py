@@ -1,218 +1,202 @@
-"""Decides which scenes may serve each place, period and season, and in which order they are tried."""
+"""Decides which scenes may serve each place, period and season: cell by cell, then written place by place.
+
+Neither the catalog's answers nor the rows are ever held together: a cell's scenes and candidates are set down in a scratch folder
+as soon as they are chosen, and picked up again for as many places at a time as a row group of `scenes.parquet` holds.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import mmap
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
-from caco_assets.imagery.catalog import Box, Catalog
-from caco_assets.imagery.grid import Grid, chip_footprints
+from caco_assets.imagery.catalog import Catalog
+from caco_assets.imagery.choose import STATUS, Limits, Slots, choose
+from caco_assets.imagery.grid import Floats, box_footprints, chip_corners
 from caco_assets.imagery.periods import Interval, period_spans
-from caco_assets.imagery.scene import Scene
+from caco_assets.imagery.scene_rows import SceneWriter, to_table
+from caco_assets.imagery.scenes import SCENES, in_order
+from caco_assets.imagery.tiles import box_around, cells
+from caco_assets.progress import Progress, Say
 
-CELL_DEGREES = 1.0
-"""Places are looked up together by cells of this size: about the size of a Sentinel-2 tile."""
-SPARE_WIDENED = 3
-"""Scenes from outside a season's window are listed up to `seasons` (the others may use up one each) and this many more."""
+PLACES_AT_ONCE = 512
+"""Places written together: some 80 000 rows."""
+PLACES_TOGETHER = 4096
+"""Most places of a cell that are ranked together: bounds the matrix of places and scenes."""
+HELD_RECORDS = 2_000_000
+"""Candidates held in memory before they are set down, 12 bytes each."""
 
-SCHEMA = pa.schema(
-    [
-        ("location_id", pa.string()),
-        ("shard", pa.int32()),
-        ("period", pa.int8()),
-        ("season", pa.int8()),
-        ("rank", pa.int16()),
-        ("item_id", pa.string()),
-        ("datetime", pa.timestamp("us", tz="UTC")),
-        ("cloud_cover", pa.float32()),
-        ("epsg", pa.int32()),
-        ("processing_baseline", pa.string()),
-        ("scale", pa.float64()),
-        ("offset", pa.float64()),
-        ("nodata", pa.float64()),
-        ("radiometry", pa.string()),
-        ("hrefs", pa.string()),
-        ("status", pa.string()),
-    ]
-)
-"""Of `scenes.parquet`. `radiometry` is null, or JSON `{band: [scale, offset]}` of bands that differ from `scale` and `offset`."""
-STATUS = ("planned", "widened", "missing")
-PLANNED, WIDENED, MISSING = range(3)
-
-Ints = NDArray[np.int64]
+_RECORD = np.dtype([("place", "<i4"), ("scene", "<i4"), ("rank", "<i2"), ("period", "i1"), ("season", "i1"), ("status", "i1")])
 
 
 @dataclass(frozen=True)
-class Slots:
-    """Candidates as parallel arrays, one entry per row of `scenes.parquet`; `scene` is -1 where none was found."""
+class Sites:
+    """The places and where their chips lie, as columns (N,)."""
 
-    place: Ints
-    period: Ints
-    season: Ints
-    rank: Ints
-    scene: Ints
-    status: Ints
+    location_ids: NDArray[np.object_]
+    shards: NDArray[np.int32]
+    epsg: NDArray[np.int32]
+    left: Floats
+    top: Floats
+    side: float
+    """Metres."""
 
+    @classmethod
+    def of(cls, ids: Sequence[str], lon: Floats, lat: Floats, shards: NDArray[np.int32], size: int, resolution: float) -> Sites:
+        """From places in degrees and the chips' size in pixels and metres per pixel."""
+        return cls(np.array(ids, object), shards, *chip_corners(lon, lat, size, resolution), side=size * resolution)
 
-def find_scenes(catalog: Catalog, grids: list[Grid], windows: list[list[Interval]]) -> tuple[list[Scene], NDArray[np.object_]]:
-    """The scenes of both periods near the places, sorted by time and id, and the chips' footprints in degrees."""
-    footprints = chip_footprints(grids)
-    found: dict[str, Scene] = {}
-    for box in search_boxes(footprints):
-        for span in period_spans(windows):
-            found |= {scene.item_id: scene for scene in catalog.search(box, span)}
-    return sorted(found.values(), key=lambda scene: (scene.datetime, scene.item_id)), footprints
+    def cells(self) -> list[NDArray[np.int64]]:
+        """Rows of the places of each cell, neighbours near each other."""
+        return cells(self.epsg, self.left + self.side / 2, self.top - self.side / 2)
 
-
-def search_boxes(footprints: NDArray[np.object_]) -> Iterable[Box]:
-    """Boxes around the footprints that share a cell of the globe; footprints across the antimeridian go by their western part."""
-    west, south, east, north = shapely.bounds(footprints).reshape(-1, 4).T
-    east = np.where(east - west > 180, 180.0, east)
-    cell = np.stack([np.floor(west / CELL_DEGREES), np.floor(south / CELL_DEGREES)])
-    _, group = np.unique(cell, axis=1, return_inverse=True)
-    for number in range(int(group.max(initial=-1)) + 1):
-        rows = group == number
-        yield float(west[rows].min()), float(south[rows].min()), float(east[rows].max()), float(north[rows].max())
+    def footprints(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+        """Chips of places in one UTM zone as polygons in degrees."""
+        left, top = self.left[rows], self.top[rows]
+        return box_footprints(int(self.epsg[rows[0]]), np.stack([left, top - self.side, left + self.side, top], axis=1))
 
 
-def choose(scenes: list[Scene], footprints: NDArray[np.object_], windows: list[list[Interval]], max_scene_cloud: float) -> Slots:
-    """All candidates of all places, ranked.
-
-    In a season's own window the least cloudy scene comes first; unknown cloud cover comes after known; ties go by time, then
-    id. After them, with status `widened`, come the scenes of the period nearest in time to the window, ordered the same way.
+def write_plan(
+    path: Path, sites: Sites, catalog: Catalog, windows: list[list[Interval]], limits: Limits, scratch: Path, say: Say
+) -> dict[str, int]:
+    """Choose the scenes of all places and write `scenes.parquet`.
 
     Args:
-        scenes: sorted by time and id.
-        footprints: of the chips, (places,), EPSG:4326.
+        path: file to write.
+        sites: the places, in the order of the file.
+        catalog: where scenes are looked up.
         windows: `[period][season]` from `periods.period_windows`.
-        max_scene_cloud: scenes cloudier than this percentage are left out.
+        limits: which scenes are listed.
+        scratch: folder of our own; emptied before and after.
+        say: progress.
 
     Returns:
-        Rows sorted by place, period, season, rank; a slot without any candidate has one row of status `missing`.
+        `scenes` found, `candidates` listed, `cells` looked up, and `planned`, `widened`, `missing`: slots by their first choice.
+
+    Raises:
+        UserError: the catalog cannot be read, or does not answer.
     """
-    place, scene = containing(scenes, footprints)
-    cloud = np.array([np.nan if one.cloud_cover is None else one.cloud_cover for one in scenes])
-    seconds = np.array([one.datetime.timestamp() for one in scenes])
-    keep = ~(cloud[scene] > max_scene_cloud)
-    place, scene = place[keep], scene[keep]
-    # position in the order "known before unknown, least cloudy, earliest, id" (scenes come sorted by time and id)
-    preference = np.empty(len(scenes), np.int64)
-    preference[np.lexsort((np.arange(len(scenes)), np.nan_to_num(cloud), np.isnan(cloud)))] = np.arange(len(scenes))
-
-    parts: list[NDArray] = []
-    for period, seasons in enumerate(windows):
-        edges = np.array([start.timestamp() for start, _ in seasons] + [seasons[-1][1].timestamp()])
-        within = (seconds[scene] >= edges[0]) & (seconds[scene] < edges[-1])
-        places, candidates = place[within], scene[within]
-        for season in range(len(seasons)):
-            parts.append(_season(places, candidates, seconds, preference, edges, period, season, len(seasons)))
-        parts.append(_missing(len(footprints), parts[-len(seasons) :], period))
-    rows = np.concatenate(parts, axis=1)
-    columns = rows[:, np.lexsort((rows[3], rows[2], rows[1], rows[0]))]
-    return Slots(*columns)
-
-
-def containing(scenes: list[Scene], footprints: NDArray[np.object_]) -> tuple[Ints, Ints]:
-    """All pairs (place, scene) whose chip lies inside the scene's footprint. Scenes of one tile share one geometric test."""
-    shapes: dict[bytes, list[int]] = {}
-    for index, scene in enumerate(scenes):
-        shapes.setdefault(scene.geometry.wkb, []).append(index)
-    distinct = np.array([scenes[members[0]].geometry for members in shapes.values()], object)
-    place, shape = shapely.STRtree(distinct).query(footprints, predicate="within")
-    members = [np.array(group, np.int64) for group in shapes.values()]
-    if len(place) == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    lengths = np.array([len(group) for group in members])[shape]
-    return np.repeat(place.astype(np.int64), lengths), np.concatenate([members[index] for index in shape])
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    groups, counts = sites.cells(), Counter[str]()
+    boxes = [box_around(sites.footprints(rows), int(sites.epsg[rows[0]])) for rows in groups]
+    progress = Progress("scenes", len(groups), "tiles", say)
+    with _Spool(scratch, len(sites.location_ids)) as spool:
+        for rows, scenes in zip(groups, catalog.sweep(boxes, period_spans(windows)), strict=True):
+            spool.begin(scenes)
+            for part in np.split(rows, range(PLACES_TOGETHER, len(rows), PLACES_TOGETHER)):
+                slots = choose(scenes, sites.footprints(part), int(sites.epsg[part[0]]), windows, limits)
+                spool.add(part, slots)
+                for code, name in enumerate(STATUS):
+                    counts[name] += int(((slots.rank == 0) & (slots.status == code)).sum())
+                counts["candidates"] += int((slots.scene >= 0).sum())
+            progress.advance()
+    progress.close()
+    scenes_found = spool.scenes()
+    if scenes_found:
+        with SceneWriter(path) as writer:
+            for start, slots, scenes in spool.blocks():
+                end = start + PLACES_AT_ONCE
+                writer.write(to_table(slots, scenes, sites.location_ids[start:end], sites.shards[start:end]))
+    shutil.rmtree(scratch)
+    return {"scenes": scenes_found, "cells": len(groups), **{name: counts[name] for name in ("candidates", *STATUS)}}
 
 
-def to_table(slots: Slots, scenes: list[Scene], location_ids: NDArray[np.object_], shards: NDArray[np.int32]) -> pa.Table:
-    """The rows of `scenes.parquet`. The long texts of a scene are stored once and pointed at."""
-    pointer = pa.array(slots.scene, pa.int32(), mask=slots.scene < 0)
+class _Spool:
+    """Candidates by blocks of places, and the scenes of each cell, on disk."""
 
-    def of_scene(values: list, kind: pa.DataType) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(pointer, pa.array(values, kind))
+    def __init__(self, folder: Path, places: int) -> None:
+        self._folder, self._places = folder, places
+        self._held: list[list[NDArray]] = [[] for _ in range(0, places, PLACES_AT_ONCE)]
+        self._count = 0
+        self._stream = (folder / "scenes.arrow").open("wb")
+        self._writer = pa.ipc.new_file(self._stream, SCENES)
+        self._starts = [0]
+        self._hashes: list[NDArray[np.int64]] = []
 
-    def plain(values: list, kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(pointer)
+    def begin(self, scenes: pa.Table) -> None:
+        """The scenes of the next cell."""
+        # one batch for each cell, an empty one too: its number is found from the scenes' own
+        self._writer.write_batch(pa.record_batch([_whole(column) for column in scenes.columns], schema=SCENES))
+        self._starts.append(self._starts[-1] + scenes.num_rows)
+        self._hashes.append(np.fromiter(map(hash, scenes["item_id"].to_pylist()), np.int64, scenes.num_rows))
 
-    usual = [scene.radiometry for scene in scenes]
-    columns = {
-        "location_id": pa.array(location_ids[slots.place], pa.string()),
-        "shard": pa.array(shards[slots.place], pa.int32()),
-        "period": pa.array(slots.period, pa.int8()),
-        "season": pa.array(slots.season, pa.int8()),
-        "rank": pa.array(slots.rank, pa.int16(), mask=slots.scene < 0),
-        "item_id": of_scene([scene.item_id for scene in scenes], pa.string()),
-        "datetime": plain([scene.datetime for scene in scenes], pa.timestamp("us", tz="UTC")),
-        "cloud_cover": plain([scene.cloud_cover for scene in scenes], pa.float32()),
-        "epsg": plain([scene.epsg for scene in scenes], pa.int32()),
-        "processing_baseline": plain([scene.processing_baseline for scene in scenes], pa.string()),
-        "scale": plain([one.scale for one in usual], pa.float64()),
-        "offset": plain([one.offset for one in usual], pa.float64()),
-        "nodata": plain([one.nodata for one in usual], pa.float64()),
-        "radiometry": plain([_exceptions(scene) for scene in scenes], pa.string()),
-        "hrefs": of_scene([json.dumps(dict(scene.hrefs), separators=(",", ":")) for scene in scenes], pa.string()),
-        "status": pa.DictionaryArray.from_arrays(pa.array(slots.status, pa.int32()), pa.array(STATUS)),
-    }
-    return pa.table([columns[name] for name in SCHEMA.names], names=SCHEMA.names)
+    def add(self, rows: NDArray[np.int64], slots: Slots) -> None:
+        """Candidates of the present cell; the places of `slots` are `rows`."""
+        records = np.empty(len(slots.place), _RECORD)
+        for name in ("period", "season", "rank", "status"):
+            records[name] = getattr(slots, name)
+        records["place"] = rows[slots.place]
+        records["scene"] = np.where(slots.scene < 0, -1, slots.scene + self._starts[-2])
+        records = records[np.argsort(records["place"], kind="stable")]
+        blocks = records["place"] // PLACES_AT_ONCE
+        edges = np.flatnonzero(np.diff(blocks)) + 1
+        for part in np.split(records, edges):
+            self._held[part["place"][0] // PLACES_AT_ONCE].append(part)
+        self._count += len(records)
+        if self._count > HELD_RECORDS:
+            self._set_down()
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._set_down()
+            self._writer.close()
+        self._stream.close()
+
+    def scenes(self) -> int:
+        """How many different scenes there are: those of neighbouring cells are partly the same."""
+        return len(np.unique(np.concatenate(self._hashes)))
+
+    def blocks(self) -> Iterator[tuple[int, Slots, pa.Table]]:
+        """For each block of places its first place, its candidates in the order of the file, and their scenes."""
+        with (self._folder / "scenes.arrow").open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+            reader = pa.ipc.open_file(pa.py_buffer(pages))
+            for number in range(len(self._held)):
+                records = np.fromfile(self._folder / f"{number}.bin", _RECORD)
+                start = number * PLACES_AT_ONCE
+                records = records[np.lexsort([records[name] for name in ("rank", "season", "period", "place")])]
+                # a catalog small enough for one block is written with all its scenes, those that no row names too
+                named = np.unique(records["scene"][records["scene"] >= 0]) if len(self._held) > 1 else np.arange(self._starts[-1])
+                scenes, position = self._pick(reader, named)
+                pages.madvise(mmap.MADV_DONTNEED)
+                columns = {field.name: records[field.name].astype(np.int64) for field in fields(Slots)}
+                columns["place"] -= start
+                found = columns["scene"] >= 0
+                columns["scene"][found] = position[np.searchsorted(named, columns["scene"][found])]
+                yield start, Slots(**columns), scenes
+            del reader
+
+    def _pick(self, reader: pa.RecordBatchFileReader, numbers: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
+        """The scenes of these numbers, in order and each once, and where each number has gone."""
+        cell = np.searchsorted(self._starts, numbers, "right") - 1
+        taken = []
+        for group in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(cell)) + 1):
+            if len(group):
+                number = int(cell[group[0]])
+                taken.append(reader.get_batch(number).take(pa.array(numbers[group] - self._starts[number])))
+        table = pa.Table.from_batches(taken, SCENES)
+        scenes = in_order(table)
+        ids = {item_id: row for row, item_id in enumerate(scenes["item_id"].to_pylist())}
+        return scenes, np.array([ids[item_id] for item_id in table["item_id"].to_pylist()], np.int64)
+
+    def _set_down(self) -> None:
+        for number, parts in enumerate(self._held):
+            with (self._folder / f"{number}.bin").open("ab") as stream:
+                for part in parts:
+                    part.tofile(stream)
+            parts.clear()
+        self._count = 0
 
 
-def write_scenes(path: Path, table: pa.Table) -> None:
-    """Write `scenes.parquet`: plain strings for a reader, whatever they were here; the same rows give the same bytes."""
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, path, compression="zstd", store_schema=False, row_group_size=100_000)
-
-
-def read_scenes(path: Path, shard: int | None = None) -> pa.Table:
-    """The rows of one shard (default: all), with the columns and types of `SCHEMA`."""
-    import pyarrow.parquet as pq
-
-    filters = None if shard is None else [("shard", "=", shard)]
-    return pq.read_table(path, columns=SCHEMA.names, filters=filters).cast(SCHEMA)
-
-
-def _season(
-    place: Ints, scene: Ints, seconds: NDArray, preference: Ints, edges: NDArray, period: int, season: int, seasons: int
-) -> NDArray:
-    """Ranked candidates of one season of one period for all places: rows (place, period, season, rank, scene, status)."""
-    start, end = edges[season], edges[season + 1]
-    when = seconds[scene]
-    gap = np.where(when < start, start - when, np.where(when >= end, when - end + 1e-6, 0.0))
-    status = np.where(gap > 0, WIDENED, PLANNED)
-    order = np.lexsort((preference[scene], gap, status, place))
-    nearness = _running(place[order] * 2 + status[order])
-    listed = order[(status[order] == PLANNED) | (nearness < seasons + SPARE_WIDENED)]
-    order = listed[np.lexsort((preference[scene[listed]], status[listed], place[listed]))]
-    fixed = np.full(len(order), period), np.full(len(order), season)
-    return np.stack([place[order], *fixed, _running(place[order]), scene[order], status[order]])
-
-
-def _missing(places: int, found: list[NDArray], period: int) -> NDArray:
-    """A row for each place and season of the period without a candidate."""
-    rows = []
-    for season, part in enumerate(found):
-        lacking = np.setdiff1d(np.arange(places), part[0])
-        rows.append(np.stack([lacking, *(np.full(len(lacking), value) for value in (period, season, 0, -1, MISSING))]))
-    return np.concatenate(rows, axis=1)
-
-
-def _running(groups: Ints) -> Ints:
-    """Position of each element within its run of equal values (0, 1, 2, 0, 1 …)."""
-    if len(groups) == 0:
-        return np.empty(0, np.int64)
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
-
-
-def _exceptions(scene: Scene) -> str | None:
-    table = {band: [one.scale, one.offset] for band, one in scene.exceptions.items()}
-    return json.dumps(table, separators=(",", ":")) if table else None
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -16,7 +16,7 @@ OFFSET = -0.1
 """From processing baseline 04.00 (25 January 2022) on, L2A products carry BOA_ADD_OFFSET = -1000: reflectance =
 (DN - 1000) / 10 000 (Copernicus SentiWiki, "S2 Products", Level-2A)."""
 # Earth Search subtracted the offset from the pixels and kept `offset: -0.1` in raster:bands, so the flag has the last word.
-_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+APPLIED_KEYS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def radiometry_of(facts: Mapping[str, Any], properties: Mapping[str, Any], basel
     offset = facts.get("offset", facts.get("raster:offset"))
     if scale is None and baseline is None:
         return None
-    if any(properties.get(key) is True for key in _APPLIED):
+    if any(properties.get(key) is True for key in APPLIED_KEYS):
         offset = 0.0
     elif offset is None:
         offset = OFFSET if baseline is not None and baseline >= OFFSET_BASELINE else 0.0

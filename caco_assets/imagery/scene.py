@@ -26,9 +26,12 @@ _BAND_KEY = re.compile(r"^(B\d[\dA]|SCL)(?:_(\d+)m)?$", re.IGNORECASE)
 _COMMON_KEY = re.compile(r"^([a-z]+\d*)(?:_(\d+)m)?$")
 _SIZE_IN_KEY = re.compile(r"_\d+m$")
 _BASELINE_IN_NAME = re.compile(r"_N(\d{2})(\d{2})_")
-_BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
-_NAMES = ("s2:product_uri", "sentinel:product_id", "s2:product_id")
-_TYPES = ("s2:product_type", "product:type")
+BASELINE_KEYS = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+NAME_KEYS = ("s2:product_uri", "sentinel:product_id", "s2:product_id")
+TYPE_KEYS = ("s2:product_type", "product:type")
+LEVEL_1_TYPES = ("S2MSI1C", "L1C")
+NO_DATE, NO_FOOTPRINT = "has no datetime", "has no footprint"
+LEVEL_1 = "is Level-1C (top of atmosphere), not L2A surface reflectance"
 
 BAND_MARK = "#band="
 """Separates the file from the number (from 1) of a band inside it, in an href."""
@@ -73,21 +76,11 @@ def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tu
     properties = item["properties"]
     _refuse_level_1(item)
     if not properties.get("datetime"):
-        raise ItemRefusedError("has no datetime")
+        raise ItemRefusedError(NO_DATE)
     if not item.get("geometry"):
-        raise ItemRefusedError("has no footprint")
-    found = dict(_bands(item["assets"]))
-    lacking = [band for band in bands if band not in found]
-    if lacking:
-        raise ItemRefusedError(f"lacks {', '.join(lacking)}")
-    wanted = [*bands, "SCL"] if "SCL" in found else [*bands, *(name for name in helpers if name in found and name not in bands)]
+        raise ItemRefusedError(NO_FOOTPRINT)
     baseline = processing_baseline(item)
-    meanings = {name: radiometry_of(found[name][1], properties, baseline) for name in wanted if name != "SCL"}
-    unknown = [name for name, meaning in meanings.items() if meaning is None]
-    if unknown:
-        raise ItemRefusedError(f"says neither by raster:bands nor by a processing baseline what the numbers of {unknown[0]} mean")
-    known = {name: meaning for name, meaning in meanings.items() if meaning is not None}
-    usual = Counter(known.values()).most_common(1)[0][0]
+    usual, exceptions, hrefs = read_assets(item["assets"], properties, baseline, bands, helpers)
     return Scene(
         item_id=str(item["id"]),
         datetime=_utc(properties["datetime"]),
@@ -95,19 +88,48 @@ def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tu
         epsg=_epsg(properties),
         processing_baseline=baseline,
         radiometry=usual,
-        exceptions={name: meaning for name, meaning in known.items() if meaning != usual},
-        hrefs={name: found[name][0] for name in wanted},
+        exceptions=exceptions,
+        hrefs=hrefs,
         geometry=across_antimeridian(shape(item["geometry"])),
     )
+
+
+def read_assets(
+    assets: Mapping[str, Mapping[str, Any]],
+    properties: Mapping[str, Any],
+    baseline: str | None,
+    bands: tuple[str, ...],
+    helpers: tuple[str, ...],
+) -> tuple[Radiometry, dict[str, Radiometry], dict[str, str]]:
+    """The usual radiometry of an item's bands, the bands that differ, and band → href in the order of `bands`.
+
+    Raises:
+        ItemRefusedError: a band is not there, nothing says what its numbers mean, or bands differ in their nodata value.
+    """
+    found = dict(_bands(assets))
+    lacking = [band for band in bands if band not in found]
+    if lacking:
+        raise ItemRefusedError(f"lacks {', '.join(lacking)}")
+    wanted = [*bands, "SCL"] if "SCL" in found else [*bands, *(name for name in helpers if name in found and name not in bands)]
+    meanings = {name: radiometry_of(found[name][1], properties, baseline) for name in wanted if name != "SCL"}
+    unknown = [name for name, meaning in meanings.items() if meaning is None]
+    if unknown:
+        raise ItemRefusedError(f"says neither by raster:bands nor by a processing baseline what the numbers of {unknown[0]} mean")
+    known = {name: meaning for name, meaning in meanings.items() if meaning is not None}
+    if len({meaning.nodata for meaning in known.values()}) > 1:
+        raise ItemRefusedError("gives its bands different nodata values")
+    usual = Counter(known.values()).most_common(1)[0][0]
+    exceptions = {name: meaning for name, meaning in known.items() if meaning != usual}
+    return usual, exceptions, {name: found[name][0] for name in wanted}
 
 
 def processing_baseline(item: Mapping[str, Any]) -> str | None:
     """`NN.NN`, from the properties or from the product's name."""
     properties = item["properties"]
-    for key in _BASELINES:
+    for key in BASELINE_KEYS:
         if re.fullmatch(r"\d\d\.\d\d", str(properties.get(key, ""))):
             return str(properties[key])
-    for name in (*(str(properties.get(key, "")) for key in _NAMES), str(item["id"])):
+    for name in (*(str(properties.get(key, "")) for key in NAME_KEYS), str(item["id"])):
         if match := _BASELINE_IN_NAME.search(name):
             return f"{match[1]}.{match[2]}"
     return None
@@ -115,9 +137,9 @@ def processing_baseline(item: Mapping[str, Any]) -> str | None:
 
 def _refuse_level_1(item: Mapping[str, Any]) -> None:
     properties = item["properties"]
-    names = [str(item["id"]), str(item.get("collection") or ""), *(str(properties.get(key, "")) for key in _NAMES)]
-    if any(properties.get(key) in ("S2MSI1C", "L1C") for key in _TYPES) or any("L1C" in name.upper() for name in names):
-        raise ItemRefusedError("is Level-1C (top of atmosphere), not L2A surface reflectance")
+    names = [str(item["id"]), str(item.get("collection") or ""), *(str(properties.get(key, "")) for key in NAME_KEYS)]
+    if any(properties.get(key) in LEVEL_1_TYPES for key in TYPE_KEYS) or any("L1C" in name.upper() for name in names):
+        raise ItemRefusedError(LEVEL_1)
 
 
 def _bands(assets: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, Mapping[str, Any]]]]:

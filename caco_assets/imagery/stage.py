@@ -10,7 +10,7 @@ from caco_assets.errors import UserError
 from caco_assets.products import Facts, Product, content_hash, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
-from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
+from caco_assets.settings import CatalogSource, FolderSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest import Place
@@ -51,8 +51,6 @@ def plan(settings: Settings, say: Say = to_stderr) -> Product:
         UserError: locations or catalog are not there, or no scene at all serves.
     """
     imagery = settings.imagery
-    if isinstance(imagery.source, PublishedSource):
-        raise UserError("imagery.source.kind=published: an imported archive has no scenes to choose; go on with `caco pack`")
 
     def make(path: Path) -> Facts:
         return _plan(settings, path, say)
@@ -67,7 +65,7 @@ def plan(settings: Settings, say: Say = to_stderr) -> Product:
             "catalog": _catalog_mark(settings),
             "calendar": [settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons],
             "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
-            "max_scene_cloud": imagery.max_scene_cloud,
+            "limits": [imagery.max_scene_cloud, imagery.candidates],
         },
         make=make,
     )
@@ -80,13 +78,11 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
         UserError: locations, scenes or catalog are not there, or there is no such shard.
     """
     from caco_assets.imagery.archive import rows_hash, shard_name
-    from caco_assets.imagery.plan import read_scenes
+    from caco_assets.imagery.scene_rows import read_scenes
 
     shards = recorded(settings.paths.records, "locations").facts["shards"]
     if not 0 <= shard < shards:
         raise UserError(f"shard={shard}: there are {shards} shards, 0 to {shards - 1}")
-    if isinstance(settings.imagery.source, PublishedSource):
-        return recorded(settings.paths.records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
     recorded(settings.paths.records, "scenes")
     imagery, table = settings.imagery, read_scenes(settings.paths.scenes, shard)
 
@@ -94,9 +90,10 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
         from caco_assets.imagery.catalog import catalog_folder
         from caco_assets.imagery.ingest import fill_shard
         from caco_assets.imagery.reader import Want
+        from caco_assets.imagery.signing import signer
 
         places = [place for place, number in _places(settings) if number == shard]
-        want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), _signer(settings))
+        want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings, say))
         return fill_shard(path, shard, places, table.to_pylist(), want, imagery.min_seasons, imagery.workers, say)
 
     return produce(
@@ -154,37 +151,36 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
 
 
 def _plan(settings: Settings, path: Path, say: Say) -> Facts:
-    import numpy as np
+    import pyarrow.parquet as pq
 
     from caco_assets.imagery.catalog import open_catalog
+    from caco_assets.imagery.choose import Limits
     from caco_assets.imagery.periods import period_windows
-    from caco_assets.imagery.plan import MISSING, PLANNED, WIDENED, choose, find_scenes, to_table, write_scenes
+    from caco_assets.imagery.plan import Sites, write_plan
 
     imagery = settings.imagery
-    placed = _places(settings)
-    catalog = open_catalog(settings)
+    table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"])
+    ids, lon, lat, shards = (table[name].to_numpy() for name in table.column_names)
+    sites = Sites.of(ids, lon, lat, shards, imagery.chip_size, imagery.resolution)
+    catalog = open_catalog(settings, say)
     windows = period_windows(settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons)
-    scenes, footprints = find_scenes(catalog, [place.grid for place, _ in placed], windows)
-    if not scenes:
+    limits = Limits(imagery.max_scene_cloud, imagery.candidates)
+    facts = write_plan(path, sites, catalog, windows, limits, settings.paths.cache / "planning", say)
+    if not facts["candidates"]:
         raise UserError(_no_scene(settings, windows, catalog.refused))
-    say(f"scenes: {len(scenes)} near {len(placed)} places")
-    slots = choose(scenes, footprints, windows, imagery.max_scene_cloud)
-    ids = np.array([place.location_id for place, _ in placed], object)
-    write_scenes(path, to_table(slots, scenes, ids, np.array([number for _, number in placed], np.int32)))
-    first = slots.rank == 0
-    counts = {name: int((slots.status[first] == code).sum()) for name, code in _codes(PLANNED, WIDENED, MISSING)}
+    say(
+        f"scenes: {facts['scenes']} near {len(ids)} places; of their dates {facts['planned']} planned, "
+        f"{facts['widened']} taken from outside the season, {facts['missing']} without a scene"
+    )
     return {
-        "places": len(placed),
-        "scenes": len(scenes),
-        "candidates": int((slots.scene >= 0).sum()),
-        **counts,
+        "places": len(ids),
+        "cells": facts["cells"],
+        "scenes": facts["scenes"],
+        "candidates": facts["candidates"],
+        **{f"slots_{name}": facts[name] for name in ("planned", "widened", "missing")},
         "refused_items": len(catalog.refused),
         "refused_item_reasons": dict(sorted(catalog.refused.items())[:20]),
     }
-
-
-def _codes(planned: int, widened: int, missing: int) -> list[tuple[str, int]]:
-    return [("slots_planned", planned), ("slots_widened", widened), ("slots_missing", missing)]
 
 
 def _places(settings: Settings) -> list[tuple[Place, int]]:
@@ -205,24 +201,15 @@ def _catalog_mark(settings: Settings) -> Any:
     """What identifies the catalog's content in a fingerprint."""
     source = settings.imagery.source
     if isinstance(source, StacApiSource):
-        return source.model_dump(mode="json")
+        return [source.url, source.collection]
     if isinstance(source, CatalogSource):
         from caco_assets.imagery.catalog import ITEMS
 
-        files = [source.path / name for name in (ITEMS, "catalog.json", "collection.json")]
-        return [str(source.path), *(content_hash(file) for file in files if file.exists())]
+        files = [source.path, *(source.path / name for name in (ITEMS, "catalog.json", "collection.json"))]
+        return [str(source.path), *(content_hash(file) for file in files if file.is_file())]
     catalog = recorded(settings.paths.records, "catalog")
     # the fingerprint of a folder's catalog holds the files' sizes and times: its items alone would not show new pixels
     return [catalog.content_hash, catalog.fingerprint] if isinstance(source, FolderSource) else catalog.content_hash
-
-
-def _signer(settings: Settings) -> Any:
-    source = settings.imagery.source
-    if isinstance(source, StacApiSource) and source.signer == "planetary_computer":
-        import planetary_computer
-
-        return planetary_computer.sign_url
-    return str
 
 
 def _archive_facts(shards: list[Facts]) -> Facts:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caco_assets.settings.frozen import Frozen
 
@@ -45,30 +45,46 @@ class CatalogSource(Frozen):
     path: Path
 
 
+PROVIDERS: dict[str, dict[str, str | int]] = {
+    # public bucket of GeoTIFFs (COG); answers are limited to 6 MB
+    "earth_search": {"url": "https://earth-search.aws.element84.com/v1", "page_size": 100},
+    # GeoTIFFs (COG) behind tokens that anyone may have for the asking
+    "planetary_computer": {
+        "url": "https://planetarycomputer.microsoft.com/api/stac/v1",
+        "signer": "planetary_computer",
+        "page_size": 250,
+    },
+    # JPEG 2000 in an S3 store that needs keys of one's own
+    "cdse": {"url": "https://stac.dataspace.copernicus.eu/v1", "signer": "s3", "page_size": 250},
+}
+"""What a named provider publishes of itself; every value can be set otherwise."""
+
+
 class StacApiSource(Frozen):
-    """A STAC API."""
+    """A STAC API: a named provider, or any other by its `url`."""
 
     kind: Literal["stac_api"] = "stac_api"
+    provider: Literal["earth_search", "planetary_computer", "cdse"] | None = None
+    """Fills the fields below with what it publishes."""
     url: str
+    """Address of the API's landing page."""
     collection: str = "sentinel-2-l2a"
-    signer: Literal["none", "planetary_computer"] = "none"
+    """Name of the collection of Sentinel-2 Level-2A."""
+    signer: Literal["none", "planetary_computer", "s3"] = "none"
+    """How files are made readable: as they are, with tokens of the Planetary Computer, or from S3 with the keys in `AWS_…`."""
+    page_size: int = Field(default=250, ge=1, le=10_000)
+    """Items asked for at a time; smaller pages follow where the server cannot send so many."""
+    connections: int = Field(default=4, ge=1, le=64)
+    """Searches at a time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if not values.get("url") and not values.get("provider"):
+            raise ValueError(f"name a provider ({', '.join(PROVIDERS)}) or give the url of a STAC API")
+        return {**PROVIDERS.get(str(values.get("provider")), {}), **values}
 
 
-class PublishedSource(Frozen):
-    """A set in the layout of SeCo and CACo (`000123/<date>/B4.tif`), made an archive once by `caco archive import`."""
-
-    kind: Literal["published"] = "published"
-    periods: Literal["gap", "halves", "calendar"] = "gap"
-    """What parts a place's dates in early and late: their longest pause, their number, or the profile's calendar."""
-    scale: float | None = Field(default=None, gt=0)
-    """Reflectance per digital number; none: what a file says, else 1/255 for uint8 and 1/10 000 for 16 bits."""
-    offset: float | None = None
-    """Reflectance at digital number 0; none: what a file says, else 0."""
-    nodata: float | None = None
-    """Digital number that means no data; none: what a file says."""
-
-
-Source = Annotated[
-    SyntheticSource | FolderSource | CatalogSource | StacApiSource | PublishedSource,
-    Field(discriminator="kind"),
-]
+Source = Annotated[SyntheticSource | FolderSource | CatalogSource | StacApiSource, Field(discriminator="kind")]

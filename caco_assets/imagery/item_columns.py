@@ -1,0 +1,243 @@
+"""Scenes from the columns of stac-geoparquet, a hundred thousand items a second: one item of each kind is read, all others follow.
+
+Items of one provider differ in ids, times, footprints and hrefs, and hardly in what they say of their bands. Rows that say the same
+are found by comparing columns; `scene.read_assets` then looks at one row of each kind, with marks in the place of its hrefs.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions when it is imported)
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from caco_assets.imagery.clear import TEST_BANDS
+from caco_assets.imagery.footprint import across_antimeridian
+from caco_assets.imagery.radiometry import APPLIED_KEYS
+from caco_assets.imagery.scene import (
+    BAND_MARK,
+    BASELINE_KEYS,
+    LEVEL_1,
+    LEVEL_1_TYPES,
+    NAME_KEYS,
+    NO_DATE,
+    NO_FOOTPRINT,
+    TYPE_KEYS,
+    ItemRefusedError,
+    read_assets,
+)
+from caco_assets.imagery.scenes import SCENES, exceptions_json, in_order
+
+_BAND_FACTS = {
+    *("raster:bands", "bands", "eo:bands", "name", "gsd", "spatial_resolution"),
+    *("scale", "offset", "nodata", "raster:scale", "raster:offset"),
+}
+"""All that `scene.read_assets` looks at in an asset, but for its href."""
+_PROPERTIES = ("id", "collection", "datetime", "geometry", "eo:cloud_cover", "proj:code", "proj:epsg")
+_PLAIN_TEXT = r"^[ !#-\[\]-~]*$"
+"""Text that JSON writes as it is: printable ASCII without quote and backslash."""
+_MARK = re.compile(f"\0(.*)\0({BAND_MARK}\\d+)?")
+
+Codes = NDArray[np.int64]
+
+
+def wanted_columns(schema: pa.Schema) -> list[str]:
+    """The leaves of a stac-geoparquet file that are read, as `pyarrow.parquet` names them."""
+    plain = {*_PROPERTIES, *BASELINE_KEYS, *NAME_KEYS, *TYPE_KEYS, *APPLIED_KEYS}
+    names = [name for name in schema.names if name in plain]
+    for asset in schema.field("assets").type:
+        names += [f"assets.{asset.name}.{fact.name}" for fact in asset.type if fact.name == "href" or fact.name in _BAND_FACTS]
+    return names
+
+
+def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
+    """The scenes of a table of items; exactly what `scenes.scenes_of` makes of the same items as JSON.
+
+    Args:
+        items: rows of stac-geoparquet, with `wanted_columns` at least.
+        bands: names that must be there.
+        refused: takes the items that cannot serve, with the reason.
+    """
+    columns = _Columns(items)
+    geometry = _footprints(columns["geometry"])
+    baseline = _baseline(columns)
+    problems: list[tuple[NDArray[np.bool_], str]] = [
+        (_level_1(columns), LEVEL_1),
+        (np.asarray(columns["datetime"].is_null()), NO_DATE),
+        (np.asarray(geometry.is_null()), NO_FOOTPRINT),
+    ]
+    usable = np.ones(items.num_rows, bool)
+    for wrong, reason in problems:
+        _refuse(refused, columns["id"], usable & wrong, reason)
+        usable &= ~wrong
+    kinds = _combine([_codes(columns["assets"]), _codes(baseline), *(_codes(columns[key]) for key in APPLIED_KEYS)])
+    facts: dict[str, pa.Array] = {
+        "item_id": columns["id"].cast(pa.string()),
+        "datetime": columns["datetime"].cast(pa.timestamp("us", tz="UTC"), safe=False),
+        "cloud_cover": _number(columns["eo:cloud_cover"]),
+        "epsg": _epsg(columns),
+        "processing_baseline": baseline,
+        "geometry": geometry,
+    }
+    parts = [SCENES.empty_table()]
+    for kind in np.unique(kinds[usable]).tolist():
+        rows = np.flatnonzero(usable & (kinds == kind))
+        try:
+            parts.append(_of_one_kind(columns, facts, rows, baseline[int(rows[0])].as_py(), bands))
+        except ItemRefusedError as error:
+            refused.update((item_id, str(error)) for item_id in facts["item_id"].take(rows).to_pylist())
+    return in_order(pa.concat_tables(parts))
+
+
+class _Columns:
+    """Columns by name; one that is not there is all null."""
+
+    def __init__(self, items: pa.Table) -> None:
+        self._items = items
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._items.column_names:
+            return pa.nulls(self._items.num_rows, pa.string())
+        column = self._items[name].combine_chunks()
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _of_one_kind(
+    columns: _Columns, facts: dict[str, pa.Array], rows: Codes, baseline: str | None, bands: tuple[str, ...]
+) -> pa.Table:
+    """The scenes of rows that say the same of their bands."""
+    assets = columns["assets"]
+    example = _without_nulls(assets[int(rows[0])].as_py())
+    for key, asset in example.items():
+        asset["href"] = f"\0{key}\0"
+    properties = {key: columns[key][int(rows[0])].as_py() for key in APPLIED_KEYS}
+    usual, exceptions, marked = read_assets(example, properties, baseline, bands, TEST_BANDS)
+    pieces: list[pa.Array | str] = []
+    for number, (band, mark) in enumerate(marked.items()):
+        key, suffix = _MARK.fullmatch(mark).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        pieces += [
+            f'{"," if number else "{"}"{band}":"',
+            _text(pc.struct_field(assets, [key, "href"]).take(rows)),
+            f'{suffix or ""}"',
+        ]
+    hrefs = pc.binary_join_element_wise(*pieces, "}", "")
+    count = len(rows)
+    table = {name: column.take(rows) for name, column in facts.items()}
+    table |= {name: pa.array(np.full(count, getattr(usual, name))) for name in ("scale", "offset")}
+    table["nodata"] = pa.array([usual.nodata], pa.float64()).take(np.zeros(count, np.int64))
+    table["radiometry"] = pa.array([exceptions_json(exceptions)], pa.string()).take(np.zeros(count, np.int64))
+    table["hrefs"] = hrefs
+    return pa.table([table[name] for name in SCENES.names], schema=SCENES)
+
+
+def _text(hrefs: pa.Array) -> pa.Array:
+    """As JSON writes them between quotes."""
+    if pc.all(pc.match_substring_regex(hrefs, _PLAIN_TEXT)).as_py():
+        return hrefs.cast(pa.string())
+    return pa.array([json.dumps(href)[1:-1] for href in hrefs.to_pylist()], pa.string())
+
+
+def _codes(column: Any) -> Codes:
+    """A number for each row, (N,): the same where the rows are the same, but for what is no fact of a band."""
+    kind = column.type
+    if pa.types.is_struct(kind):
+        known = _codes(pc.is_valid(column))
+        fields = zip(kind, column.flatten(), strict=True)
+        # below `assets` every key counts, below an asset only the facts; a key is told from a fact by what it holds
+        kept = [child for field, child in fields if field.name in _BAND_FACTS or pa.types.is_struct(field.type)]
+        return _combine([known, *(_codes(child) for child in kept)])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
+        values, codes = _codes(column.flatten()), np.zeros(len(column), np.int64)
+        starts = np.cumsum(np.maximum(lengths, 0)) - np.maximum(lengths, 0)
+        for length in np.unique(lengths[lengths > 0]).tolist():
+            rows = np.flatnonzero(lengths == length)
+            codes[rows] = _combine(list(values[starts[rows][:, None] + np.arange(length)].T))
+        return _combine([lengths, codes])
+    return np.asarray(pc.dictionary_encode(column, null_encoding="encode").indices).astype(np.int64)
+
+
+def _combine(parts: Sequence[Codes]) -> Codes:
+    """One number for each row, the same where all parts are."""
+    codes = parts[0]
+    for part in parts[1:]:
+        if len(part) and part.min() != part.max():
+            codes = np.unique(np.stack([codes, part]), axis=1, return_inverse=True)[1].reshape(-1)
+    return codes
+
+
+def _without_nulls(value: Any) -> Any:
+    """A column holds null where the item said nothing."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
+def _baseline(columns: _Columns) -> pa.Array:
+    """See `scene.processing_baseline`."""
+    said = []
+    for key in BASELINE_KEYS:
+        column = columns[key].cast(pa.string())
+        matches = pc.match_substring_regex(column, r"^\d\d\.\d\d$")
+        said.append(pc.if_else(pc.fill_null(matches, False), column, pa.scalar(None, pa.string())))
+    for name in (*NAME_KEYS, "id"):
+        found = pc.extract_regex(columns[name].cast(pa.string()), r"_N(?P<major>\d{2})(?P<minor>\d{2})_")
+        said.append(pc.binary_join_element_wise(pc.struct_field(found, "major"), pc.struct_field(found, "minor"), "."))
+    return pc.coalesce(*said)
+
+
+def _level_1(columns: _Columns) -> NDArray[np.bool_]:
+    wrong = np.zeros(len(columns["id"]), bool)
+    for key in TYPE_KEYS:
+        wrong |= np.asarray(pc.is_in(columns[key].cast(pa.string()), pa.array(LEVEL_1_TYPES)))
+    for name in ("id", "collection", *NAME_KEYS):
+        named = pc.match_substring(columns[name].cast(pa.string()), "L1C", ignore_case=True)
+        wrong |= np.asarray(pc.fill_null(named, False))
+    return wrong
+
+
+def _epsg(columns: _Columns) -> pa.Array:
+    code = pc.extract_regex(columns["proj:code"].cast(pa.string()), r"(?i)^EPSG:(?P<number>\d+)$")
+    return pc.coalesce(pc.struct_field(code, "number").cast(pa.int32()), columns["proj:epsg"].cast(pa.int32()))
+
+
+def _number(column: pa.Array) -> pa.Array:
+    values = column.cast(pa.float64())
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+
+
+def _footprints(column: pa.Array) -> pa.Array:
+    """WKB as it is, but for footprints across the antimeridian."""
+    shapes = shapely.from_wkb(np.asarray(column.to_numpy(zero_copy_only=False), object))
+    west, _, east, _ = shapely.bounds(shapes).T
+    with np.errstate(invalid="ignore"):
+        odd = np.flatnonzero((east - west > 180) | (east > 180) | (west < -180)).tolist()
+    if not odd:
+        return column.cast(pa.binary())
+    texts = column.to_pylist()
+    for row in odd:
+        texts[row] = across_antimeridian(shapes[row]).wkb
+    return pa.array(texts, pa.binary())
+
+
+def _refuse(refused: dict[str, str], ids: pa.Array, wrong: NDArray[np.bool_], reason: str) -> None:
+    refused.update((item_id, reason) for item_id in ids.filter(pa.array(wrong)).to_pylist())
+
+
+def batches(path: Any, rows: int) -> Iterator[pa.Table]:
+    """The wanted columns of a stac-geoparquet file, so many rows at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = wanted_columns(file.schema_arrow)
+        for batch in file.iter_batches(rows, columns=names):
+            yield pa.Table.from_batches([batch])
