@@ -20,10 +20,14 @@ def shard_key(shard: int) -> str:
 @dg.asset(group_name="sampling", code_version=recipe("locations"), kinds={"geoparquet"})
 def locations(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """Places on the Earth, drawn around cities on land, without overlap; growing their number keeps the first ones."""
-    from caco_assets.sampling.map import world_map
+    from caco_assets.sampling.map import spread, world_map
 
     settings = profile.settings()
     product = sample(settings, context.log.info)
     versions.commit(settings, "locations")
     context.instance.add_dynamic_partitions("shards", [shard_key(shard) for shard in range(product.facts["shards"])])
-    return describe(product, map=picture(world_map(product.path), "places on the world map"))
+    return describe(
+        product,
+        map=picture(world_map(product.path), "places on the world map"),
+        spread=picture(spread(product.path), "places by country, latitude and distance to their city"),
+    )

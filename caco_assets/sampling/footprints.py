@@ -62,7 +62,7 @@ def read_footprints(folder: Path, pattern: str = PATTERN, say: Say = to_stderr) 
         except ValueError as error:
             refused[name] = str(error)
             continue
-        key = shapely.to_wkb(shapely.set_precision(shape, 1e-7))
+        key = np.round(shapely.get_coordinates(shape), 7).tobytes()  # a centimetre
         if key not in shapes:
             shapes[key] = shape
             names.append(name)
