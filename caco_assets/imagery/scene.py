@@ -150,7 +150,8 @@ def _bands(assets: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple
             continue
         rasters = asset.get("raster:bands") or [{}]
         named = asset.get("bands") or asset.get("eo:bands") or []
-        if len(named) > 1:
+        # one band under a key that names none (a folder's `data`): the band's own name counts, as among several
+        if len(named) > 1 or (key == "data" and len(named) == 1):
             for number, band in enumerate(named, start=1):
                 facts = {**asset, **band, **(rasters[number - 1] if len(rasters) == len(named) else rasters[0])}
                 yield band.get("name", ""), (f"{asset['href']}{BAND_MARK}{number}", facts)

@@ -10,7 +10,7 @@ from caco_assets.errors import UserError
 from caco_assets.products import Facts, Product, content_hash, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
-from caco_assets.settings import CatalogSource, FolderSource, Settings, StacApiSource
+from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest import Place
@@ -51,6 +51,8 @@ def plan(settings: Settings, say: Say = to_stderr) -> Product:
         UserError: locations or catalog are not there, or no scene at all serves.
     """
     imagery = settings.imagery
+    if isinstance(imagery.source, PublishedSource):
+        raise UserError("imagery.source.kind=published: an imported archive has no scenes to choose; go on with `caco pack`")
 
     def make(path: Path) -> Facts:
         return _plan(settings, path, say)
@@ -83,6 +85,8 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
     shards = recorded(settings.paths.records, "locations").facts["shards"]
     if not 0 <= shard < shards:
         raise UserError(f"shard={shard}: there are {shards} shards, 0 to {shards - 1}")
+    if isinstance(settings.imagery.source, PublishedSource):
+        return recorded(settings.paths.records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
     recorded(settings.paths.records, "scenes")
     imagery, table = settings.imagery, read_scenes(settings.paths.scenes, shard)
 

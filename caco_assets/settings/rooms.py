@@ -63,6 +63,9 @@ class Imagery(Frozen):
     candidates: int = Field(default=8, ge=1, le=100)
     """Scenes of its own window that are listed for a place's season, the least cloudy first; more help under frequent cloud."""
     workers: int = Field(default=2, ge=1)
+    """Threads that decode and encode pixels, and read files on this machine."""
+    connections: int = Field(default=32, ge=1, le=256)
+    """Requests under way at once to providers whose files are read over HTTP."""
 
     @model_validator(mode="after")
     def _enough_seasons(self) -> Imagery:
@@ -111,6 +114,8 @@ class Pretraining(Frozen):
     temperature: float = Field(default=0.07, gt=0)
     momentum: float = Field(default=0.999, ge=0, le=1)
     """Of the key encoder's moving average."""
+    geo_clusters: int = Field(default=100, ge=2)
+    """Regions of the Earth that `gssl` tells apart."""
     ema_beta: float = Field(default=0.8, ge=0, lt=1)
     """Weight of the old value in the moving average of the change ratio."""
     learning_rate: float = Field(default=0.03, gt=0)

@@ -87,4 +87,21 @@ class StacApiSource(Frozen):
         return {**PROVIDERS.get(str(values.get("provider")), {}), **values}
 
 
-Source = Annotated[SyntheticSource | FolderSource | CatalogSource | StacApiSource, Field(discriminator="kind")]
+class PublishedSource(Frozen):
+    """A set in the layout of SeCo and CACo (`000123/<date>/B4.tif`), made an archive once by `caco archive import`."""
+
+    kind: Literal["published"] = "published"
+    periods: Literal["gap", "halves", "calendar"] = "gap"
+    """What parts a place's dates in early and late: their longest pause, their number, or the profile's calendar."""
+    scale: float | None = Field(default=None, gt=0)
+    """Reflectance per digital number; none: what a file says, else 1/255 for uint8 and 1/10 000 for 16 bits."""
+    offset: float | None = None
+    """Reflectance at digital number 0; none: what a file says, else 0."""
+    nodata: float | None = None
+    """Digital number that means no data; none: what a file says."""
+
+
+Source = Annotated[
+    SyntheticSource | FolderSource | CatalogSource | StacApiSource | PublishedSource,
+    Field(discriminator="kind"),
+]
