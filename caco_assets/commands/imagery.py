@@ -44,18 +44,25 @@ def _make_catalog(resolved: Settings) -> Product:
 @click.option("--date-pattern", default=r"(\d{4}-\d{2}-\d{2})", show_default=True, help="Regular expression; group 1 is the date.")
 @click.option("--scale", default=1e-4, show_default=True, help="Reflectance per digital number.")
 @click.option("--offset", default=0.0, show_default=True, help="Reflectance at digital number 0.")
-@click.option("--nodata", default=0.0, show_default=True, help="Digital number that means no data.")
+@click.option("--nodata", default="0", show_default=True, help="Digital number that means no data; `none`: every number is data.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalog.")
-def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, offset: float, nodata: float, out: Path) -> None:
-    """Index a FOLDER of GeoTIFFs, one multi-band file per date, as a static STAC catalog."""
+def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, offset: float, nodata: str, out: Path) -> None:
+    r"""Index a FOLDER of GeoTIFFs, one multi-band file per date, as a static STAC catalog.
+
+    Any sensor, bands and resolution: --bands names what the files hold, --scale and --offset say what their numbers mean. Numbers
+    that are no reflectance (8-bit pictures) are kept as they are by --scale 0.00392157 (1/255) and the stretch `reflectance`.
+    """
     from pydantic import ValidationError
 
     from caco_assets.imagery.folder import index_folder
     from caco_assets.settings import FolderSource
 
+    empty = None if nodata.lower() == "none" else nodata
     names = tuple(name.strip() for name in bands.split(",") if name.strip())
     try:
-        source = FolderSource(path=folder, bands=names, date_pattern=date_pattern, scale=scale, offset=offset, nodata=nodata)
+        source = FolderSource.model_validate(
+            {"path": folder, "bands": names, "date_pattern": date_pattern, "scale": scale, "offset": offset, "nodata": empty}
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"--{'-'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}") from error

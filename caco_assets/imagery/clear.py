@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,13 @@ SWIR = 0.03
 NDSI_SNOW = 0.4
 
 
+def clear_test(bands: Collection[str]) -> str:
+    """Which clear-sky test the bands allow: `scl`, `reflectance`, or `nodata` alone."""
+    if "SCL" in bands:
+        return "scl"
+    return "reflectance" if {"B02", "B04"} <= set(bands) else "nodata"
+
+
 def clear_in_scl(scl: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Clear pixels of a scene classification, same shape."""
     return np.isin(scl, SCL_CLEAR)
@@ -38,8 +45,11 @@ def clear_in_reflectance(reflectance: Mapping[str, NDArray[np.float32]]) -> NDAr
     where the bands are there, NDVI < 0.8, B12 > 0.03 (water stays below) and NDSI < 0.4 (snow lies above).
 
     Args:
-        reflectance: band → (H, W) of reflectance in [0, ~1.5]; B02 and B04 must be there.
+        reflectance: band → (H, W) of reflectance in [0, ~1.5]. Without B02 and B04 there is no test, and all pixels are clear:
+            only those without data then count against a chip (`clear_test` names which test a catalog's bands allow).
     """
+    if clear_test(reflectance) == "nodata":
+        return np.ones(next(iter(reflectance.values())).shape, bool)
     blue, red = reflectance["B02"], reflectance["B04"]
     visible = [reflectance[band] for band in ("B02", "B03", "B04") if band in reflectance]
     # negative reflectance over dark water: the floor keeps the ratios finite and their sign

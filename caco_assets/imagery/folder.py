@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.errors import UserError
 from caco_assets.imagery.catalog import ITEMS
+from caco_assets.imagery.clear import clear_test
+from caco_assets.imagery.folder_notes import check_bands, closing_notes, look
 from caco_assets.imagery.footprint import raster_footprint
 from caco_assets.imagery.geotiff import UnreadableError, check_readable, open_raster
 from caco_assets.products import Facts, write_atomic
@@ -44,10 +46,12 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
         say: progress.
 
     Returns:
-        Facts: `items`, `refused`, `first`, `last`, `refused_files` (name → reason).
+        Facts: `items`, `refused`, `first`, `last`, `refused_files` (name → reason), `clear_test` (how cloud will be told:
+            `scl`, `reflectance` or `nodata` alone), `notes` (what a user should look at, a line each).
 
     Raises:
-        UserError: no such folder, no GeoTIFF in it, a name without a date, two files of one date and name, or no readable file.
+        UserError: no such folder, no GeoTIFF in it, a band named twice, a name without a date, two files of one name, or no
+            readable file.
     """
     files = list_files(source)
     target.mkdir(parents=True, exist_ok=True)
@@ -55,10 +59,11 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
     (target / FOLDER_LINK).unlink(missing_ok=True)
     (target / FOLDER_LINK).symlink_to(source.path.resolve(), target_is_directory=True)
     dated = [(path, date_of(path, source.date_pattern)) for path in files]
-    items, refused = [], {}
+    check_bands(source)
+    items, refused, notes = [], {}, []
     for path, moment in track(dated, "catalog", len(dated), "files", say):
         try:
-            items.append(_item(path, moment, source))
+            items.append(_item(path, moment, source, notes))
         except UnreadableError as error:
             refused[path.name] = error.detail
             say(f"catalog: {path.name} refused: {error.detail}")
@@ -69,7 +74,11 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
     write_atomic(target / REFUSED, json.dumps(refused, indent=1, sort_keys=True) + "\n")
     dates = sorted(moment for _, moment in dated)
     facts: Facts = {"items": len(items), "refused": len(refused), "refused_files": refused}
-    return {**facts, "first": dates[0].date().isoformat(), "last": dates[-1].date().isoformat()}
+    facts |= {"first": dates[0].date().isoformat(), "last": dates[-1].date().isoformat()}
+    notes += closing_notes(source, [str(item.properties["proj:code"]) for item in items])
+    for note in notes:
+        say(f"catalog: {note}")
+    return facts | {"clear_test": clear_test(source.bands), "notes": notes}
 
 
 def list_files(source: FolderSource) -> list[Path]:
@@ -93,6 +102,8 @@ def list_files(source: FolderSource) -> list[Path]:
 def date_of(path: Path, pattern: str) -> datetime:
     """The date in a file's name: the first group of `pattern`, as `2020-01-13` or `20200113`, noon UTC.
 
+    A month alone (`2020-01`) stands for its 15th, a year alone (`1985`) for the 1st of July: its middle.
+
     Raises:
         UserError: the pattern is no regular expression with a group, it does not match, or what it finds is no date.
     """
@@ -105,21 +116,31 @@ def date_of(path: Path, pattern: str) -> datetime:
     match = expression.search(path.name)
     if match is None:
         raise UserError(f"{path.name}: no date in this name by date_pattern={pattern}; change the pattern or rename the file")
+    found = match[1] or ""
+    day = "-07-01" if re.fullmatch(r"\d{4}", found) else "-15" if re.fullmatch(r"\d{4}-\d{2}", found) else ""
     try:
         # noon, so that a date stays the same date in every time zone a viewer may use
-        return datetime.fromisoformat(match[1]).replace(hour=12, tzinfo=UTC)
+        return datetime.fromisoformat(found + day).replace(hour=12, tzinfo=UTC)
     except ValueError as error:
-        raise UserError(f"{path.name}: {match[1]!r} is no date (needs 2020-01-13 or 20200113); change date_pattern") from error
+        raise UserError(
+            f"{path.name}: {found!r} is no date (needs 2020-01-13, 20200113, 2020-01 or 2020); change date_pattern"
+        ) from error
 
 
-def _item(path: Path, moment: datetime, source: FolderSource) -> pystac.Item:
+def _item(path: Path, moment: datetime, source: FolderSource, notes: list[str]) -> pystac.Item:
     import pystac
     from shapely.geometry import mapping
 
     with open_raster(str(path)) as raster:
         if raster.count != len(source.bands):
             raise UnreadableError("unreadable", f"has {raster.count} bands, imagery.source.bands names {len(source.bands)}")
+        named = list(raster.descriptions)
+        if named != list(source.bands) and set(named) == set(source.bands):
+            raise UnreadableError(
+                "unreadable", f"names its bands {', '.join(map(str, named))}: another order than imagery.source.bands"
+            )
         check_readable(raster)
+        notes += look(path, raster, source)
         epsg = raster.crs.to_epsg()
         footprint = raster_footprint(tuple(raster.bounds), raster.crs.to_wkt())
         shape, transform, data_type = list(raster.shape), list(raster.transform)[:6], raster.dtypes[0]

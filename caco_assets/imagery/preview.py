@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 PLACES = 6
+NATURAL = (("B04", "B03", "B02"), ("red", "green", "blue"))
+
+
+def colours(bands: Sequence[str]) -> list[str]:
+    """The bands to show as red, green and blue."""
+    natural = next((names for names in NATURAL if set(names) <= set(bands)), None)
+    return list(natural or (bands[:3] if len(bands) >= 3 else [bands[0]] * 3))
 
 
 def chips_preview(archive: Path, places: int = PLACES) -> bytes:
     """Chips of some places (rows, spread over the archive) over their dates (columns), as PNG bytes.
 
-    Red, green and blue where the archive has them, else its first band in grey; every row is stretched as a whole (2nd to
-    98th percentile of all its dates), so that a change between dates is seen and not stretched away.
+    Red, green and blue where the archive has them, else its first three bands, else its first in grey; every row is stretched as
+    a whole (2nd to 98th percentile of all its dates), so that a change between dates is seen and not stretched away.
     """
     import numpy as np
     import pyarrow.parquet as pq
@@ -35,7 +43,7 @@ def chips_preview(archive: Path, places: int = PLACES) -> bytes:
     grid = figure.subplots(len(shown), len(dates), squeeze=False) if shown else np.empty((0, 0))
     for line, name in zip(grid, shown, strict=True):
         bands = band_names(owners[name][0][0])
-        rgb = ["B04", "B03", "B02"] if {"B02", "B03", "B04"} <= set(bands) else [bands[0]] * 3
+        rgb = colours(bands)
         chips = {(row["period"], row["season"]): (row, read_chip(shard, row, rgb)) for shard, row in owners[name]}
         low, high = np.percentile(np.stack([pixels for _, pixels in chips.values()]), [2, 98])
         line[0].set_ylabel(name, fontsize=6)

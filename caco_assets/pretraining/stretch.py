@@ -43,6 +43,8 @@ class _Kind:
     limits: dict[str, tuple[int, int]]
     unit: int
     """Limits are reflectance × unit."""
+    others: tuple[int, int] | None = None
+    """Limits of a band without its own; none: such a band cannot be stretched this way."""
     published: bool = False
     """Go through uint8 = reflectance × 255 first and truncate after stretching, as the published pipeline does."""
 
@@ -51,12 +53,12 @@ KINDS = {
     "seco": _Kind(_SECO_LIMITS, 255, published=True),
     "seco_fine": _Kind(_SECO_LIMITS, 255),
     "eurosat": _Kind(_EUROSAT_LIMITS, REFLECTANCE_SCALE),
-    "reflectance": _Kind(_REFLECTANCE_LIMITS, REFLECTANCE_SCALE),
+    "reflectance": _Kind(_REFLECTANCE_LIMITS, REFLECTANCE_SCALE, others=(0, REFLECTANCE_SCALE)),
 }
 """`seco`: the published pipeline, composed exactly: to the nearest uint8 = reflectance × 255 (images stored that way come through
 unchanged), then the truncating stretch; blue keeps 86 distinct levels.
 `seco_fine`: the same limits in one step to the nearest level, so all 256 levels are used.
-`eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold. `reflectance`: reflectance 0 … 1, nearest."""
+`eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold. `reflectance`: reflectance 0 … 1, nearest, for any band, of whatever sensor."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,15 @@ class Stretch:
         """
         if name not in KINDS:
             raise UserError(f"stretch={name}: there is no such stretch; choose one of {', '.join(KINDS)}")
-        limits = KINDS[name].limits
-        if unknown := [band for band in bands if band not in limits]:
-            raise UserError(f"bands: stretch {name} has no limits for {', '.join(unknown)}; choose among {', '.join(limits)}")
-        return cls(name, tuple(limits[band][0] for band in bands), tuple(limits[band][1] for band in bands))
+        kind = KINDS[name]
+        found = [kind.limits.get(band, kind.others) for band in bands]
+        if unknown := [band for band, limits in zip(bands, found, strict=True) if limits is None]:
+            raise UserError(
+                f"bands: stretch {name} has no limits for {', '.join(unknown)}; choose among {', '.join(kind.limits)}, "
+                "or the stretch reflectance, which takes any band"
+            )
+        low, high = zip(*(limits for limits in found if limits), strict=True)
+        return cls(name, low, high)
 
     def tables(self) -> np.ndarray:
         """uint8 (bands, 65536): archive value → pack value."""

@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     seed: int = 0
     vintage: str = Field(default="2026-11", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """The late period ends with this month."""
-    gap_years: int = Field(default=4, ge=1)
+    gap_years: int = Field(default=4, ge=1, le=100)
     """The early period lies this many years before the late one."""
     sampling: Sampling = Sampling()
     imagery: Imagery = Imagery()

@@ -55,7 +55,8 @@ class Imagery(Frozen):
     """Dates wanted per period; CACo needs at least 3."""
     min_seasons: int = Field(default=3, ge=1)
     """A place with fewer clear dates in either period goes to quarantine."""
-    period_months: int = Field(default=12, ge=1, le=36)
+    period_months: int = Field(default=12, ge=1, le=1200)
+    """Length of each period; up to `gap_years`, for archives with an image in some years only."""
     min_clear: float = Field(default=0.9, gt=0, le=1)
     """Share of a chip's pixels that must be clear (SCL where there is one, a reflectance test where not)."""
     max_scene_cloud: float = Field(default=90.0, ge=0, le=100)

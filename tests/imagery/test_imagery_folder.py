@@ -9,7 +9,9 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from click.testing import CliRunner
 
+from caco_assets.cli import main
 from caco_assets.errors import UserError
 from caco_assets.imagery.catalog import StaticCatalog
 from caco_assets.imagery.folder import date_of, index_folder
@@ -40,7 +42,8 @@ def test_each_file_becomes_an_item_with_what_its_numbers_mean(tmp_path):
     path = put(tmp_path / "tifs", "Lake_2020-01-13.tif")
     put(tmp_path / "tifs", "Lake_2021-06-01.TIF")
     facts, target = index(tmp_path, scale=2e-4, offset=-0.1, nodata=-9999)
-    assert facts == {"items": 2, "refused": 0, "refused_files": {}, "first": "2020-01-13", "last": "2021-06-01"}
+    assert {name: facts[name] for name in ("items", "refused", "refused_files")} == {"items": 2, "refused": 0, "refused_files": {}}
+    assert (facts["first"], facts["last"]) == ("2020-01-13", "2021-06-01")
     item = next(pystac.Catalog.from_file(str(target / "catalog.json")).get_items(recursive=True))
     assert item.datetime == datetime(2020, 1, 13, 12, tzinfo=UTC)
     assert "eo:cloud_cover" not in item.properties
@@ -153,3 +156,77 @@ def test_two_files_of_one_name_are_an_error(tmp_path):
     put(tmp_path / "tifs", "a_2020-01-13.tiff")
     with pytest.raises(UserError, match="two files are called a_2020-01-13"):
         index(tmp_path)
+
+
+def test_a_year_or_a_month_alone_stands_for_its_middle():
+    assert date_of(Path("1985.tif"), r"(\d{4})\.tif").isoformat() == "1985-07-01T12:00:00+00:00"
+    assert date_of(Path("a_2020-02.tif"), r"(\d{4}-\d{2})").isoformat() == "2020-02-15T12:00:00+00:00"
+    with pytest.raises(UserError, match=r"'2020-13' is no date \(needs 2020-01-13, 20200113, 2020-01 or 2020\)"):
+        date_of(Path("a_2020-13.tif"), r"(\d{4}-\d{2})")
+
+
+def test_bands_named_twice_or_not_at_all_are_errors(tmp_path):
+    put(tmp_path / "tifs", "a_2020-01-13.tif")
+    with pytest.raises(UserError, match=r"imagery.source.bands=B02,B02: B02 is there twice; name every band of the files once"):
+        index(tmp_path, bands=("B02", "B02"))
+    with pytest.raises(UserError, match=r"imagery.source.bands=: no band; name every band"):
+        index(tmp_path, bands=())
+
+
+def test_a_file_that_names_its_bands_in_another_order_is_refused(tmp_path):
+    put(tmp_path / "tifs", "a_2020-01-13.tif")
+    with rasterio.open(put(tmp_path / "tifs", "b_2020-01-14.tif"), "r+") as raster:
+        raster.descriptions = ("B03", "B02")
+    facts, _ = index(tmp_path)
+    assert facts["refused_files"] == {"b_2020-01-14.tif": "names its bands B03, B02: another order than imagery.source.bands"}
+
+
+def test_doubts_are_said_and_kept_with_the_product(tmp_path):
+    put(tmp_path / "tifs", "a_2020-01-13.tif")
+    with rasterio.open(put(tmp_path / "tifs", "b_2020-01-14.tif", crs="EPSG:3857"), "r+") as raster:
+        raster.nodata = -1
+    said: list[str] = []
+    facts = index_folder(source(tmp_path / "tifs", scale=1.0), tmp_path / "out", said.append)
+    first, second, third, fourth, fifth = facts["notes"]
+    assert first.startswith("a_2020-01-13.tif: its middle reflectance is 1.")
+    assert first.endswith("by scale=1 and offset=0; check them")
+    assert second.startswith("b_2020-01-14.tif: its middle reflectance")
+    assert third == "b_2020-01-14.tif: says that -1 means no data, imagery.source.nodata says 0"
+    assert fourth == "the files are in 2 projections (EPSG:3857, EPSG:4326); chips are read from each as it is"
+    assert fifth.startswith("no band SCL, and not both B02 and B04: cloud is not looked for")
+    assert [line.removeprefix("catalog: ") for line in said if line.removeprefix("catalog: ") in facts["notes"]] == facts["notes"]
+
+
+def test_a_folder_of_one_band_files_serves_its_band(tmp_path):
+    put(tmp_path / "tifs", "a_2020-01-13.tif", count=1)
+    _, target = index(tmp_path, bands=("pan",))
+    interval = (datetime(2020, 1, 13, tzinfo=UTC), datetime(2020, 1, 14, tzinfo=UTC))
+    (scene,) = StaticCatalog.open(target, ("pan",)).search((2.81, 42.28, 2.82, 42.29), interval)
+    assert scene.hrefs["pan"].endswith("a_2020-01-13.tif#band=1")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--bands", "B02,B02"], "imagery.source.bands=B02,B02: B02 is there twice"),
+        (["--bands", "B02,B03,B04"], "none of the 1 GeoTIFFs can be used (a_2020-01-13.tif: has 2 bands"),
+        (["--bands", "B02,B03", "--scale", "0"], "--scale=0.0: Input should be greater than 0"),
+        (["--bands", "B02,B03", "--nodata", "nothing"], "--nodata='nothing'"),
+        (["--bands", "B02,B03", "--date-pattern", r"(\d{8})"], r"a_2020-01-13.tif: no date in this name by date_pattern=(\d{8})"),
+    ],
+)
+def test_what_a_user_states_wrongly_is_one_line_with_the_way_out(tmp_path, options, expected):
+    put(tmp_path / "tifs", "a_2020-01-13.tif")
+    done = CliRunner().invoke(main, ["catalog", "build", str(tmp_path / "tifs"), "--out", str(tmp_path / "out"), *options])
+    assert done.exit_code == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("caco: ")]
+    assert expected in line
+
+
+def test_nodata_none_takes_every_number_for_data(tmp_path):
+    put(tmp_path / "tifs", "a_2020-01-13.tif")
+    options = ["--bands", "B02,B03", "--nodata", "none", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, ["catalog", "build", str(tmp_path / "tifs"), *options])
+    assert done.exit_code == 0, done.stderr
+    item = next(pystac.Catalog.from_file(str(tmp_path / "out" / "catalog.json")).get_items(recursive=True))
+    assert "nodata" not in item.assets["data"].extra_fields["raster:bands"][0]
