@@ -1,4 +1,4 @@
-"""Shards as Dagster partitions: whoever makes them, in whatever order and however many at once, the archive is the same to the bit."""
+"""Shards as Dagster partitions: whoever makes them, in whatever order, the archive is the same to the bit."""
 
 import hashlib
 import os
@@ -33,7 +33,8 @@ with dg.DagsterInstance.get() as instance:
     instance.add_dynamic_partitions("shards", [shard_key(shard) for shard in range(4)])
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     where = {"tags": tags} if first != last else {"partition_key": first}
-    done = dg.materialize([archive], instance=instance, resources={"profile": Profile(name="tiny", home=str(settings.home))}, **where)
+    profile = Profile(name="tiny", home=str(settings.home))
+    done = dg.materialize([archive], instance=instance, resources={"profile": profile}, **where)
     assert done.success
     made = instance.get_materialized_partitions(archive.key)
     print(*sorted(made))
