@@ -8,18 +8,16 @@ import click
 
 from caco_assets.progress import to_stderr
 
-PATTERN = "**/*.tif*"
-
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="`.parquet` (GeoParquet) or `.geojson`.")
-@click.option("--pattern", default=PATTERN, show_default=True, help="Which files below FOLDER; one band of each patch is enough.")
-def footprints(folder: Path, out: Path, pattern: str) -> None:
+@click.option("--pattern", help="Which files below FOLDER, default **/*.tif*; one band of each patch is enough: **/*_B02.tif.")
+def footprints(folder: Path, out: Path, pattern: str | None) -> None:
     """Sampling: footprints of all georeferenced GeoTIFFs below FOLDER, to keep pretraining away from them."""
-    from caco_assets.sampling.footprints import read_footprints, write_footprints
+    from caco_assets.sampling.footprints import PATTERN, read_footprints, write_footprints
 
-    found = read_footprints(folder, pattern, to_stderr)
+    found = read_footprints(folder, pattern or PATTERN, to_stderr)
     write_footprints(found, out)
     for name, reason in found.refused.items():
         click.echo(f"{name}: {reason}", err=True)

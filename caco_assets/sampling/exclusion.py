@@ -139,7 +139,10 @@ def zones_of(settings: Settings, say: Say = to_stderr) -> Zones:
     shapes = [clean(np.array(boxes, object))]
     for path in (settings.home / path.expanduser() for path in sampling.exclude):
         if path.is_dir():
-            found = read_footprints(path, say=say)
+            try:
+                found = read_footprints(path, say=say)
+            except UserError as error:
+                raise UserError(f"sampling.exclude={error}") from error
             for name, reason in found.refused.items():
                 say(f"sampling.exclude: {path / name} excludes nothing: {reason}")
             shapes.append(clean(found.shapes))

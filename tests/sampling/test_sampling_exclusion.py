@@ -225,5 +225,22 @@ def test_zones_left_out_for_a_region_are_met_by_none_of_its_places(west, south, 
     assert zones.touched(lon, lat).tolist() == zones.within(region).touched(lon, lat).tolist()
 
 
+def test_a_folder_without_footprints_is_an_error_that_names_the_setting(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"^sampling.exclude=.*empty: no file matches"):
+        zones_of(settings_with(tmp_path, exclude=["empty"]))
+
+
+def test_what_is_not_in_force_does_not_enter_the_fingerprint_and_what_is_does():
+    plain = decisive(settings_with(exclude_benchmarks=[]))
+    assert set(plain) == set(ALWAYS)
+    assert decisive(settings_with(exclude_benchmarks=[], city_weight=0.5)) == {**plain, "city_weight": 0.5}
+    marks = [
+        decisive(settings_with(exclude_benchmarks=names, chip_size=size))["exclusion"]
+        for names, size in ((None, 264), (["oscd"], 264), (["oscd"], 128))
+    ]
+    assert len(set(marks)) == 3
+
+
 def test_every_setting_of_the_room_is_known_to_the_fingerprint():
     assert set(Sampling.model_fields) == {*ALWAYS, *IN_FORCE}
