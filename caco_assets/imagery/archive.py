@@ -184,10 +184,12 @@ def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def stac_items(shard: Path) -> Iterator[dict[str, Any]]:
-    """The chips of a shard as STAC items (JSON)."""
+    """The chips of a shard as STAC items (JSON). Their collection is the table itself: an item that names one must link to it."""
     from stac_geoparquet.arrow import stac_table_to_items
 
-    yield from stac_table_to_items(read_index(shard))
+    link = {"rel": "collection", "href": INDEX, "type": "application/vnd.apache.parquet"}
+    for item in stac_table_to_items(read_index(shard)):
+        yield {**item, "links": [link]}
 
 
 def band_names(shard: Path) -> list[str]:

@@ -185,4 +185,6 @@ def _write(target: Path, items: Sequence[pystac.Item]) -> None:
     for row in rows:
         for asset in row["assets"].values():
             asset["href"] = asset["href"].replace(_FROM_ITEM, f"./{FOLDER_LINK}/")
-    to_parquet(parse_stac_items_to_arrow([{**row, "links": []} for row in rows]), target / ITEMS)
+    # an item that names its collection must link to it
+    links = [{"rel": "collection", "href": f"./{COLLECTION}/collection.json", "type": "application/json"}]
+    to_parquet(parse_stac_items_to_arrow([{**row, "links": links} for row in rows]), target / ITEMS)
