@@ -13,7 +13,7 @@ import shapely
 from caco_assets.errors import UserError
 from caco_assets.imagery.periods import Interval
 from caco_assets.imagery.scene import Scene
-from caco_assets.imagery.scenes import scenes_in, scenes_of, within
+from caco_assets.imagery.scenes import in_order, scenes_in, scenes_of, within
 from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import CatalogSource, Settings, StacApiSource
 
@@ -134,6 +134,6 @@ def _open_index(file: Path, bands: tuple[str, ...], scratch: Path | None) -> Cat
             return ParquetCatalog(file, bands, scratch)
         refused: dict[str, str] = {}
         tables = list(batches(file, HELD_ROWS))
-        return StaticCatalog(scenes_from_columns(pa.concat_tables(tables), bands, refused), refused)
+        return StaticCatalog(in_order(scenes_from_columns(pa.concat_tables(tables), bands, refused)), refused)
     except (pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"{file}: not readable as stac-geoparquet ({' '.join(str(error).split())[:200]})") from error

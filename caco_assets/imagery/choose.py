@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from caco_assets.imagery.periods import Interval
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATUS = ("planned", "widened", "missing")
 PLANNED, WIDENED, MISSING = range(3)
 SAME_PASS_US = 30 * 60 * 1_000_000
@@ -43,9 +45,23 @@ class Limits:
     """Scenes of a season's own window listed for a place."""
 
 
-def choose(
-    scenes: pa.Table, footprints: NDArray[np.object_], epsg: int | None, windows: list[list[Interval]], limits: Limits
-) -> Slots:
+def holding(scenes: pa.Table, footprints: NDArray[np.object_]) -> Mask:
+    """Which chips lie wholly inside which scenes, (places, scenes). Scenes of one tile share one geometric test.
+
+    Args:
+        scenes: columns of `scenes.SCENES`.
+        footprints: of the chips, (places,), EPSG:4326.
+    """
+    texts = scenes["geometry"].combine_chunks().dictionary_encode()
+    shapes = shapely.from_wkb(texts.dictionary.to_numpy(zero_copy_only=False))
+    wrong = np.flatnonzero(~shapely.is_valid(shapes))
+    shapes[wrong] = shapely.make_valid(shapes[wrong])
+    holds = np.zeros((len(footprints), len(shapes)), bool)
+    holds[tuple(shapely.STRtree(shapes).query(footprints, predicate="within"))] = True
+    return holds[:, texts.indices.to_numpy()]
+
+
+def choose(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[Interval]], limits: Limits) -> Slots:
     """All candidates of all places, ranked.
 
     Of the scenes of one overpass that hold a chip one is taken: of the newest processing, in the chip's own UTM zone (its pixels
@@ -55,7 +71,7 @@ def choose(
 
     Args:
         scenes: columns of `scenes.SCENES`, sorted by time and id.
-        footprints: of the chips, (places,), EPSG:4326.
+        holds: which chips lie wholly inside which scenes, (places, scenes), from `holding`.
         epsg: UTM zone of the chips; none: of no account.
         windows: `[period][season]` from `periods.period_windows`.
         limits: which scenes are listed.
@@ -63,16 +79,12 @@ def choose(
     Returns:
         Rows sorted by place, period, season, rank; a slot without any candidate has one row of status `missing`.
     """
-    shape, distinct = _shapes(scenes)
-    holds = _holding(distinct, footprints)
-    useful = np.flatnonzero(holds.any(axis=0)[shape])
-    order = _Order.of(scenes.take(useful), epsg, limits.max_scene_cloud)
-    serves = order.one_of_each_pass(holds[:, shape[useful]])
+    order = _Order.of(scenes, epsg, limits.max_scene_cloud)
+    serves = order.one_of_each_pass(holds)
     parts = [np.empty((len(fields(Slots)), 0), np.int64)]
     for period, seasons in enumerate(windows):
         for season in range(len(seasons)):
             place, rank, scene, status = _season(serves, order, seasons, season, limits.candidates)
-            scene = np.where(scene < 0, -1, np.r_[useful, -1][scene])
             parts.append(np.stack([place, np.full(len(place), period), np.full(len(place), season), rank, scene, status]))
     columns = np.concatenate(parts, axis=1)
     return Slots(*columns[:, np.lexsort((columns[3], columns[2], columns[1], columns[0]))])
@@ -150,21 +162,5 @@ def _first(serves: Mask, order: Ints, most: int) -> tuple[Mask, Ints]:
     return ordered & (np.cumsum(ordered, axis=1, dtype=np.int32) <= most), order
 
 
-def _shapes(scenes: pa.Table) -> tuple[Ints, NDArray[np.object_]]:
-    """Number of each scene's footprint, (scenes,), and the distinct footprints: scenes of a tile share one geometric test."""
-    texts = scenes["geometry"].combine_chunks().dictionary_encode()
-    shapes = shapely.from_wkb(texts.dictionary.to_numpy(zero_copy_only=False))
-    wrong = np.flatnonzero(~shapely.is_valid(shapes))
-    shapes[wrong] = shapely.make_valid(shapes[wrong])
-    return texts.indices.to_numpy().astype(np.int64), shapes
-
-
-def _holding(shapes: NDArray[np.object_], footprints: NDArray[np.object_]) -> Mask:
-    """Which footprints lie wholly inside which shapes, (footprints, shapes)."""
-    holds = np.zeros((len(footprints), len(shapes)), bool)
-    holds[tuple(shapely.STRtree(shapes).query(footprints, predicate="within"))] = True
-    return holds
-
-
-def _micros(moment: object) -> int:
-    return int(pa.scalar(moment, pa.timestamp("us", tz="UTC")).value)
+def _micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)

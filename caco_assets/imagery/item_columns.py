@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from caco_assets.imagery.clear import TEST_BANDS
 from caco_assets.imagery.footprint import across_antimeridian
+from caco_assets.imagery.hrefs import DEPTHS
 from caco_assets.imagery.radiometry import APPLIED_KEYS
 from caco_assets.imagery.scene import (
     BAND_MARK,
@@ -34,7 +35,7 @@ from caco_assets.imagery.scene import (
     ItemRefusedError,
     read_assets,
 )
-from caco_assets.imagery.scenes import SCENES, exceptions_json, in_order
+from caco_assets.imagery.scenes import SCENES, exceptions_json
 
 _BAND_FACTS = {
     *("raster:bands", "bands", "eo:bands", "name", "gsd", "spatial_resolution"),
@@ -59,7 +60,7 @@ def wanted_columns(schema: pa.Schema) -> list[str]:
 
 
 def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
-    """The scenes of a table of items; exactly what `scenes.scenes_of` makes of the same items as JSON.
+    """The scenes of a table of items, in any order; what `scenes.scenes_of` makes of the same items as JSON.
 
     Args:
         items: rows of stac-geoparquet, with `wanted_columns` at least.
@@ -94,7 +95,7 @@ def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[s
             parts.append(_of_one_kind(columns, facts, rows, baseline[int(rows[0])].as_py(), bands))
         except ItemRefusedError as error:
             refused.update((item_id, str(error)) for item_id in facts["item_id"].take(rows).to_pylist())
-    return in_order(pa.concat_tables(parts))
+    return pa.concat_tables(parts)
 
 
 class _Columns:
@@ -121,22 +122,49 @@ def _of_one_kind(
         asset["href"] = f"\0{key}\0"
     properties = {key: columns[key][int(rows[0])].as_py() for key in APPLIED_KEYS}
     usual, exceptions, marked = read_assets(example, properties, baseline, bands, TEST_BANDS)
-    pieces: list[pa.Array | str] = []
-    for number, (band, mark) in enumerate(marked.items()):
+    files: dict[tuple[str, str], pa.Array] = {}
+    for band, mark in marked.items():
         key, suffix = _MARK.fullmatch(mark).groups()  # pyright: ignore[reportOptionalMemberAccess]
-        pieces += [
-            f'{"," if number else "{"}"{band}":"',
-            _text(pc.struct_field(assets, [key, "href"]).take(rows)),
-            f'{suffix or ""}"',
-        ]
-    hrefs = pc.binary_join_element_wise(*pieces, "}", "")
+        files[band, suffix or ""] = _text(pc.struct_field(assets, [key, "href"]).take(rows))
     count = len(rows)
     table = {name: column.take(rows) for name, column in facts.items()}
     table |= {name: pa.array(np.full(count, getattr(usual, name))) for name in ("scale", "offset")}
     table["nodata"] = pa.array([usual.nodata], pa.float64()).take(np.zeros(count, np.int64))
     table["radiometry"] = pa.array([exceptions_json(exceptions)], pa.string()).take(np.zeros(count, np.int64))
-    table["hrefs"] = hrefs
+    table["hrefs"] = _packed(files)
     return pa.table([table[name] for name in SCENES.names], schema=SCENES)
+
+
+def _packed(files: dict[tuple[str, str], pa.Array]) -> pa.Array:
+    """See `hrefs.pack`: (band, end of its href) → the rest of its href as JSON writes it, for all rows."""
+    columns = list(files.values())
+    rows = np.arange(len(columns[0]))
+    web = np.logical_and.reduce([np.asarray(pc.match_substring(column, "://")) for column in columns])
+    parts, left = [(rows[~web], _joined(files, _taken(columns, rows[~web])))], rows[web]
+    for depth in DEPTHS:
+        split = [pc.split_pattern(column, "/", max_splits=depth, reverse=True) for column in _taken(columns, left)]
+        folders = [pc.list_element(column, 0) for column in split]
+        rests = [pc.binary_join(pc.list_slice(column, 1), "/") for column in split]
+        first = pc.binary_join_element_wise(folders[0], "", "/")
+        shared = np.logical_and.reduce([np.asarray(pc.equal(folders[0], folder)) for folder in folders])
+        shared &= np.asarray(pc.match_substring(first, "://"))
+        chosen = np.flatnonzero(shared)
+        parts.append((left[chosen], _joined(files, _taken(rests, chosen), first.take(chosen))))
+        left = left[~shared]
+    parts.append((left, _joined(files, _taken(columns, left))))
+    order = np.argsort(np.concatenate([part for part, _ in parts]))
+    return pa.concat_arrays([texts for _, texts in parts]).take(pa.array(order))
+
+
+def _taken(columns: list[pa.Array], rows: Codes) -> list[pa.Array]:
+    return [column.take(pa.array(rows)) for column in columns]
+
+
+def _joined(files: dict[tuple[str, str], pa.Array], texts: list[pa.Array], folder: pa.Array | None = None) -> pa.Array:
+    pieces: list[pa.Array | str] = ['{"":"', folder, '"'] if folder is not None else ["{"]
+    for number, ((band, end), text) in enumerate(zip(files, texts, strict=True)):
+        pieces += [f'{"," if number or folder is not None else ""}"{band}":"', text, f'{end}"']
+    return pc.binary_join_element_wise(*pieces, "}", "")
 
 
 def _text(hrefs: pa.Array) -> pa.Array:

@@ -16,8 +16,8 @@ from caco_assets.imagery.item_columns import batches, scenes_from_columns
 from caco_assets.imagery.periods import Interval
 from caco_assets.imagery.scenes import SCENES, in_order, inside
 
-BATCH_ROWS = 16_384
-"""Items read at once: about 30 MB of them."""
+BATCH_ROWS = 8192
+"""Items read at once: some 15 MB of them."""
 BOXES_PER_BIN = 16
 """Boxes whose scenes share a file: neighbours share scenes, and a file is read whole."""
 

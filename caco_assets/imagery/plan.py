@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from caco_assets.imagery.catalog import Catalog
-from caco_assets.imagery.choose import STATUS, Limits, Slots, choose
+from caco_assets.imagery.choose import STATUS, Limits, Slots, choose, holding
 from caco_assets.imagery.grid import Floats, box_footprints, chip_corners
 from caco_assets.imagery.periods import Interval, period_spans
 from caco_assets.imagery.scene_rows import SceneWriter, to_table
@@ -33,6 +33,8 @@ PLACES_TOGETHER = 4096
 HELD_RECORDS = 2_000_000
 """Candidates held in memory before they are set down, 12 bytes each."""
 
+_KEPT = SCENES.remove(SCENES.get_field_index("geometry"))
+"""Columns of a scene that are written."""
 _RECORD = np.dtype([("place", "<i4"), ("scene", "<i4"), ("rank", "<i2"), ("period", "i1"), ("season", "i1"), ("status", "i1")])
 
 
@@ -78,7 +80,7 @@ def write_plan(
         say: progress.
 
     Returns:
-        `scenes` found, `candidates` listed, `cells` looked up, and `planned`, `widened`, `missing`: slots by their first choice.
+        `scenes` that hold a chip, `candidates` listed, `cells` looked up; `planned`, `widened`, `missing`: slots by first choice.
 
     Raises:
         UserError: the catalog cannot be read, or does not answer.
@@ -89,24 +91,26 @@ def write_plan(
     boxes = [box_around(sites.footprints(rows), int(sites.epsg[rows[0]])) for rows in groups]
     progress = Progress("scenes", len(groups), "tiles", say)
     with _Spool(scratch, len(sites.location_ids)) as spool:
-        for rows, scenes in zip(groups, catalog.sweep(boxes, period_spans(windows)), strict=True):
+        for rows, found in zip(groups, catalog.sweep(boxes, period_spans(windows)), strict=True):
+            holds = holding(found, sites.footprints(rows))
+            useful = np.flatnonzero(holds.any(axis=0))
+            scenes, holds = found.take(useful), holds[:, useful]
             spool.begin(scenes)
-            for part in np.split(rows, range(PLACES_TOGETHER, len(rows), PLACES_TOGETHER)):
-                slots = choose(scenes, sites.footprints(part), int(sites.epsg[part[0]]), windows, limits)
-                spool.add(part, slots)
+            for start in range(0, len(rows), PLACES_TOGETHER):
+                part = slice(start, start + PLACES_TOGETHER)
+                slots = choose(scenes, holds[part], int(sites.epsg[rows[0]]), windows, limits)
+                spool.add(rows[part], slots)
                 for code, name in enumerate(STATUS):
                     counts[name] += int(((slots.rank == 0) & (slots.status == code)).sum())
                 counts["candidates"] += int((slots.scene >= 0).sum())
             progress.advance()
     progress.close()
-    scenes_found = spool.scenes()
-    if scenes_found:
-        with SceneWriter(path) as writer:
-            for start, slots, scenes in spool.blocks():
-                end = start + PLACES_AT_ONCE
-                writer.write(to_table(slots, scenes, sites.location_ids[start:end], sites.shards[start:end]))
+    with SceneWriter(path) as writer:
+        for start, slots, scenes in spool.blocks():
+            end = start + PLACES_AT_ONCE
+            writer.write(to_table(slots, scenes, sites.location_ids[start:end], sites.shards[start:end]))
     shutil.rmtree(scratch)
-    return {"scenes": scenes_found, "cells": len(groups), **{name: counts[name] for name in ("candidates", *STATUS)}}
+    return {"scenes": spool.scenes(), "cells": len(groups), **{name: counts[name] for name in ("candidates", *STATUS)}}
 
 
 class _Spool:
@@ -117,14 +121,14 @@ class _Spool:
         self._held: list[list[NDArray]] = [[] for _ in range(0, places, PLACES_AT_ONCE)]
         self._count = 0
         self._stream = (folder / "scenes.arrow").open("wb")
-        self._writer = pa.ipc.new_file(self._stream, SCENES)
+        self._writer = pa.ipc.new_file(self._stream, _KEPT)
         self._starts = [0]
         self._hashes: list[NDArray[np.int64]] = []
 
     def begin(self, scenes: pa.Table) -> None:
         """The scenes of the next cell."""
         # one batch for each cell, an empty one too: its number is found from the scenes' own
-        self._writer.write_batch(pa.record_batch([_whole(column) for column in scenes.columns], schema=SCENES))
+        self._writer.write_batch(pa.record_batch([_whole(scenes[name]) for name in _KEPT.names], schema=_KEPT))
         self._starts.append(self._starts[-1] + scenes.num_rows)
         self._hashes.append(np.fromiter(map(hash, scenes["item_id"].to_pylist()), np.int64, scenes.num_rows))
 
@@ -184,7 +188,7 @@ class _Spool:
             if len(group):
                 number = int(cell[group[0]])
                 taken.append(reader.get_batch(number).take(pa.array(numbers[group] - self._starts[number])))
-        table = pa.Table.from_batches(taken, SCENES)
+        table = pa.Table.from_batches(taken, _KEPT)
         scenes = in_order(table)
         ids = {item_id: row for row, item_id in enumerate(scenes["item_id"].to_pylist())}
         return scenes, np.array([ids[item_id] for item_id in table["item_id"].to_pylist()], np.int64)

@@ -16,6 +16,7 @@ from rasterio.io import DatasetReader
 from caco_assets.imagery.clear import SCL_EMPTY, TEST_BANDS, clear_in_reflectance, clear_in_scl
 from caco_assets.imagery.geotiff import UnreadableError, explain, open_raster
 from caco_assets.imagery.grid import Grid
+from caco_assets.imagery.hrefs import unpack
 from caco_assets.imagery.radiometry import UNITS, Radiometry, harmonise, has_data
 from caco_assets.imagery.resample import read_grid
 from caco_assets.imagery.scene import BAND_MARK
@@ -37,7 +38,7 @@ class SceneFiles:
     @classmethod
     def from_row(cls, row: dict) -> SceneFiles:
         """From a row of `scenes.parquet` as a dict."""
-        hrefs = json.loads(row["hrefs"])
+        hrefs = unpack(row["hrefs"])
         other = json.loads(row["radiometry"] or "{}")
         usual = Radiometry(row["scale"], row["offset"], row["nodata"])
         own = {band: Radiometry(scale, offset, row["nodata"]) for band, (scale, offset) in other.items()}

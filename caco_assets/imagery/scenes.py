@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import shapely
 
 from caco_assets.imagery.clear import TEST_BANDS
+from caco_assets.imagery.hrefs import pack, unpack
 from caco_assets.imagery.periods import Interval
 from caco_assets.imagery.radiometry import Radiometry
 from caco_assets.imagery.scene import ItemRefusedError, Scene, scene_from_item
@@ -53,10 +54,11 @@ def scenes_in(table: pa.Table) -> list[Scene]:
 
 def in_order(table: pa.Table) -> pa.Table:
     """Sorted by time and id, each item once."""
-    table = table.sort_by([("datetime", "ascending"), ("item_id", "ascending")])
-    ids = table["item_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    first = np.unique(ids, return_index=True)[1]
-    return table if len(first) == len(ids) else table.take(np.sort(first))
+    order = pc.sort_indices(table, [("datetime", "ascending"), ("item_id", "ascending")])
+    ids = table["item_id"].take(order).combine_chunks().dictionary_encode().indices.to_numpy()
+    first = np.sort(np.unique(ids, return_index=True)[1])
+    # the long texts are moved once
+    return table.take(order.take(pa.array(first)))
 
 
 def within(table: pa.Table, spans: Iterable[Interval]) -> pa.Table:
@@ -72,11 +74,6 @@ def inside(moments: pa.ChunkedArray | pa.Array, spans: Iterable[Interval]) -> np
         later = pc.greater_equal(moments, pa.scalar(start, kind))
         kept = pc.or_(kept, pc.and_(later, pc.less(moments, pa.scalar(end, kind))))
     return np.asarray(pc.fill_null(kept, False))
-
-
-def hrefs_json(hrefs: Mapping[str, str]) -> str:
-    """As `scenes.parquet` holds them."""
-    return json.dumps(dict(hrefs), separators=(",", ":"))
 
 
 def exceptions_json(exceptions: Mapping[str, Radiometry]) -> str | None:
@@ -98,7 +95,7 @@ def _row(scene: Scene) -> dict[str, Any]:
     return {
         **{name: getattr(scene, name) for name in ("item_id", "datetime", "cloud_cover", "epsg", "processing_baseline")},
         **{"scale": usual.scale, "offset": usual.offset, "nodata": usual.nodata, "radiometry": exceptions_json(scene.exceptions)},
-        **{"hrefs": hrefs_json(scene.hrefs), "geometry": scene.geometry.wkb},
+        **{"hrefs": pack(scene.hrefs), "geometry": scene.geometry.wkb},
     }
 
 
@@ -108,6 +105,6 @@ def _scene(row: Mapping[str, Any]) -> Scene:
         **{name: row[name] for name in ("item_id", "datetime", "cloud_cover", "epsg", "processing_baseline")},
         radiometry=Radiometry(row["scale"], row["offset"], row["nodata"]),
         exceptions={band: Radiometry(scale, offset, row["nodata"]) for band, (scale, offset) in other.items()},
-        hrefs=json.loads(row["hrefs"]),
+        hrefs=unpack(row["hrefs"]),
         geometry=shapely.from_wkb(row["geometry"]),
     )
