@@ -22,7 +22,9 @@ COLUMNS = ("location_id", "lon", "lat", "city", "country", "population", "distan
 
 
 def locations(settings: Settings) -> list[Table]:
-    """One row per place: `on_land`, `inside_region`, `outside_zones`, `nearest_km`, `index_gap`, `shard_gap`, `geometry_gap_deg`, `crs`.
+    """One row per place: where it lies (`on_land`, `inside_region`, `outside_zones`, `nearest_km`) and how it is written down.
+
+    The latter: `index_gap`, `shard_gap`, `geometry_gap_deg`, `crs`.
 
     Raises:
         UserError: the product, or a file that the settings of sampling name, is absent or unreadable.
