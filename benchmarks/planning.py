@@ -3,7 +3,8 @@
 The index is made up as real ones are: tiles of 109.8 km in their UTM zones, visited every five days for five years by one or two
 orbits, whose swath cuts a third of the tiles; 13 assets with hrefs of the length providers have; rows in order of time, as an index
 grows. Places lie around cities. `write_plan` runs in a process of its own, whose peak memory is read at its end: once for a few
-places, once for all, so that growth shows.
+places, once for all, so that growth shows. The limit of two minutes is held against its CPU seconds: other load on the machine does
+not enter, and several cores do not flatter.
 
 The other side is the plain way: the items near each place from geopandas' spatial index, then a loop. It is given a smaller index,
 held in memory as it needs; both sides do the same sample of places, by turns, and the ratio is of their CPU times. The plain side's
@@ -159,13 +160,14 @@ def load_plain(index: Path) -> tuple[Any, list[dict]]:
 
 
 def measured(index: Path, sites: Sites, target: Path, queue: Any) -> None:
-    """In a process of its own: seconds, peak megabytes, facts."""
+    """In a process of its own: seconds on the clock and of CPU (imports included), peak megabytes, facts."""
     start = time.monotonic()
     facts = ours(index, sites, target)
-    queue.put((time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, facts))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    queue.put((time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, facts))
 
 
-def in_process(index: Path, sites: Sites, target: Path) -> tuple[float, float, dict[str, int]]:
+def in_process(index: Path, sites: Sites, target: Path) -> tuple[float, float, float, dict[str, int]]:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=measured, args=(index, sites, target, queue))
@@ -187,13 +189,13 @@ def main() -> int:
         write_index(home / "index.parquet", tiles, items, rng)
         size = (home / "index.parquet").stat().st_size >> 20
         print(f"index: {items} items of {len(tiles)} tiles, {size} MB; rows in order of time", flush=True)
-        print("| places | seconds | peak memory (MB) | candidates | scenes.parquet (MB) |\n|---|---|---|---|---|")
+        print("| places | seconds | CPU seconds | peak memory (MB) | candidates | scenes.parquet (MB) |\n|---|---|---|---|---|---|")
         for count in (places // 10, places):
-            seconds, peak, facts = in_process(
+            seconds, cpu_s, peak, facts = in_process(
                 home / "index.parquet", places_in(tiles, count, np.random.default_rng(1)), home / "scenes.parquet"
             )
             written = (home / "scenes.parquet").stat().st_size >> 20
-            print(f"| {count} | {seconds:.1f} | {peak:.0f} | {facts['candidates']} | {written} |", flush=True)
+            print(f"| {count} | {seconds:.1f} | {cpu_s:.1f} | {peak:.0f} | {facts['candidates']} | {written} |", flush=True)
         small = tiles[: 20 if quick else 60]
         write_index(home / "small.parquet", small, len(small) * 365 * YEARS // REVISIT_DAYS, rng)
         sites = places_in(small, sample, np.random.default_rng(2))
@@ -212,14 +214,18 @@ def main() -> int:
         f"place by place {min(plain_s):.2f}–{max(plain_s):.2f} without"
     )
     limit = LIMIT_S if not quick else 60.0
-    passed = seconds <= limit and peak <= LIMIT_MB and min(ratios) >= BAR
+    passed = cpu_s <= limit and peak <= LIMIT_MB and min(ratios) >= BAR
     line = {
         "benchmark": "planning",
         "ratio": round(statistics.median(ratios), 2),
         "low": round(min(ratios), 2),
         "high": round(max(ratios), 2),
     }
-    print(json.dumps({**line, "bar": BAR, "seconds": round(seconds, 1), "peak_mb": round(peak), "pass": passed}))
+    print(
+        json.dumps(
+            {**line, "bar": BAR, "seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1), "peak_mb": round(peak), "pass": passed}
+        )
+    )
     return 0 if passed else 1
 
 

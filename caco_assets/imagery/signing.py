@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlparse
 
 import requests
 
@@ -63,10 +64,15 @@ class TokenSigner:
     """
 
     def __init__(self, say: Say = to_stderr, client: JsonClient | None = None) -> None:
-        from planetary_computer.settings import Settings as Sdk
-
         from caco_assets.imagery.http_json import JsonClient
 
+        with warnings.catch_warnings():
+            # the package's models are written for an older pydantic
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from planetary_computer.sas import BLOB_STORAGE_DOMAIN
+            from planetary_computer.settings import Settings as Sdk
+            from planetary_computer.utils import parse_blob_url
+        self._domain, self._place = BLOB_STORAGE_DOMAIN, parse_blob_url
         sdk = Sdk()
         self._url, self._key = str(sdk.sas_url).rstrip("/"), sdk.subscription_key
         self._client, self._say = client or JsonClient(say), say
@@ -80,13 +86,10 @@ class TokenSigner:
         Raises:
             UserError: the provider gives no token.
         """
-        from planetary_computer.sas import BLOB_STORAGE_DOMAIN
-        from planetary_computer.utils import parse_blob_url
-
-        parts = urlsplit(href)
-        if not (parts.hostname or "").endswith(BLOB_STORAGE_DOMAIN) or parts.hostname == PUBLIC_HOST or "sig=" in parts.query:
+        parts = urlparse(href)
+        if not (parts.hostname or "").endswith(self._domain) or parts.hostname == PUBLIC_HOST or "sig=" in parts.query:
             return href
-        account, container = parse_blob_url(parts)  # pyright: ignore[reportArgumentType]
+        account, container = self._place(parts)
         return f"{href}{'&' if parts.query else '?'}{self._token(f'{account}/{container}')}"
 
     def _token(self, container: str) -> str:

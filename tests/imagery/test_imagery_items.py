@@ -156,3 +156,54 @@ def test_an_unknown_cloud_cover_is_none_and_a_naive_date_is_utc():
     assert scene.cloud_cover is None
     assert scene.datetime == datetime(2022, 6, 1, 10, tzinfo=UTC)
     assert processing_baseline({"id": "S2A_MSIL2A_20230101T000000_N0509_R001_T01ABC_20230101T010101", "properties": {}}) == "05.09"
+
+
+TABLE = {
+    "S2A_MSIL1C_20200717T221941_R029_T01LAC_20200717T234135": "Level-1C",
+    "S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_20201007T160857": (32707, "02.12", 0.0, 1, 51.580326),
+    "S2A_MSIL2A_20230625T234621_N0509_R073_T01WCP_20230626T022157": (32601, "05.09", -0.1, 2, 15.047897),
+    "S2A_MSIL2A_20230625T234621_N0509_R073_T01WCP_20230626T022158": (32601, "05.09", -0.1, 2, 15.047897),
+    "S2A_OPER_MSI_L2A_TL_SGS__20181231T210250_A018414_T10SDG": (32610, "02.11", 0.0, 1, 2.779036),
+    # its metadata gives all bands this offset, not the usual one
+    "S2A_OPER_MSI_L2A_TL_VGS1_20220401T110010_A035382_T34LBQ": (32734, "04.00", -0.7, 1, 92.696983),
+    "S2B_MSIL2A_20220413T150759_N0400_R025_T33XWJ_20220414T082126": (32633, "04.00", -0.1, 1, 98.944211),
+    "earthsearch_v0_S2A_28QCH_20200714_0_L2A": (32628, "02.14", 0.0, 1, 2.36),
+    "planetarycomputer_S2B_MSIL2A_20190629T212529_R043_T06VVN": (32606, "02.12", 0.0, 1, 0.314306),
+    "planetarycomputer_search_35MNM_2020-06_2020-07": (32735, "02.12", 0.0, 1, None),
+}
+"""File → EPSG, baseline, offset of all bands, parts of the footprint, cloud cover (none: of thirteen); or why it is refused."""
+
+
+def test_the_table_holds_every_real_item(real):
+    assert {path.name.rsplit(".", 1)[0] for path in (real / "stac_items").iterdir()} == set(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_real_item_is_planned_rightly_or_refused_with_its_reason(real, name):
+    (path,) = (real / "stac_items").glob(f"{name}.*json")
+    content = json.loads(path.read_text())
+    for found in content.get("features", [content]):
+        if isinstance(TABLE[name], str):
+            with pytest.raises(ItemRefusedError, match=TABLE[name]):
+                scene_from_item(found, S2_BANDS)
+            continue
+        epsg, baseline, offset, parts, cloud = TABLE[name]
+        scene = scene_from_item(found, S2_BANDS)
+        read = {band: scene.exceptions.get(band, scene.radiometry) for band in S2_BANDS}
+        assert read == dict.fromkeys(S2_BANDS, Radiometry(1e-4, offset, 0.0))
+        assert (scene.epsg, scene.processing_baseline) == (epsg, baseline)
+        assert scene.geometry.geom_type == ("Polygon" if parts == 1 else "MultiPolygon")
+        assert len(getattr(scene.geometry, "geoms", [0])) == parts
+        assert scene.geometry.is_valid
+        assert cloud is None or scene.cloud_cover == cloud
+        assert "SCL" in scene.hrefs
+        west, _, east, _ = scene.geometry.bounds
+        assert -180 <= west < east <= 180
+
+
+def test_bands_with_different_nodata_values_are_refused():
+    def asset(nodata: int) -> dict:
+        return {"href": "x.tif", "raster:bands": [{"scale": 1e-4, "offset": 0, "nodata": nodata}]}
+
+    with pytest.raises(ItemRefusedError, match="different nodata"):
+        scene_from_item(item({"B02": asset(0), "B03": asset(1)}), ("B02", "B03"))
