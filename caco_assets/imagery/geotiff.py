@@ -12,6 +12,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from caco_assets.imagery.redact import without_secrets
+
 GDAL_OPTIONS = {
     # no listing of the folder (or of the bucket) for side files before each open
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -92,4 +94,4 @@ def check_readable(raster: DatasetReader) -> None:
 
 def _line(error: BaseException, path: Path) -> str:
     """The message in one line, without the folder the file lies in (a record must not depend on the machine)."""
-    return " ".join(str(error).split()).replace(f"{path.parent}/", "")[:300]
+    return without_secrets(" ".join(str(error).split()).replace(f"{path.parent}/", ""))[:300]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -27,8 +26,6 @@ SPARE = timedelta(minutes=5)
 """A token with less left is renewed (one that never had so much, at half its life): the files of a scene are read meanwhile."""
 PUBLIC_HOST = "ai4edatasetspublicassets.blob.core.windows.net"
 S3_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S3_ENDPOINT")
-_QUERY = re.compile(r"\?[^\s'\"<>]*")
-_USER = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def signer(settings: Settings, say: Say = to_stderr) -> Sign:
@@ -40,11 +37,6 @@ def signer(settings: Settings, say: Say = to_stderr) -> Sign:
     source = settings.imagery.source
     kind = source.signer if isinstance(source, StacApiSource) else "none"
     return {"none": lambda: str, "planetary_computer": lambda: TokenSigner(say), "s3": s3_signer}[kind]()
-
-
-def without_secrets(text: str) -> str:
-    """A message without the query part of addresses (tokens stand there) and without user names and passwords."""
-    return _USER.sub("", _QUERY.sub("", text))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import pytest
 import rasterio
 
 from caco_assets.errors import UserError
-from caco_assets.imagery.geotiff import GDAL_OPTIONS
+from caco_assets.imagery.geotiff import GDAL_OPTIONS, UnreadableError, open_raster
 from caco_assets.imagery.http_json import JsonClient
-from caco_assets.imagery.signing import TokenSigner, s3_path, s3_signer, signer, without_secrets
+from caco_assets.imagery.redact import without_secrets
+from caco_assets.imagery.signing import TokenSigner, s3_path, s3_signer, signer
 from caco_assets.settings import StacApiSource, load_settings
 
 BLOB = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/35/M/NM/B04.tif"
@@ -30,6 +31,11 @@ class TokenServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "80")
+                self.end_headers()
+
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
                 outer.keys.append(self.headers["Ocp-Apim-Subscription-Key"])
@@ -148,6 +154,20 @@ def test_while_the_token_server_is_down_the_old_token_serves_and_then_there_is_o
 def test_messages_lose_what_is_secret():
     text = f"HTTP 403: '{BLOB}?st=1&sig=secret1' and https://me:hunter2@a.example/x?key=hunter2 failed"
     assert without_secrets(text) == f"HTTP 403: '{BLOB}' and https://a.example/x failed"
+    assert without_secrets("Is it clear? 50% of the chip: no") == "Is it clear? 50% of the chip: no"
+
+
+@pytest.mark.integration
+def test_what_gdal_says_of_a_signed_file_is_told_without_the_token(tokens):
+    """The token server answers with JSON whatever the path: no picture, so GDAL complains, naming the whole address."""
+    href = f"{tokens.url}/B04.jp2?st=1&sig=secret1"
+    with (
+        rasterio.Env(**GDAL_OPTIONS),
+        pytest.raises(UnreadableError, match=r"B04\.jp2' not recognized") as caught,
+        open_raster(href),
+    ):
+        pass
+    assert "secret" not in caught.value.detail
 
 
 def test_the_profile_decides_who_signs(tmp_path, monkeypatch):
