@@ -63,6 +63,8 @@ def make_encoder(
     Raises:
         UserError: settings that cannot work (before the first step), or training has diverged.
     """
+    if options.probe_every and probe is None:
+        raise UserError(f"pretraining.probe_every={options.probe_every}: no probe is passed to this run; set it to 0")
     loader = open_loader(pack, options, seed)
     encoder = Encoder.random(options.backbone, loader.preprocessing, seed)
     config = ObjectiveConfig(

@@ -132,7 +132,7 @@ class Pretraining(Frozen):
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints."""
     probe_every: int = Field(default=0, ge=0)
-    """Epochs between kNN probes during training; 0: none."""
+    """Epochs between probes during training, for callers of `make_encoder` that pass one; 0: none."""
 
     @model_validator(mode="after")
     def _crop_scale_in_order(self) -> Pretraining:

@@ -183,6 +183,7 @@ def test_bands_that_are_not_the_packs_are_refused(tmp_path: Path) -> None:
         ({"batch_size": 32}, 12, 3, r"batch_size=32: the pack .* holds only 24 samples"),
         ({}, 12, 2, r"min_seasons: a place of the pack .* has only 2 dates to draw from, this objective draws 3"),
         ({"stretch": "eurosat"}, 12, 3, r"pretraining.stretch=eurosat: the pack has seco; build the pack again"),
+        ({"probe_every": 2}, 12, 3, r"pretraining.probe_every=2: no probe is passed to this run; set it to 0"),
         ({"backbone": "resnet19"}, 12, 3, r"backbone=resnet19: timm has no such architecture; did you mean"),
     ],
 )
