@@ -58,7 +58,8 @@ KINDS = {
 """`seco`: the published pipeline, composed exactly: to the nearest uint8 = reflectance × 255 (images stored that way come through
 unchanged), then the truncating stretch; blue keeps 86 distinct levels.
 `seco_fine`: the same limits in one step to the nearest level, so all 256 levels are used.
-`eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold. `reflectance`: reflectance 0 … 1, nearest, for any band, of whatever sensor."""
+`eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold.
+`reflectance`: reflectance 0 … 1, nearest, for any band of whatever sensor."""
 
 
 @dataclass(frozen=True)

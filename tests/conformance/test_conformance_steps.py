@@ -11,8 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from caco_assets.pretraining.objectives import IMPROVED, REFERENCE, ObjectiveConfig, Switches, build
-from caco_assets.pretraining.objectives import Objective, StepOutput
+from caco_assets.pretraining.objectives import IMPROVED, REFERENCE, Objective, ObjectiveConfig, StepOutput, Switches, build
 
 # the reference's names of the objectives, as they stand at the front of a file's name
 OBJECTIVE = {"moco": "moco_v2", "seco": "seco", "teco": "teco", "caco": "caco"}
