@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from caco_assets.products import Facts, Product, produce
+from caco_assets.products import Facts, Product, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.sampling.inputs import decisive, tables
-from caco_assets.settings import Settings
+from caco_assets.settings import PublishedSource, Settings
 
 
 def sample(settings: Settings, say: Say = to_stderr) -> Product:
-    """Draw the places of the profile and write `locations.parquet`.
+    """Draw the places of the profile and write `locations.parquet`. A published set has places of its own, which stay.
 
     Raises:
         UserError: the places cannot be found with these settings; says what to change.
     """
+    if isinstance(settings.imagery.source, PublishedSource):
+        return replace(recorded(settings.paths.records, "locations"), reused=True)
 
     def make(path: Path) -> Facts:
         from caco_assets.sampling.gazetteer import cities_of

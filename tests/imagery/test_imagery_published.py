@@ -15,6 +15,7 @@ from caco_assets.imagery.archive import INDEX, iter_chips, read_index, stac_item
 from caco_assets.imagery.published.export import export_published, export_tifs
 from caco_assets.imagery.published.importing import import_published
 from caco_assets.products import recorded
+from caco_assets.sampling.stage import sample
 from caco_assets.settings import PublishedSource, Settings, load_settings
 
 SIDE = 48
@@ -349,3 +350,13 @@ def test_the_peers_loader_reads_an_export(small_archive, tmp_path, pixels_of):
     image = SeasonalContrastS2(str(tmp_path), bands=("B4", "B3", "B2"), seasons=1)[3]["image"]
     assert tuple(image.shape) == (3, 264, 264)
     assert 0 <= float(image.min()) <= float(image.max()) <= 255
+
+
+def test_the_places_of_an_imported_set_are_not_drawn_over(tmp_path):
+    settings = profile(tmp_path / "home")
+    with pytest.raises(UserError, match="locations: not made yet"):
+        sample(settings)
+    quiet(settings, write_set(tmp_path / "set"))
+    before = settings.paths.locations.read_bytes()
+    assert sample(settings).reused
+    assert settings.paths.locations.read_bytes() == before
