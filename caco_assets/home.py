@@ -64,6 +64,7 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     imagery: dict[str, Any] = {**everything["imagery"], "source": {**everything["imagery"]["source"]}}
     imagery["source"].pop("path", None)
     imagery.pop("workers")
+    imagery.pop("connections")
     time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
     pack = {key: everything["pretraining"][key] for key in ("bands", "stretch")}
     return {

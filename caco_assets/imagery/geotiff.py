@@ -26,6 +26,8 @@ GDAL_OPTIONS = {
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_HTTP_TIMEOUT": "60",
     "VSI_CACHE": "TRUE",
+    # GDAL remembers for the life of the process that a file could not be had: ask again
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/",
 }
 _READ_AT_ONCE = 64 << 20
 
@@ -53,14 +55,31 @@ def open_raster(href: str) -> Iterator[DatasetReader]:
     except RasterioError as error:
         raise explain(href, error) from error
     with raster:
-        if raster.crs is None or raster.transform.is_identity:
-            raise UnreadableError("unreadable", "has no georeference")
-        if raster.transform.b or raster.transform.d or raster.transform.e >= 0:
-            raise UnreadableError("unreadable", "is not north up")
+        check_placed(raster)
         try:
             yield raster
         except RasterioError as error:
             raise explain(href, error) from error
+
+
+def check_placed(raster: DatasetReader) -> None:
+    """Whether an open raster says where it lies.
+
+    Raises:
+        UnreadableError: it does not, or it is turned.
+    """
+    if raster.crs is None or raster.transform.is_identity:
+        raise UnreadableError("unreadable", "has no georeference")
+    if raster.transform.b or raster.transform.d or raster.transform.e >= 0:
+        raise UnreadableError("unreadable", "is not north up")
+
+
+def page_kind(start: bytes) -> str | None:
+    """HTML or XML, where the first bytes of a supposed picture are those of a page: a provider's error under its name."""
+    text = start.lstrip().lower()
+    if not text.startswith(b"<"):
+        return None
+    return "HTML" if b"html" in text else "XML"
 
 
 def explain(href: str, error: Exception) -> UnreadableError:
@@ -71,11 +90,10 @@ def explain(href: str, error: Exception) -> UnreadableError:
     if not path.exists():
         return UnreadableError("unreadable", "the file does not exist")
     with path.open("rb") as stream:
-        start = stream.read(512).lstrip().lower()
-    if not start:
+        start = stream.read(512)
+    if not start.strip():
         return UnreadableError("unreadable", "the file is empty")
-    if start.startswith(b"<"):
-        kind = "HTML" if b"html" in start else "XML"
+    if kind := page_kind(start):
         return UnreadableError("error_page", f"a page of {kind}, not a GeoTIFF: the download failed")
     return UnreadableError("unreadable", _line(error.__cause__ or error, path))
 

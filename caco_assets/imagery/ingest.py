@@ -5,25 +5,39 @@ from __future__ import annotations
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from threading import BoundedSemaphore
+from typing import Any
 
 import rasterio
 
 from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.chip import encode
+from caco_assets.imagery.fetch import Fetcher, Patience
 from caco_assets.imagery.geotiff import GDAL_OPTIONS
 from caco_assets.imagery.grid import Grid, chip_footprints
+from caco_assets.imagery.hrefs import unpack
 from caco_assets.imagery.reader import Outcome, SceneFiles, Want, read_chips
+from caco_assets.imagery.remote import RemoteFiles, is_http
+from caco_assets.imagery.scene import BAND_MARK
+from caco_assets.imagery.spool import NOTHING, Entry, Spool
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 
 SAME_PASS = timedelta(minutes=30)
 """Scenes of a place nearer in time than this come from one overpass (a tile's neighbour, a second processing): one acquisition."""
-SPOOL = "spool.bin"
+CHIPS_AT_ONCE = 16
+"""Most chips of a scene that one thread reads in one go."""
+_NEAR_M = 10_240.0
+"""Chips in one band of this height are neighbours: two rows of a Sentinel-2 band's blocks."""
+_AHEAD = 4
+"""Groups that wait for a free thread."""
+_LANDMARKS = 8
 
 Row = dict[str, Any]
 
@@ -45,8 +59,8 @@ class Slot:
     candidates: list[Row]
     chosen: Row | None = None
     clear_fraction: float = 0.0
-    spooled: tuple[int, int] = (0, 0)
-    """Offset and length of the chip's GeoTIFF in the spool."""
+    entry: Entry = NOTHING
+    """Of the chip in the spool."""
 
 
 @dataclass
@@ -91,28 +105,46 @@ class PlaceState:
         return Counter(period for (period, _), slot in self.slots.items() if slot.chosen)
 
 
+Request = tuple[PlaceState, Slot, Row]
+"""A scene to try for a slot of a place."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is done at once; the result does not depend on it."""
+
+    workers: int = 2
+    """Threads that decode and encode pixels; files on this machine are read by them too."""
+    connections: int = 32
+    """Requests over HTTP under way."""
+    patience: Patience = field(default_factory=Patience)
+
+
 def fill_shard(
-    target: Path, shard: int, places: list[Place], rows: list[Row], want: Want, min_seasons: int, workers: int, say: Say
+    target: Path, shard: int, places: list[Place], rows: list[Row], want: Want, min_seasons: int, pace: Pace, say: Say
 ) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard to the folder `target`.
 
-    The result depends on the places, the rows of `scenes.parquet` and the pixels alone, not on the number of workers.
+    The result depends on the places, the rows of `scenes.parquet` and the pixels alone: not on the pace, nor on interruptions. What
+    an interrupted run has found lies in the folder `spool_of(target)`, which stays for the caller to remove when the shard is safe.
 
     Args:
-        target: folder to create; what an interrupted run left there is removed.
+        target: folder to create.
         shard: its number.
         places: of the shard, by location id.
         rows: of `scenes.parquet`, sorted by location, period, season, rank.
         want: bands, clear share, folder of the files.
         min_seasons: clear dates that a place needs in each period; the chips of a place with fewer are not archived.
-        workers: threads; each reads one scene at a time.
+        pace: how much at once.
         say: progress.
 
     Returns:
         Facts: `places`, `places_complete`, `chips`, `widened`, `clear_fraction` (mean), `refused` (reason → count), `bytes`.
+
+    Raises:
+        UserError: a provider does not serve its files; what was read is kept.
     """
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
     states = {place.location_id: PlaceState(place) for place in places}
     quarantine: list[Row] = []
     for row in rows:
@@ -122,18 +154,18 @@ def fill_shard(
         else:
             slot.candidates.append(row)
     wanted = sum(len(state.slots) for state in states.values())
-    progress = Progress(f"shard {shard:04d}", wanted, "chips", say)
-    with (target / SPOOL).open("w+b") as spool, ThreadPoolExecutor(workers) as pool:
-        while requests := [(state, *request) for state in states.values() for request in state.requests()]:
-            for state, slot, row, outcome, data in _read(pool, requests, want):
-                if outcome.reason is not None:
-                    state.refused.add(row["item_id"])
-                    quarantine.append(_refusal(row, shard, outcome.reason, outcome.detail, outcome.clear_fraction))
-                else:
-                    slot.chosen, slot.clear_fraction = row, outcome.clear_fraction or 0.0
-                    slot.spooled = (spool.tell(), len(data))
-                    spool.write(data)
-                    progress.advance()
+    with Spool(spool_of(target)) as spool:
+        kept_chips = sum(entry.reason is None for entry in spool.entries.values())
+        progress = Progress(f"shard {shard:04d}", wanted, "chips", say, done=kept_chips)
+        with _crew(rows, want, pace) as crew:
+            while requests := [(state, *request) for state in states.values() for request in state.requests()]:
+                for state, slot, row, entry, fresh in _outcomes(crew, requests, spool):
+                    if entry.reason is not None:
+                        state.refused.add(row["item_id"])
+                        quarantine.append(_refusal(row, shard, entry.reason, entry.detail, entry.clear_fraction))
+                    else:
+                        slot.chosen, slot.clear_fraction, slot.entry = row, entry.clear_fraction or 0.0, entry
+                        progress.advance(int(fresh))
         kept = []
         for state in states.values():
             dates = state.clear_dates()
@@ -141,37 +173,119 @@ def fill_shard(
                 kept.append(state)
             else:
                 quarantine.append(_place_refusal(state, shard, dates, min_seasons))
+        target.mkdir(parents=True)
         facts = _write(target, spool, kept, want)
-    (target / SPOOL).unlink()
     write_quarantine(target / QUARANTINE, quarantine)
     progress.close()
     refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
     return {"places": len(places), "places_complete": len(kept), **facts, "refused": refused}
 
 
-def _read(pool: ThreadPoolExecutor, requests: list[tuple[PlaceState, Slot, Row]], want: Want) -> Iterator[tuple]:
-    """Outcomes of the requests with the chips' bytes, grouped by scene, in an order that does not depend on timing."""
-    groups: dict[str, list[tuple[PlaceState, Slot, Row]]] = defaultdict(list)
-    for request in requests:
-        groups[request[2]["item_id"]].append(request)
+def spool_of(target: Path) -> Path:
+    """Where a shard's ingest keeps what it has found: beside the shard, for it is no part of it."""
+    return target.with_name(f"{target.name}.spool")
 
-    def work(group: list[tuple[PlaceState, Slot, Row]]) -> list[tuple[Outcome, bytes]]:
+
+@dataclass(frozen=True)
+class _Crew:
+    """Who reads."""
+
+    pool: ThreadPoolExecutor
+    threads: int
+    want: Want
+    remote: RemoteFiles | None
+
+    def read(self, group: list[Request]) -> list[tuple[Outcome, bytes]]:
+        """The chips of one scene: outcomes without their pixels, and GeoTIFFs."""
         grids = [state.place.grid for state, _, _ in group]
+        cpu = nullcontext() if self.remote is None else self.remote.cpu
+        results: dict[int, tuple[Outcome, bytes]] = {}
         # GDAL's options belong to a thread
         with rasterio.Env(**GDAL_OPTIONS):
-            outcomes = read_chips(SceneFiles.from_row(group[0][2]), grids, want)
-            return [
-                (outcome, b"" if outcome.pixels is None else encode(outcome.pixels, want.bands, grid))
-                for outcome, grid in zip(outcomes, grids, strict=True)
-            ]
-
-    ordered = [groups[item_id] for item_id in sorted(groups)]
-    for group, results in zip(ordered, pool.map(work, ordered), strict=True):
-        for (state, slot, row), (outcome, data) in zip(group, results, strict=True):
-            yield state, slot, row, outcome, data
+            for row, outcome in read_chips(SceneFiles.from_row(group[0][2]), grids, self.want, self.remote):
+                data = b""
+                if outcome.pixels is not None:
+                    with cpu:
+                        data = encode(outcome.pixels, self.want.bands, grids[row])
+                results[row] = replace(outcome, pixels=None), data
+        return [results[row] for row in range(len(grids))]
 
 
-def _write(target: Path, spool: IO[bytes], kept: list[PlaceState], want: Want) -> Facts:
+@contextmanager
+def _crew(rows: list[Row], want: Want, pace: Pace) -> Iterator[_Crew]:
+    """Threads to read with: as many as there are cores to use, or, where files come over HTTP, twice the requests under way."""
+    landmarks = _some_addresses(rows)
+    with ExitStack() as stack:
+        fetcher, remote, threads = None, None, pace.workers
+        if landmarks:
+            fetcher = stack.enter_context(Fetcher(pace.connections, want.sign, landmarks, pace.patience))
+            remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(pace.workers))
+            # while one scene is decoded, the connections serve another
+            threads = max(pace.workers, 2 * pace.connections)
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        try:
+            yield _Crew(pool, threads, want, remote)
+        finally:
+            # after an error nobody waits for what else is under way
+            pool.shutdown(wait=False, cancel_futures=True)
+            if fetcher is not None:
+                fetcher.stop()
+
+
+def _some_addresses(rows: list[Row]) -> list[str]:
+    """A few files over HTTP, of scenes far apart in the list."""
+    step = max(len(rows) // _LANDMARKS, 1)
+    hrefs = (next(iter(unpack(row["hrefs"]).values())) for row in rows[::step] if row["hrefs"])
+    return list(dict.fromkeys(href.partition(BAND_MARK)[0] for href in hrefs if is_http(href)))
+
+
+def _outcomes(crew: _Crew, requests: list[Request], spool: Spool) -> Iterator[tuple[PlaceState, Slot, Row, Entry, bool]]:
+    """What the spool already knows of the requests, then the others as they are read; True: read now.
+
+    No more is under way at once than the threads need, whatever the size of the shard.
+    """
+    waiting: list[Request] = []
+    for state, slot, row in requests:
+        entry = spool.entries.get((state.place.location_id, row["item_id"]))
+        if entry is None:
+            waiting.append((state, slot, row))
+        else:
+            yield state, slot, row, entry, False
+    groups = iter(_groups(waiting))
+    under_way: dict[Future, list[Request]] = {}
+    while True:
+        for group in islice(groups, crew.threads + _AHEAD - len(under_way)):
+            under_way[crew.pool.submit(crew.read, group)] = group
+        if not under_way:
+            return
+        # what was read is kept before a failure ends the work
+        for future in sorted(wait(under_way, return_when=FIRST_COMPLETED).done, key=_failed):
+            group = under_way.pop(future)
+            for (state, slot, row), (outcome, data) in zip(group, future.result(), strict=True):
+                key = state.place.location_id, row["item_id"]
+                yield state, slot, row, spool.add(key, outcome.reason, outcome.detail, outcome.clear_fraction, data), True
+
+
+def _failed(future: Future) -> bool:
+    return future.exception() is not None
+
+
+def _groups(requests: list[Request]) -> Iterator[list[Request]]:
+    """Requests of one scene, neighbours together (they share blocks), in parts of a size that fits into memory."""
+    scenes: dict[str, list[Request]] = defaultdict(list)
+    for request in requests:
+        scenes[request[2]["item_id"]].append(request)
+    for item_id in sorted(scenes):
+        group = sorted(scenes[item_id], key=_neighbourhood)
+        yield from (group[start : start + CHIPS_AT_ONCE] for start in range(0, len(group), CHIPS_AT_ONCE))
+
+
+def _neighbourhood(request: Request) -> tuple:
+    grid = request[0].place.grid
+    return grid.epsg, grid.top // _NEAR_M, grid.left, grid.top
+
+
+def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want) -> Facts:
     chips = [(state, key, slot) for state in kept for key, slot in sorted(state.slots.items()) if slot.chosen is not None]
     footprints = dict(
         zip((state.place.location_id for state in kept), chip_footprints([state.place.grid for state in kept]), strict=True)
@@ -179,8 +293,7 @@ def _write(target: Path, spool: IO[bytes], kept: list[PlaceState], want: Want) -
 
     def members() -> Iterator[tuple[str, bytes]]:
         for state, (period, season), slot in chips:
-            spool.seek(slot.spooled[0])
-            yield member_name(state.place.location_id, period, season), spool.read(slot.spooled[1])
+            yield member_name(state.place.location_id, period, season), spool.read(slot.entry)
 
     ranges = write_tar(target / TAR, members())
     rows = []

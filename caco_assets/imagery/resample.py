@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -52,18 +53,22 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
         return raster.read(indexes, window=Window(round(column), round(row), grid.size, grid.size))  # pyright: ignore[reportCallIssue]
     if step > 1 + SNAP and not nearest:
         return _warped(raster, indexes, grid, nearest=nearest, nodata=nodata)
-    pick = _nearest if nearest else _linear
-    rows, row_weights = pick(row, step, grid.size, raster.height)
-    columns, column_weights = pick(column, step, grid.size, raster.width)
-    window = Window(columns.start, rows.start, len(columns), len(rows))  # pyright: ignore[reportCallIssue]
-    source = raster.read(indexes, window=window)  # (bands, h, w): smaller than the chip
     if nearest:
-        return source[:, row_weights[:, None], column_weights[None, :]]
-    mixed = row_weights @ source.astype(np.float32) @ column_weights.T  # (bands, size, size)
+        rows, down = _nearest(row, step, grid.size, raster.height)
+        columns, right = _nearest(column, step, grid.size, raster.width)
+        return raster.read(indexes, window=_window(rows, columns))[:, down[:, None], right[None, :]]
+    rows, between_rows = _linear(row, step, grid.size, raster.height)
+    columns, between_columns = _linear(column, step, grid.size, raster.width)
+    source = raster.read(indexes, window=_window(rows, columns))  # (bands, h, w): smaller than the chip
+    mixed = _between(_between(source.astype(np.float32), between_rows, axis=1), between_columns, axis=2)  # (bands, size, size)
     if nodata is not None and (empty := source == nodata).any():
-        touched = row_weights @ empty.astype(np.float32) @ column_weights.T
+        touched = _between(_between(empty.astype(np.float32), between_rows, axis=1), between_columns, axis=2)
         mixed = np.where(touched > SNAP, np.float32(nodata), mixed)
     return mixed
+
+
+def _window(rows: range, columns: range) -> Window:
+    return Window(columns.start, rows.start, len(columns), len(rows))  # pyright: ignore[reportCallIssue]
 
 
 def _check_inside(raster: DatasetReader, grid: Grid, *, same: bool) -> None:
@@ -108,18 +113,30 @@ def _metres(raster: DatasetReader, grid: Grid) -> float:
     return grid.resolution * grid.size * raster.transform.a / (right - left)
 
 
-@lru_cache(maxsize=256)  # the bands of a scene ask for the same weights one after the other
-def _linear(start: float, step: float, size: int, length: int) -> tuple[range, NDArray[np.float32]]:
-    """Source indices to read along one axis, and the (size, len) weights of linear interpolation between their centres."""
+@dataclass(frozen=True)
+class _Between:
+    """Along one axis, which two source pixels each target pixel lies between, and how near to the second."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+
+@lru_cache(maxsize=256)  # the bands of a scene ask for the same one after the other
+def _linear(start: float, step: float, size: int, length: int) -> tuple[range, _Between]:
+    """Source indices to read along one axis, and the linear interpolation between their centres."""
     position = np.clip(start + (np.arange(size) + 0.5) * step - 0.5, 0, length - 1)
-    low = np.minimum(np.floor(position).astype(int), length - 1)
+    low = np.minimum(np.floor(position).astype(np.int64), length - 1)
     high = np.minimum(low + 1, length - 1)
-    share = (position - low).astype(np.float32)
     indices = range(int(low[0]), int(high[-1]) + 1)
-    weights = np.zeros((size, len(indices)), np.float32)
-    np.add.at(weights, (np.arange(size), low - indices.start), 1 - share)
-    np.add.at(weights, (np.arange(size), high - indices.start), share)
-    return indices, weights
+    return indices, _Between(low - indices.start, high - indices.start, (position - low).astype(np.float32))
+
+
+def _between(layers: NDArray[np.float32], at: _Between, axis: int) -> NDArray[np.float32]:
+    """Interpolate (bands, h, w) along an axis. Sums and products alone: BLAS rounds differently on other machines."""
+    far = at.share[:, None] if axis == 1 else at.share
+    mixed = layers.take(at.low, axis) * (1 - far) + layers.take(at.high, axis) * far
+    return mixed.astype(np.float32, copy=False)
 
 
 def _nearest(start: float, step: float, size: int, length: int) -> tuple[range, NDArray[np.int64]]:

@@ -80,6 +80,7 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
         UserError: locations, scenes or catalog are not there, or there is no such shard.
     """
     from caco_assets.imagery.archive import rows_hash, shard_name
+    from caco_assets.imagery.lock import alone
     from caco_assets.imagery.scene_rows import read_scenes
 
     shards = recorded(settings.paths.records, "locations").facts["shards"]
@@ -92,29 +93,32 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
 
     def make(path: Path) -> Facts:
         from caco_assets.imagery.catalog import catalog_folder
-        from caco_assets.imagery.ingest import fill_shard
+        from caco_assets.imagery.ingest import Pace, fill_shard
         from caco_assets.imagery.reader import Want
         from caco_assets.imagery.signing import signer
 
-        places = [place for place, number in _places(settings) if number == shard]
+        places = [place for place, _ in _places(settings, shard)]
         want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings, say))
-        return fill_shard(path, shard, places, table.to_pylist(), want, imagery.min_seasons, imagery.workers, say)
+        pace = Pace(imagery.workers, imagery.connections)
+        return fill_shard(path, shard, places, table.to_pylist(), want, imagery.min_seasons, pace, say)
 
-    return produce(
-        f"archive/{shard_name(shard)}",
-        settings.paths.archive / shard_name(shard),
-        records=settings.paths.records,
-        recipe=recipe("archive"),
-        inputs={
-            # the shard's own rows: places that join other shards leave it as it is
-            "scenes": rows_hash(table),
-            "catalog": _catalog_mark(settings),
-            "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
-            "min_clear": imagery.min_clear,
-            "min_seasons": imagery.min_seasons,
-        },
-        make=make,
-    )
+    name = f"archive/{shard_name(shard)}"
+    with alone(settings.paths.records / f"{name}.lock", name, say):
+        return produce(
+            name,
+            settings.paths.archive / shard_name(shard),
+            records=settings.paths.records,
+            recipe=recipe("archive"),
+            inputs={
+                # the shard's own rows: places that join other shards leave it as it is
+                "scenes": rows_hash(table),
+                "catalog": _catalog_mark(settings),
+                "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
+                "min_clear": imagery.min_clear,
+                "min_seasons": imagery.min_seasons,
+            },
+            make=make,
+        )
 
 
 def collect(settings: Settings, say: Say = to_stderr) -> Product:
@@ -187,14 +191,15 @@ def _plan(settings: Settings, path: Path, say: Say) -> Facts:
     }
 
 
-def _places(settings: Settings) -> list[tuple[Place, int]]:
-    """The places with their grids and shard numbers, by location id."""
+def _places(settings: Settings, shard: int | None = None) -> list[tuple[Place, int]]:
+    """The places, all or of one shard, with their grids and shard numbers, by location id."""
     import pyarrow.parquet as pq
 
     from caco_assets.imagery.grid import chip_grids
     from caco_assets.imagery.ingest import Place
 
-    table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"])
+    chosen = None if shard is None else [("shard", "=", shard)]
+    table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"], filters=chosen)
     lon, lat = (table[name].to_numpy() for name in ("lon", "lat"))
     grids = chip_grids(lon, lat, settings.imagery.chip_size, settings.imagery.resolution)
     rows = zip(table["location_id"].to_pylist(), lon.tolist(), lat.tolist(), grids, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,3 +167,18 @@ def chip_pixels(number: int) -> np.ndarray:
 def pixels_of():
     """`chip_pixels`, for tests."""
     return chip_pixels
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """Starts a provider on loopback: `with serving(folder, latency=…) as provider`."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    file = Path(__file__).parents[2] / "benchmarks" / "cog_server.py"
+    spec = spec_from_file_location("cog_server", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules["cog_server"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.running

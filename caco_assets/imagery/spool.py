@@ -1,0 +1,123 @@
+"""What a shard's ingest has found so far, kept on disk as it goes: chips one after the other, and a journal of all outcomes.
+
+After an interruption, whatever its moment, both are read up to the last whole entry and the work goes on from there. An entry of
+the journal counts when its own checksum and that of its chip agree: after a loss of power either file may lack its tail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+CHIPS, JOURNAL = "chips.spool", "journal.jsonl"
+SYNC_S = 5.0
+"""Seconds of work that a loss of power may cost (a killed process loses less: what was written stays with the system)."""
+
+Key = tuple[str, str]
+"""Place and item: an item is tried at most once for a place."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The outcome of one try."""
+
+    reason: str | None
+    """None: there is a chip."""
+    detail: str
+    clear_fraction: float | None
+    offset: int = 0
+    """Of the chip's bytes in the spool."""
+    length: int = 0
+
+
+NOTHING = Entry(None, "", None)
+"""Before any try."""
+
+
+class Spool:
+    """Append-only; one process and one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create; what an interrupted run left there is read, and a torn tail is cut off."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.entries: dict[Key, Entry] = {}
+        self._chips = (folder / CHIPS).open("a+b")
+        self._journal = (folder / JOURNAL).open("a+b")
+        self._end = self._recover()
+        self.resumed = len(self.entries)
+        self._synced = time.monotonic()
+        self._helper = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._helper.shutdown()
+        self._chips.close()
+        self._journal.close()
+
+    def add(self, key: Key, reason: str | None, detail: str, clear_fraction: float | None, data: bytes) -> Entry:
+        """Keep an outcome, and the chip's bytes where there is one."""
+        entry = Entry(reason, detail, clear_fraction, self._end, len(data))
+        self._chips.write(data)
+        self._end += len(data)
+        self._journal.write(_line(key, entry, zlib.crc32(data)))
+        self.entries[key] = entry
+        # the chip first: a journal that names bytes which are not there would only be cut
+        self._chips.flush()
+        self._journal.flush()
+        if time.monotonic() - self._synced > SYNC_S:
+            self._synced = time.monotonic()
+            # a slow disk must not stop the reading
+            self._helper.submit(self._sync)
+        return entry
+
+    def read(self, entry: Entry) -> bytes:
+        """The bytes of a chip."""
+        self._chips.seek(entry.offset)
+        return self._chips.read(entry.length)
+
+    def _sync(self) -> None:
+        """Make sure that what was added survives a loss of power."""
+        for stream in (self._chips, self._journal):
+            os.fsync(stream.fileno())
+
+    def _recover(self) -> int:
+        """Read the entries; returns the end of the last whole chip."""
+        self._journal.seek(0)
+        self._chips.seek(0)
+        whole = end = 0
+        for key, entry, checksum, size in _lines(self._journal.read()):
+            data = self._chips.read(entry.length)
+            if entry.offset != end or len(data) != entry.length or zlib.crc32(data) != checksum:
+                break
+            self.entries[key] = entry
+            whole, end = whole + size, end + entry.length
+        self._journal.truncate(whole)
+        self._chips.truncate(end)
+        self._journal.seek(whole)
+        self._chips.seek(end)
+        return end
+
+
+def _line(key: Key, entry: Entry, checksum: int) -> bytes:
+    fields = [*key, entry.reason, entry.detail, entry.clear_fraction, entry.offset, entry.length, checksum]
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _lines(content: bytes) -> Iterator[tuple[Key, Entry, int, int]]:
+    """Key, entry, checksum of the chip and bytes of the line, up to the first line that is not whole."""
+    for line in content.splitlines(keepends=True):
+        mark, _, text = line.removesuffix(b"\n").partition(b" ")
+        if not line.endswith(b"\n") or mark != b"%08x" % zlib.crc32(text):
+            return
+        fields: list[Any] = json.loads(text)
+        yield (fields[0], fields[1]), Entry(*fields[2:7]), fields[7], len(line)
