@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from caco_assets.imagery.clear import TEST_BANDS
 from caco_assets.imagery.footprint import across_antimeridian
 from caco_assets.imagery.hrefs import DEPTHS
+from caco_assets.imagery.periods import Interval
 from caco_assets.imagery.radiometry import APPLIED_KEYS
 from caco_assets.imagery.scene import (
     BAND_MARK,
@@ -261,11 +263,32 @@ def _refuse(refused: dict[str, str], ids: pa.Array, wrong: NDArray[np.bool_], re
     refused.update((item_id, reason) for item_id in ids.filter(pa.array(wrong)).to_pylist())
 
 
-def batches(path: Any, rows: int) -> Iterator[pa.Table]:
-    """The wanted columns of a stac-geoparquet file, so many rows at a time."""
+def batches(path: Any, rows: int, spans: Sequence[Interval] | None = None) -> Iterator[pa.Table]:
+    """The wanted columns of a stac-geoparquet file, so many rows at a time.
+
+    Args:
+        path: of the file.
+        rows: of a batch, at most.
+        spans: row groups without a date in any of them are passed over; none: all are read.
+    """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = wanted_columns(file.schema_arrow)
-        for batch in file.iter_batches(rows, columns=names):
+        names, groups = wanted_columns(file.schema_arrow), range(file.metadata.num_row_groups)
+        timely = [group for group in groups if spans is None or _may_hold(file.metadata.row_group(group), spans)]
+        for batch in file.iter_batches(rows, row_groups=timely, columns=names):
             yield pa.Table.from_batches([batch])
+
+
+def _may_hold(group: Any, spans: Sequence[Interval]) -> bool:
+    """Whether the statistics of a row group leave room for a date in one of the half-open intervals."""
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema == "datetime" and column.is_stats_set and column.statistics.has_min_max:
+            first, last = (_aware(moment) for moment in (column.statistics.min, column.statistics.max))
+            return any(first < end and start <= last for start, end in spans)
+    return True
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -47,7 +47,7 @@ class ParquetCatalog(Catalog):
         parts = [(number // BOXES_PER_BIN, piece) for number, box in enumerate(boxes) for piece in pieces(box)]
         bin_of = np.array([number for number, _ in parts], np.int64)
         tree = shapely.STRtree([shapely.box(*piece) for _, piece in parts])
-        for items in batches(self._file, BATCH_ROWS):
+        for items in batches(self._file, BATCH_ROWS, spans):
             timely = items.filter(pa.array(inside(items["datetime"].cast(SCENES.field("datetime").type, safe=False), spans)))
             if timely.num_rows == 0:
                 continue

@@ -21,7 +21,7 @@ from caco_assets.imagery.item_columns import batches, scenes_from_columns
 from caco_assets.imagery.parquet_catalog import ParquetCatalog
 from caco_assets.imagery.periods import period_windows
 from caco_assets.imagery.plan import Sites, write_plan
-from caco_assets.imagery.scenes import in_order, scenes_in, scenes_of
+from caco_assets.imagery.scenes import in_order, inside, scenes_in, scenes_of
 
 BANDS = ("B02", "B03", "B04")
 START = datetime(2021, 11, 1, tzinfo=UTC)
@@ -185,6 +185,18 @@ def test_a_streamed_index_answers_a_search_across_the_antimeridian(tmp_path):
     assert streamed.search((0.0, 42.2, 1.0, 42.3), always) == []
     assert streamed.refused == held.refused
     assert [scene.item_id for scene in scenes_in(scenes_of(items, BANDS, {}))] == [scene.item_id for scene in found]
+
+
+def test_row_groups_without_a_date_of_the_periods_are_passed_over(tmp_path):
+    table = pq.read_table(index_of(tmp_path / "items.parquet", 2, 60, "time"))
+    pq.write_table(table, tmp_path / "groups.parquet", row_group_size=10)
+    first, second = START + timedelta(days=100), START + timedelta(days=1000)
+    spans = [(first, first + timedelta(days=100)), (second, second + timedelta(days=1))]
+    read = pa.concat_tables(batches(tmp_path / "groups.parquet", 1000, spans))
+    assert 0 < read.num_rows <= 40
+    assert read.num_rows < pa.concat_tables(batches(tmp_path / "groups.parquet", 1000)).num_rows == 120
+    kept = inside(table["datetime"].cast(pa.timestamp("us", tz="UTC")), spans)
+    assert set(table.filter(pa.array(kept))["id"].to_pylist()) <= set(read["id"].to_pylist())
 
 
 def test_a_file_that_is_no_index_is_an_error_of_one_line(tmp_path):
