@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_a_provider_that_falls_silent_stops_the_shard_and_the_next_run_goes_on(f
     ingest_shard(other, 0, [].append)
     assert contents(other.paths.archive) == contents(near.paths.archive)
     assert provider.stats()["requests"] < whole
+
+
+def test_failures_in_one_request_of_ten_leave_no_trace(far, monkeypatch):
+    far, near, provider = far
+    longer = replace(HASTE, attempts=8)
+    monkeypatch.setattr("caco_assets.imagery.ingest.Pace", partial(Pace, patience=longer))
+    provider.fail(kinds="403,429,500,503,silence,reset,truncated,slow,html,xml", share=0.1, seed=3)
+    for shard in (0, 1):
+        ingest_shard(near, shard, [].append)
+        ingest_shard(far, shard, [].append)
+    assert contents(far.paths.archive) == contents(near.paths.archive)
+    assert sum(number for name, number in provider.stats().items() if name.startswith("failed ")) >= 5
 
 
 @pytest.mark.parametrize(
