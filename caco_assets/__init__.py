@@ -13,10 +13,12 @@ _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+# MLflow's server would start six processes for jobs of language-model evaluation.
+_LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 # Threads that wait for each other sleep. torch's default is to spin: where other work shares the cores (our own view-making threads
 # do), that made a training step up to four times slower (2 cores, `benchmarks/RESULTS.md`).
 _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-for _name, _value in (_QUIET | _PATIENT).items():
+for _name, _value in (_QUIET | _LEAN | _PATIENT).items():
     os.environ.setdefault(_name, _value)
 
 __version__ = "0.1.0"

@@ -41,10 +41,12 @@ def commands(settings: Settings, ports: Mapping[str, int]) -> dict[str, list[str
     from caco_assets.resources.mlflow import server_arguments
 
     python, location = sys.executable, ["-m", "caco_assets.definitions"]
+    # one worker: a desk has one user, and each worker takes a quarter of a GB
+    mlflow = [python, "-m", "mlflow", "server", "--workers", "1"]
     return {
         "dagster": [python, "-m", "dagster_webserver", "-h", HOST, "-p", str(ports["dagster"]), *location],
         "dagster-daemon": [python, "-m", "dagster._daemon", "run", *location],
-        "mlflow": [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(ports["mlflow"]), *server_arguments(settings)],
+        "mlflow": [*mlflow, "--host", HOST, "--port", str(ports["mlflow"]), *server_arguments(settings)],
         "pages": [python, "-m", "http.server", str(ports["pages"]), "--bind", HOST, "--directory", str(settings.paths.root)],
     }
 
