@@ -4,12 +4,17 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # before torch is imported: the tests' tensors are tiny, and two workers with two threads each on two cores mostly wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from caco_assets.settings import Settings, load_settings
+
+# how long an example takes says more about the machine than about the code
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

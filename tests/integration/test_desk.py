@@ -47,7 +47,7 @@ def test_the_desk_serves_dagster_mlflow_and_pages_until_ctrl_c(tmp_path: Path, o
         assert _get(urls["MLflow"] + "/health") == b"OK"
         assert _get(urls["Report"]) == b"the report"
         desk.send_signal(signal.SIGINT)
-        assert desk.wait(30) == 0
+        assert desk.wait(120) == 0
         for url in urls.values():
             with pytest.raises(OSError, match=r"refused"):
                 _get(url)
