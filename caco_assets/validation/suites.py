@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from great_expectations import ExpectationSuite as Suite
 
+from caco_assets.imagery.dark_targets import SYSTEMATIC
 from caco_assets.settings import Settings
 from caco_assets.validation import expect
 
@@ -16,8 +17,6 @@ ROUNDING_KM = 0.001
 """Positions are rounded to 1e-6 degrees (0.11 m): two of them may come nearer by a metre, never more."""
 FAR_FROM_CITY_SIGMAS = 6.0
 """A Gaussian in two dimensions goes beyond this once in 65 million draws."""
-HALF_OF_THE_OFFSET = 500.0
-"""Half of the +1000 that an un-harmonised period carries: true change of dark targets stays far below."""
 MARGIN_OVER_RANDOM = 0.02
 SCALES, OFFSETS = (1e-4,), (0.0, -0.1)
 """Reflectance per digital number and at 0, as Sentinel-2 L2A is published before and after processing baseline 04.00."""
@@ -166,9 +165,9 @@ def archive(settings: Settings) -> list[Suite]:
             expect.between(
                 "harmonised",
                 "shift",
-                -HALF_OF_THE_OFFSET,
-                HALF_OF_THE_OFFSET,
-                "the darkest targets of both periods agree within 0.05 reflectance: the baseline's offset is taken off in both",
+                -SYSTEMATIC,
+                SYSTEMATIC,
+                f"the darkest targets of both periods agree within {SYSTEMATIC / 10_000:g} reflectance: no offset is left in one",
             ),
         ],
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caco_assets.settings import Settings
-from caco_assets.validation.facts.pixels import PIXEL_COLUMNS, dark_shift, pixel_facts
+from caco_assets.validation.facts.pixels import PIXEL_COLUMNS, pixel_facts, shift_of_dark_targets
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet, slot_id
 from caco_assets.validation.quarantine import quarantine_summary, read_quarantine
 
@@ -44,7 +44,7 @@ def archive(settings: Settings) -> list[Table]:
         Table("archive.chips", _chips(chips, places)),
         Table("archive.places", _places(chips, places, set(refused["location_id"]))),
         Table("archive.pixels", pixels),
-        Table("archive.dark_shift", dark_shift(pixels, settings.imagery.bands)),
+        Table("archive.dark_shift", shift_of_dark_targets(pixels, settings.imagery.bands)),
         Table("archive.quarantine", quarantine_summary(chips, places, refused, settings)),
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from caco_assets.imagery.dark_targets import dark_level, dark_shift
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, slot_id
 
@@ -15,11 +16,10 @@ REFLECTANCE_ONE = 10_000
 """Digital number of reflectance 1 in a chip."""
 SATURATED = 20_000
 """Reflectance 2: brighter than any cloud; what is above is an overflow or a wrong scale."""
-DARK_PERCENTILE = 1.0
 
 PIXEL_COLUMNS = (
-    "id", "location_id", "period", "sha256_matches", "unreadable", "layout_wrong", "zero_share", "saturated_share", "median",
-    "constant_bands", "dark",
+    "id", "location_id", "period", "season", "sha256_matches", "unreadable", "layout_wrong", "zero_share", "saturated_share",
+    "median", "constant_bands", "dark",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def pixel_facts(tar: Path, chip: dict[str, Any], settings: Settings) -> dict[str
         id=slot_id(chip["location_id"], chip["period"], chip["season"]),
         location_id=chip["location_id"],
         period=chip["period"],
+        season=chip["season"],
         sha256_matches=hashlib.sha256(data).hexdigest() == chip["sha256"],
         unreadable="",
         layout_wrong="",
@@ -51,7 +52,7 @@ def pixel_facts(tar: Path, chip: dict[str, Any], settings: Settings) -> dict[str
     if pixels is None:
         return {**facts, "unreadable": problem}
     valid = pixels > 0
-    dark = [float(np.percentile(band[ok], DARK_PERCENTILE)) if ok.any() else np.nan for band, ok in zip(pixels, valid, strict=True)]
+    dark = dark_level(pixels).tolist()
     names = settings.imagery.bands if len(pixels) == len(settings.imagery.bands) else [f"band {i + 1}" for i in range(len(pixels))]
     constant = [name for name, band in zip(names, pixels, strict=True) if band.min() == band.max()]
     return {
@@ -90,19 +91,14 @@ def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.n
         return None, " ".join(str(error).split()), ""
 
 
-def dark_shift(pixels: Frame, bands: tuple[str, ...]) -> Frame:
+def shift_of_dark_targets(pixels: Frame, bands: tuple[str, ...]) -> Frame:
     """One row per band: how far the darkest targets lie apart in the two periods, late minus early, as a digital number.
 
-    The darkest pixels of a place (water, shadow, conifers) hardly change in years; an offset of the processing baseline that
-    was not taken off in one period moves them by 1000. Median over places of the difference of the medians over dates.
+    0 where no place has the same season in both periods: there is nothing to compare.
     """
     import pandas as pd
 
     usable = pixels[pixels["dark"].map(lambda dark: isinstance(dark, list) and len(dark) == len(bands)).astype(bool)]
-    shifts = []
-    for _, place in usable.groupby("location_id"):
-        periods = [np.array(place[place["period"] == period]["dark"].tolist()) for period in (0, 1)]
-        if all(len(dark) for dark in periods):
-            shifts.append(np.median(periods[1], axis=0) - np.median(periods[0], axis=0))
-    middle = np.nanmedian(np.array(shifts), axis=0) if shifts else np.zeros(len(bands))
-    return pd.DataFrame({"id": list(bands), "shift": middle, "places": len(shifts)})
+    chips = zip(usable["location_id"], usable["period"], usable["season"], usable["dark"], strict=True)
+    shift, places = dark_shift({(place, period, season): np.array(dark) for place, period, season, dark in chips})
+    return pd.DataFrame({"id": list(bands), "shift": shift if places else np.zeros(len(bands)), "places": places})
