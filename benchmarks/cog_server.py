@@ -3,7 +3,7 @@
 Run as a program in a process of its own, so that it takes no time of the interpreter that is measured. It prints its port, serves
 until its standard input is closed, and answers three addresses that no file has:
 
-    /_stats                        requests, bytes and failures so far, as JSON, and the most requests that were open at once
+    /_stats                        requests, bytes, time taken and failures so far, as JSON, and the most requests open at once
     /_reset                        the same, and starts counting anew
     /_fail?kinds=a,b&share=0.1&seed=0&match=B02&first=2&after=9
                                    from now on requests fail in one of these ways: a share of them, or (`first`) the first so many
@@ -21,6 +21,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -81,12 +82,13 @@ class Server:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 self.open += 1
-                self.peak = max(self.peak, self.open)
+                self.peak, start = max(self.peak, self.open), time.monotonic()
                 try:
                     if not await self.answer(head.decode("latin-1"), writer):
                         break
                 finally:
                     self.open -= 1
+                    self.counts["busy_us"] += int(1e6 * (time.monotonic() - start))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

@@ -6,7 +6,8 @@ read the same chips (264 pixels at 10 m, 7 bands and the classification) with th
 
 * **ideal** = connections / (latency × requests per chip). Requests per chip is the least that a COG permits: for every file the
   runs of neighbouring blocks that the chip touches (a chip that the classification refuses needs no other band), plus one request
-  for the index of each file, shared by the chips of the scene. Where fewer were sent (chips that share blocks), those count.
+  for the index of each file, shared by the chips of the scene. Neighbours that share blocks come with fewer, so more than the
+  ideal is possible; beside it stands the share of what the requests really sent permit.
 * **bytes** = bytes of all answers ÷ compressed bytes of the blocks that each chip touches: the floor a COG permits, each chip
   counted by itself. Beside it, the same against the chips' uncompressed pixels.
 * **odc-stac** loads with `odc.stac.load` (rasterio set up by `configure_rio(cloud_defaults=True)`) in two ways: place by place, all
@@ -250,12 +251,13 @@ def main() -> int:
         for repeat in range(repeats):
             seconds, cpu = ours(job, folder, given.connections)
             seen = provider.stats()
-            requests = min(floor.requests, seen["requests"]) / chips
-            ideal = given.connections / (LATENCY_S * requests)
+            ideal = given.connections / (LATENCY_S * floor.requests / chips)
+            sent = given.connections / (LATENCY_S * seen["requests"] / chips)
             shares.append(chips / seconds / ideal)
             loads.append(seen["bytes"] / floor.blocks)
             print(
-                f"ours {chips / seconds:.2f} chips/s, {shares[-1]:.0%} of the ideal {ideal:.2f}; "
+                f"ours {chips / seconds:.2f} chips/s, {shares[-1]:.0%} of the ideal {ideal:.2f}, "
+                f"{chips / seconds / sent:.0%} of what its requests permit; "
                 f"{seen['requests'] / chips:.1f} requests, {seen['bytes'] / chips / 1e6:.2f} MB, "
                 f"{1e3 * cpu / chips:.0f} ms CPU per chip"
             )

@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from caco_assets.errors import UserError
 from caco_assets.imagery.answer import Piece, Span, TransientError, check_answer, retry_after
@@ -106,7 +108,7 @@ class Fetcher:
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60)
         # compressed once more, a range would not be that range
         headers = {"Accept-Encoding": "identity", "User-Agent": "caco_assets"}
-        self._session = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=True, auto_decompress=False)
+        self._session = aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False, read_bufsize=_BUFFER)
 
     async def _close(self) -> None:
         await self._cancel()
@@ -174,7 +176,8 @@ class Fetcher:
         try:
             address = href if self._sign is str else await asyncio.to_thread(self._sign, href)
             headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"}
-            async with self._session.get(address, headers=headers, timeout=limits) as response:
+            proxy = proxy_for(urlsplit(address).scheme, urlsplit(address).hostname or "")
+            async with self._session.get(address, headers=headers, timeout=limits, proxy=proxy) as response:
                 wait = retry_after(response.headers)
                 return check_answer(response.status, response.headers, await _body(response, span), span, wait)
         except TimeoutError as error:
@@ -207,6 +210,8 @@ class Fetcher:
         return True
 
 
+_BUFFER = 4 << 20
+"""Bytes of an answer that are taken in before they are asked for: with less, a large one comes in many small steps."""
 _LANDMARKS = 8
 """Files that answered are remembered up to this number for each provider."""
 _PROBES = 3
@@ -234,6 +239,12 @@ async def _body(response: aiohttp.ClientResponse, span: Span) -> bytes:
 
 
 _WHOLE_FILE = 200
+
+
+@cache
+def proxy_for(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for a host (`https_proxy`, `no_proxy`): aiohttp would look it up for each request."""
+    return None if proxy_bypass(host) else getproxies().get(scheme)
 
 
 def _plain(error: Exception) -> str:

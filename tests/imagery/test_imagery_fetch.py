@@ -8,7 +8,7 @@ import pytest
 
 from caco_assets.errors import UserError
 from caco_assets.imagery.answer import Piece
-from caco_assets.imagery.fetch import Fetcher, Patience
+from caco_assets.imagery.fetch import Fetcher, Patience, proxy_for
 from caco_assets.imagery.geotiff import UnreadableError
 
 pytestmark = pytest.mark.integration
@@ -147,3 +147,13 @@ def test_the_end_of_the_work_ends_those_who_wait(provider):
         with pytest.raises(CancelledError):
             fetcher.get([(f"{provider.address}/a.tif", (0, 50))])
     assert not any(thread.name == "fetch" for thread in threading.enumerate())
+
+
+def test_a_proxy_is_used_where_the_environment_names_one_and_not_for_this_machine(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,.inside.example")
+    proxy_for.cache_clear()
+    assert proxy_for("http", "data.example") == "http://proxy.example:3128"
+    assert proxy_for("http", "127.0.0.1") is None
+    assert proxy_for("http", "a.inside.example") is None
+    proxy_for.cache_clear()
