@@ -36,9 +36,12 @@ def test_the_desk_serves_dagster_mlflow_and_pages_until_ctrl_c(tmp_path: Path, o
     (tmp_path / "workspace" / "tiny" / "report").mkdir(parents=True)
     (tmp_path / "workspace" / "tiny" / "report" / "report.html").write_text("the report")
     ports = [f"--{name}-port={port}" for name, port in {"dagster": occupied, "mlflow": free_port(0), "pages": free_port(0)}.items()]
+    # a test run that a script put in the background ignores Ctrl-C, and so would its children
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     desk = subprocess.Popen(
         [sys.executable, "-m", "caco_assets.cli", "up", *ports], env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
+    signal.signal(signal.SIGINT, before)
     try:
         said = _until(desk, "Ctrl-C")
         assert f"port {occupied} is in use" in said
