@@ -103,6 +103,8 @@ def produce(
     mark = fingerprint(recipe, inputs)
     _restore(path)
     if (known := _reusable(records, name, path, mark)) is not None:
+        # killed after its record was written: what it still held is of no use to anybody
+        _clear(path, mark[:12])
         return known
     partial = path.with_name(f".{path.name}.partial-{mark[:12]}")
     try:
@@ -118,8 +120,7 @@ def produce(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{path}: the disk is full; free some space and run the same command again, it continues") from error
         raise
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        _remove(stale)
+    _clear(path)
     return product
 
 
@@ -221,6 +222,13 @@ def _restore(path: Path) -> None:
     aside = _aside(path)
     if aside.exists() and not path.exists():
         aside.replace(path)
+
+
+def _clear(path: Path, mark: str = "") -> None:
+    """Remove what runs towards `path` have left beside it: all of them, or those of one fingerprint."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.partial-{mark}*"):
+        _remove(stale)
+    _remove(_aside(path))
 
 
 def _remove(path: Path) -> None:

@@ -158,6 +158,19 @@ def test_a_killed_run_is_resumed_from_what_it_left(tmp_path):
     assert leftovers(tmp_path) == []
 
 
+def test_what_a_run_killed_after_its_record_still_held_is_cleared_when_the_product_is_reused(tmp_path):
+    make = Maker(folder=True)
+    product = build(tmp_path, make, a=1)
+    spool = product.path.with_name(f".thing.partial-{product.fingerprint[:12]}.spool")
+    spool.mkdir()
+    (spool / "chips.spool").write_bytes(b"chips")
+    product.path.with_name(".thing.old").mkdir()
+    elsewhere = product.path.with_name(".thing.partial-0123456789ab")
+    elsewhere.write_text("of a run with other settings, which may be going on")
+    assert build(tmp_path, make, a=1).reused
+    assert leftovers(tmp_path) == [elsewhere.name]
+
+
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_a_product_that_was_tampered_with_is_made_again(tmp_path, folder):
     make = Maker("right", folder)

@@ -13,7 +13,7 @@ from caco_assets.settings import Settings
 
 ALWAYS = ("strategy", "places", "cities", "sigma_km", "min_distance_km", "region", "places_per_shard")
 """Fields that decide in every profile."""
-IN_FORCE = ("city_weight", "region_file", "exclude_benchmarks", "exclude", "gazetteer", "land")
+IN_FORCE = ("shard_by", "city_weight", "region_file", "exclude_benchmarks", "exclude", "gazetteer", "land")
 """Fields that enter only where they change what may come out, files by their content and never by their path."""
 
 
@@ -29,6 +29,8 @@ def decisive(settings: Settings, say: Say = to_stderr) -> dict[str, Any]:
 
     sampling = settings.sampling
     values: dict[str, Any] = sampling.model_dump(mode="json", include=set(ALWAYS))
+    if sampling.shard_by != "arrival":
+        values["shard_by"] = sampling.shard_by
     if sampling.city_weight:
         values["city_weight"] = sampling.city_weight
     if sampling.region_file is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caco_assets.products import Facts
 from caco_assets.sampling.gazetteer import Cities
@@ -16,13 +17,30 @@ def location_id(index: int) -> str:
     return f"L{index:07d}"
 
 
-def write_locations(path: Path, places: Places, cities: Cities, places_per_shard: int) -> Facts:
+def shards_of(lon: NDArray[np.float64], lat: NDArray[np.float64], places_per_shard: int, shard_by: str) -> NDArray[np.int32]:
+    """Shard of each place: so many places a shard, in order of acceptance or along a curve that keeps neighbours together.
+
+    Args:
+        lon: degrees, in order of acceptance.
+        lat: degrees.
+        places_per_shard: all shards but the last have as many.
+        shard_by: `arrival` or `nearby` (Hilbert's curve over the whole Earth).
+    """
+    turn = np.arange(len(lon))
+    if shard_by == "nearby":
+        import geopandas as gpd
+
+        curve = gpd.GeoSeries.from_xy(lon, lat).hilbert_distance(total_bounds=(-180, -90, 180, 90))
+        turn[np.argsort(curve.to_numpy(), kind="stable")] = np.arange(len(lon))
+    return (turn // places_per_shard).astype(np.int32)
+
+
+def write_locations(path: Path, places: Places, cities: Cities, shard: NDArray[np.int32]) -> Facts:
     """Write the places as GeoParquet in order of acceptance; returns the facts of the product."""
     import geopandas as gpd
 
     count = len(places.lon)
     city = places.city_index
-    shard = (np.arange(count) // places_per_shard).astype(np.int32)
     frame = gpd.GeoDataFrame(
         {
             "location_id": [location_id(index) for index in range(count)],
@@ -41,7 +59,7 @@ def write_locations(path: Path, places: Places, cities: Cities, places_per_shard
     frame.to_parquet(path, index=False, compression="zstd")
     return {
         "places": count,
-        "shards": int(shard[-1]) + 1,
+        "shards": int(shard.max()) + 1,
         "cities": len(np.unique(city)),
         "countries": len(set(cities.country[city])),
         "drawn": places.counts["drawn"],

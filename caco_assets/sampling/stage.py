@@ -24,12 +24,14 @@ def sample(settings: Settings, say: Say = to_stderr) -> Product:
     def make(path: Path) -> Facts:
         from caco_assets.sampling.gazetteer import cities_of
         from caco_assets.sampling.ground import ground_of
-        from caco_assets.sampling.locations import write_locations
+        from caco_assets.sampling.locations import shards_of, write_locations
         from caco_assets.sampling.sampler import draw
 
         cities, ground = cities_of(settings), ground_of(settings, say)
         places = draw(settings.sampling, settings.seed, cities, ground)
-        facts = {**write_locations(path, places, cities, settings.sampling.places_per_shard), "zones": len(ground.zones)}
+        wanted = settings.sampling
+        facts = write_locations(path, places, cities, shards_of(places.lon, places.lat, wanted.places_per_shard, wanted.shard_by))
+        facts["zones"] = len(ground.zones)
         say(
             f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn, "
             f"{places.counts['excluded']} of them in the {len(ground.zones)} exclusion zones"

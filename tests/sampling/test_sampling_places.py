@@ -15,6 +15,7 @@ from caco_assets.home import stage_settings
 from caco_assets.sampling.gazetteer import most_populous
 from caco_assets.sampling.ground import ground_of
 from caco_assets.sampling.land import coarse_land, is_land
+from caco_assets.sampling.locations import shards_of
 from caco_assets.sampling.map import world_map
 from caco_assets.sampling.sampler import draw
 from caco_assets.sampling.sphere import distance_km, unit_vectors
@@ -165,6 +166,32 @@ def test_the_stage_writes_the_contract_and_is_reused(settings):
     assert product.facts["shards"] == 2
     assert sample(settings, [].append).reused
     assert world_map(product.path).startswith(b"\x89PNG")
+
+
+def test_shards_of_neighbours_are_whole_and_small(cities):
+    places = places_of(cities, places=2000, strategy="gaussian_cities")
+    points = unit_vectors(places.lon, places.lat)
+
+    def reach(shard_by):
+        """Mean distance from a place to the middle of its shard, radians."""
+        shard = shards_of(places.lon, places.lat, 50, shard_by)
+        assert np.bincount(shard).tolist() == [50] * 40
+        middles = np.stack([points[shard == number].mean(axis=0) for number in range(40)])
+        return np.linalg.norm(points - middles[shard], axis=1).mean()
+
+    assert reach("nearby") < 0.2 * reach("arrival")
+
+
+def test_shards_of_neighbours_pass_the_checks_and_are_another_product(settings):
+    from caco_assets.validation.facts.locations import locations as facts_of
+
+    by_arrival = sample(settings, [].append)
+    nearby = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"shard_by": "nearby"})})
+    product = sample(nearby, [].append)
+    assert product.fingerprint != by_arrival.fingerprint
+    frame = facts_of(nearby)[0].frame
+    assert (frame["shard_gap"] == 0).all()
+    assert sorted(frame["shard"]) == [0] * 6 + [1] * 6
 
 
 def test_the_same_settings_give_the_same_bytes(settings, tmp_path):

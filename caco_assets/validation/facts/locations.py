@@ -9,6 +9,7 @@ import numpy as np
 
 from caco_assets.sampling.ground import ground_of
 from caco_assets.sampling.land import Mask
+from caco_assets.sampling.locations import shards_of
 from caco_assets.sampling.sphere import EARTH_RADIUS_KM, unit_vectors
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet
@@ -43,7 +44,11 @@ def locations(settings: Settings) -> list[Table]:
     frame["nearest_km"] = nearest_km(lon, lat, on_earth)
     index = frame["location_id"].str.extract(r"^L(\d{7})$")[0].astype("float64").fillna(-1)
     frame["index_gap"] = index - np.arange(len(frame))
-    frame["shard_gap"] = (frame["shard"] - index // settings.sampling.places_per_shard).fillna(0)
+    sampling = settings.sampling
+    wanted = index // sampling.places_per_shard
+    if sampling.shard_by == "nearby" and on_earth.all():
+        wanted = shards_of(lon, lat, sampling.places_per_shard, sampling.shard_by)
+    frame["shard_gap"] = (frame["shard"] - wanted).fillna(0)
     frame["geometry_gap_deg"] = _geometry_gap(path, lon, lat)
     frame["crs"] = _crs(path)
     return [Table("locations", frame)]
