@@ -3,7 +3,7 @@
 The index is made up as real ones are: tiles of 109.8 km in their UTM zones, visited every five days for five years by one or two
 orbits, whose swath cuts a third of the tiles; 13 assets with hrefs of the length providers have; rows in order of time, as an index
 grows. Places lie around cities. `write_plan` runs in a process of its own, whose peak memory is read at its end: once for a few
-places, once for all, so that growth shows. The limit of two minutes is held against the wall clock; CPU seconds are printed beside it.
+places, once for all, so that growth shows. The limit of two minutes is held against the wall clock; CPU seconds are printed too.
 
 The other side is the plain way: the items near each place from geopandas' spatial index, then a loop. It is given a smaller index,
 held in memory as it needs; both sides do the same sample of places, by turns, and the ratio is of their CPU times. The plain side's

@@ -43,6 +43,8 @@ def in_box(box: Box | None, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
         return np.ones(len(lon), bool)
     west, south, east, north = box
     across = (lon >= west) & (lon <= east) if west <= east else (lon >= west) | (lon <= east)
+    if 180 in (abs(west), abs(east)):
+        across |= np.abs(lon) == 180  # one meridian with two names
     return across & (lat >= south) & (lat <= north)
 
 

@@ -41,7 +41,7 @@ class Sampling(Frozen):
     """Polygons of the land (Natural Earth); none: the one-kilometre mask of `global-land-mask`."""
     places_per_shard: int = Field(default=500, ge=1)
     shard_by: Literal["arrival", "nearby"] = "arrival"
-    """`arrival`: shards stay as they are when `places` grows; `nearby`: neighbours share a shard, and with it scenes and requests."""
+    """`arrival`: shards stay as they are when `places` grows; `nearby`: neighbours share a shard, its scenes and its requests."""
 
 
 class Imagery(Frozen):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -105,6 +105,8 @@ boxes = st.one_of(
 
 
 @given(boxes, st.floats(20, 3000))
+@example((170.0, 0.0, 180.0, 1.0), 20.0)
+@example((180.0, 0.0, 180.0, 1.0), 20.0)
 def test_grid_points_keep_their_distance_across_antimeridian_and_poles(box, spacing):
     lon, lat = grid(box, spacing)
     # rounded, a longitude may lie a hair outside of its edge
