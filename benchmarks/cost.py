@@ -5,13 +5,13 @@ Measured here, on real Sentinel-2 pixels (`CACO_REAL`, the Boadella folder) in t
 * bits per pixel of a band as a COG stores it (deflate with predictor), and as the archive stores it;
 * seconds of one core to decode the blocks that a chip touches and to encode the chip.
 
-Computed: a chip of w pixels at a random place of a grid of blocks of b pixels touches (1 + (w - 1) / b)² blocks on average, in
-1 + (w - 1) / b rows, each row being one request; bytes = blocks × b² × bits per pixel. One request more per file reads its index
+Computed: a chip of w pixels at a random place of a grid of blocks of b pixels touches (1 + (w - 1) / b)² blocks on average, in 1
++ (w - 1) / b rows, each row being one request; bytes = blocks × b² × bits per pixel. One request more per file reads its index
 and is shared by the chips that one scene serves. A date that the scene classification refuses costs its classification alone.
 
 Assumed, and said in the table: what the options say (block, latency, bandwidth, connections, cores, share of refused dates, chips
-per scene). With `--requests` and `--bytes` the figures that `ingest.py` measured replace the computed ones. Money is not computed:
-multiply the hours and terabytes by the price of yours.
+per scene, and the two prices). With `--requests` and `--bytes` the figures that `ingest.py` measured replace the computed ones.
+Money is the machine's hours and the archive's month at the prices given; the providers ask nothing for reading.
 
 This compares nothing: it prints a table, and as its last line one JSON object with the figures.
 """
@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--bandwidth", type=float, default=1000, help="megabits per second")
     parser.add_argument("--cores", type=int, default=8)
+    parser.add_argument("--core-price", type=float, default=0.05, help="of a core for an hour")
+    parser.add_argument("--storage-price", type=float, default=23.0, help="of a terabyte for a month")
     parser.add_argument("--refused", type=float, default=0.5, help="dates tried in vain for each chip that is kept")
     parser.add_argument("--chips-per-scene", type=float, default=20, help="that share the indexes of a scene's files")
     parser.add_argument("--requests", type=float, help="per chip, from ingest.py; default computed")
@@ -85,6 +87,7 @@ def main() -> None:
         "cores": options.cores / cpu,
     }
     slowest = min(pace, key=lambda name: pace[name])
+    days, archive_tb = chips / pace[slowest] / 86_400, chips * measured.chip_bytes / 1e12
     rows = [
         ("chips", f"{chips:,}", f"{options.places:,} places × {options.dates} dates"),
         ("requests per chip", f"{requests:.1f}", "ingest.py" if options.requests else f"computed, blocks of {options.block}"),
@@ -96,17 +99,23 @@ def main() -> None:
             f"measured: decode {measured.decode_s * 1e3:.0f}, encode {measured.encode_s * 1e3:.0f}",
         ),
         ("downloaded", f"{chips * size / 1e12:.1f} TB", ""),
-        ("archive", f"{chips * measured.chip_bytes / 1e12:.1f} TB", ""),
+        ("archive", f"{archive_tb:.1f} TB", ""),
         ("requests", f"{chips * requests / 1e6:,.0f} million", ""),
         ("core time", f"{chips * cpu / 3600:,.0f} core hours", ""),
         *((f"chips/s by {name}", f"{value:,.1f}", of_options(name, options)) for name, value in pace.items()),
-        ("time", f"{chips / pace[slowest] / 86_400:.1f} days", f"set by {slowest}"),
+        ("time", f"{days:.1f} days", f"set by {slowest}"),
+        (
+            "the machine",
+            f"{days * 24 * options.cores * options.core_price:,.0f}",
+            f"assumed: {options.core_price:g} a core and hour",
+        ),
+        ("the archive", f"{archive_tb * options.storage_price:,.0f} a month", f"assumed: {options.storage_price:g} a TB and month"),
     ]
     print("| what | figure | from |\n|---|---|---|")
     for row in rows:
         print("| {} | {} | {} |".format(*row))
     figures = {"requests_per_chip": requests, "bytes_per_chip": size, "archive_bytes_per_chip": measured.chip_bytes}
-    print(json.dumps({"benchmark": "cost", **figures, "core_s_per_chip": cpu, "days": chips / pace[slowest] / 86_400}))
+    print(json.dumps({"benchmark": "cost", **figures, "core_s_per_chip": cpu, "days": days}))
 
 
 def of_options(name: str, options: argparse.Namespace) -> str:
