@@ -46,6 +46,9 @@ class Settings(BaseSettings):
                 f"imagery.period_months={self.imagery.period_months}: the two periods overlap with gap_years={self.gap_years}; "
                 f"at most {12 * self.gap_years} months"
             )
+        tasks, wanted = self.downstream.tasks, self.pretraining.probe_task
+        if wanted is not None and wanted not in tasks:
+            raise ValueError(f"pretraining.probe_task={wanted}: no row of downstream.tasks ({', '.join(tasks) or 'it is empty'})")
         return self
 
     @classmethod

@@ -30,6 +30,11 @@ class Paths(Frozen):
         return self.root / "catalog"
 
     @property
+    def change_truth(self) -> Path:
+        """Where the imagery says which places have truly changed: parquet with `location_id` and `changed`."""
+        return self.catalog / "truth" / "change.parquet"
+
+    @property
     def benchmarks(self) -> Path:
         """Labelled twins in the published layouts."""
         return self.root / "benchmarks"
@@ -58,6 +63,16 @@ class Paths(Frozen):
     def pack(self) -> Path:
         """Folder that training reads."""
         return self.root / "data" / "pack"
+
+    @property
+    def probe_set(self) -> Path:
+        """`probe_set.npz`: the few labelled images on which training is probed."""
+        return self.root / "data" / "probe_set.npz"
+
+    @property
+    def encoders(self) -> Path:
+        """A folder for each encoder that came in from outside (`caco encoder import`)."""
+        return self.root / "encoders"
 
     @property
     def encoder(self) -> Path:

@@ -133,8 +133,14 @@ class Pretraining(Frozen):
     """CPU threads for the views; 0: all cores."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints."""
+    squared_distances: bool = False
+    """Squared distances in the change ratio, as the published formula says and the published code does not."""
+    aligned_seasons: bool = False
+    """The long-term distance compares one season of both periods, as the published formula says and the published code does not."""
     probe_every: int = Field(default=0, ge=0)
-    """Epochs between probes during training, for callers of `make_encoder` that pass one; 0: none."""
+    """Epochs between probes during training; 0: none."""
+    probe_task: str | None = None
+    """The row of `downstream.tasks` from whose training and validation parts the probe during training takes its images."""
 
     @model_validator(mode="after")
     def _crop_scale_in_order(self) -> Pretraining:
