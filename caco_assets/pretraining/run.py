@@ -23,7 +23,7 @@ from caco_assets.progress import Say
 from caco_assets.settings import Pretraining
 
 # settings that change how fast training goes, not what it makes
-SPEED_ONLY = {"device", "threads", "checkpoint_every"}
+SPEED_ONLY = {"device", "threads", "checkpoint_every", "checkpoint_minutes", "launcher"}
 # Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
 COLLAPSED_BELOW = 0.05
 

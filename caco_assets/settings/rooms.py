@@ -133,6 +133,10 @@ class Pretraining(Frozen):
     """CPU threads for the views; 0: all cores."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints."""
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    """Minutes between checkpoints within an epoch: the most that a kill can cost."""
+    launcher: Literal["inline", "process"] = "inline"
+    """`inline`: in the process of the command (Dagster always gives it one of its own); else a name of `pretraining/launch.py`."""
     squared_distances: bool = False
     """Squared distances in the change ratio, as the published formula says and the published code does not."""
     aligned_seasons: bool = False
