@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from caco_assets.pretraining.objectives.config import ChangeEstimate
 
 UNSEEN, UNCHANGED, CHANGED = -1, 0, 1
 
@@ -83,18 +87,22 @@ class ChangeState(nn.Module):
     """The change estimate of every slot (2 · place + period), in buffers: saved with the objective, on its device."""
 
     long: Tensor
+    """(slots,): moving average of the long-term distance; `short` and `ratio` likewise."""
     short: Tensor
     ratio: Tensor
+    last_long: Tensor
+    """(slots,): the long-term distance when the slot was last seen; `last_ratio` likewise."""
+    last_ratio: Tensor
     seen: Tensor
     label: Tensor
     threshold: Tensor
     mixture: Tensor
 
-    def __init__(self, slots: int, *, beta: float, by_ratio: bool) -> None:
-        """`beta` weighs the old value; labels come from the ratio, or from the long-term distance alone."""
+    def __init__(self, slots: int, *, beta: float, kind: ChangeEstimate = "ema_ratio") -> None:
+        """`beta` weighs the old value in the moving averages; labels come from the estimate `kind`."""
         super().__init__()
-        self.beta, self.by_ratio = beta, by_ratio
-        for name in ("long", "short", "ratio"):
+        self.beta, self.kind = beta, kind
+        for name in ("long", "short", "ratio", "last_long", "last_ratio"):
             self.register_buffer(name, torch.zeros(slots))
         self.register_buffer("seen", torch.zeros(slots, dtype=torch.int64))
         self.register_buffer("label", torch.zeros(slots, dtype=torch.int64))
@@ -108,12 +116,23 @@ class ChangeState(nn.Module):
         for average, value in ((self.long, long), (self.short, short), (self.ratio, ratio)):
             old = average[slots]
             average[slots] = torch.where(first, value, self.beta * old + (1 - self.beta) * value)
+        self.last_long[slots], self.last_ratio[slots] = long, ratio
         self.seen[slots] += 1
+
+    @property
+    def estimates(self) -> dict[ChangeEstimate, Tensor]:
+        """Every estimate there is, each (slots,), whichever of them makes the labels."""
+        return {"distance": self.last_long, "ratio": self.last_ratio, "ema_ratio": self.ratio}
 
     @property
     def estimate(self) -> Tensor:
         """(slots,): what the labels are made from."""
-        return self.ratio if self.by_ratio else self.long
+        return self.estimates[self.kind]
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether the labels come from a ratio, not from the long-term distance alone."""
+        return self.kind != "distance"
 
     def relabel(self, *, seed: int | None, monotone: bool) -> None:
         """Label all slots anew from the current estimates."""
@@ -123,13 +142,14 @@ class ChangeState(nn.Module):
         self.mixture.copy_(torch.from_numpy(labelling.mixture))
 
     def summary(self) -> dict[str, float]:
-        """Threshold and shares, for the log."""
-        seen = max(int((self.label != UNSEEN).sum()), 1)
+        """Threshold, counts of place-periods and shares, for the log."""
+        seen = int((self.label != UNSEEN).sum())
         changed = int((self.label == CHANGED).sum())
         threshold = float(self.threshold)
         # no threshold, no line in the plot: a share of 0 says it
         found = {"change_threshold": threshold} if np.isfinite(threshold) else {}
-        return {**found, "changed_share": changed / seen, "seen_share": seen / len(self.label)}
+        counts = {"changed_slots": changed, "unchanged_slots": seen - changed, "unseen_slots": len(self.label) - seen}
+        return {**found, **counts, "changed_share": changed / max(seen, 1), "seen_share": seen / len(self.label)}
 
 
 def draw_histogram(path: Path, state: ChangeState) -> None:

@@ -20,7 +20,7 @@ def two_groups(changed: int = 60, unchanged: int = 140) -> np.ndarray:
 @given(batches=st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=5, unique=True), max_size=6), seed=st.integers(0, 99))
 def test_averages_equal_a_loop_over_samples(batches: list[list[int]], seed: int) -> None:
     random = np.random.default_rng(seed)
-    state, slow, seen = ChangeState(9, beta=0.8, by_ratio=True), np.zeros((9, 3)), np.zeros(9, int)
+    state, slow, seen = ChangeState(9, beta=0.8), np.zeros((9, 3)), np.zeros(9, int)
     for slots in batches:
         values = random.random((3, len(slots))).astype(np.float32)
         state.update(torch.tensor(slots), *torch.from_numpy(values))
@@ -29,10 +29,24 @@ def test_averages_equal_a_loop_over_samples(batches: list[list[int]], seed: int)
             seen[slot] += 1
     np.testing.assert_allclose(torch.stack([state.long, state.short, state.ratio], 1).numpy(), slow, atol=1e-6)
     np.testing.assert_array_equal(state.seen.numpy(), seen)
+    if batches:
+        np.testing.assert_array_equal(torch.stack([state.last_long, state.last_ratio])[:, batches[-1]].numpy(), values[[0, 2]])
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("ema_ratio", 0.8 * 3 + 0.2 * 8), ("ratio", 8.0), ("distance", 6.0)])
+def test_all_three_estimates_are_kept_and_the_named_one_makes_the_labels(kind: str, expected: float) -> None:
+    state = ChangeState(4, beta=0.8, kind=kind)
+    slot = torch.tensor([2])
+    for ratio in (3.0, 8.0):
+        state.update(slot, torch.tensor([ratio - 2]), torch.ones(1), torch.tensor([ratio]))
+    assert state.estimate[2].item() == pytest.approx(expected)
+    assert {name: values[2].item() for name, values in state.estimates.items()} == pytest.approx(
+        {"distance": 6, "ratio": 8, "ema_ratio": 4}
+    )
 
 
 def test_before_the_first_labelling_everything_is_unchanged() -> None:
-    assert (ChangeState(4, beta=0.8, by_ratio=True).label == 0).all()
+    assert (ChangeState(4, beta=0.8).label == 0).all()
 
 
 def test_two_groups_are_told_apart_at_the_crossing_of_the_components() -> None:
@@ -91,7 +105,7 @@ def test_the_threshold_is_the_first_point_from_the_lower_mean_where_the_higher_c
 
 
 def test_labels_threshold_and_mixture_survive_a_state_dict() -> None:
-    state, other = (ChangeState(200, beta=0.8, by_ratio=True) for _ in range(2))
+    state, other = (ChangeState(200, beta=0.8) for _ in range(2))
     values = torch.from_numpy(two_groups()).float()
     state.update(torch.arange(200), values, values, values)
     state.relabel(seed=0, monotone=True)
@@ -103,7 +117,7 @@ def test_labels_threshold_and_mixture_survive_a_state_dict() -> None:
 
 @pytest.mark.parametrize("seen", [0, 1, 200])
 def test_the_picture_is_drawn_with_and_without_a_threshold(tmp_path: Path, seen: int) -> None:
-    state = ChangeState(200, beta=0.8, by_ratio=True)
+    state = ChangeState(200, beta=0.8)
     values = torch.from_numpy(two_groups()).float()[:seen]
     state.update(torch.arange(seen), values, values, values)
     state.relabel(seed=0, monotone=True)

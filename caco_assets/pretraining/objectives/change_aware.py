@@ -25,9 +25,7 @@ class ChangeAware(Objective):
 
     def watch(self, config: ObjectiveConfig) -> None:
         """Start the change estimate."""
-        # without memory the "moving average" is the last estimate, which is what the other two estimates are
-        beta = config.ema_beta if config.change_estimate == "ema_ratio" else 0.0
-        self.change = ChangeState(config.slots, beta=beta, by_ratio=config.change_estimate != "distance")
+        self.change = ChangeState(config.slots, beta=config.ema_beta, kind=config.change_estimate)
 
     def long_and_short(self, query: Tensor, late_key: Tensor) -> Tensor:
         """(2, N): long-term distance (shared by the pair) and short-term distance of unit vectors (N, C) in the change space."""
