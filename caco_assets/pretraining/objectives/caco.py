@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from caco_assets.pretraining.objectives.change_aware import CHANGE_SPACE, ChangeAware
 from caco_assets.pretraining.objectives.config import ObjectiveConfig
 from caco_assets.pretraining.objectives.teco import Teco, early_first
+from caco_assets.pretraining.processes import mine
 from caco_assets.pretraining.views import PLANS
 
 
@@ -30,17 +31,18 @@ class Caco(ChangeAware, Teco):
         self.watch(config)
 
     def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
-        """Logits (N, 1 + K/2 [+ 2N] + N/2), early rows first: positive, queue, other views, cross (masked: −inf)."""
-        positive, queue = self.own_period(space, query, keys[space])
+        """Logits (n, 1 + K/2 [+ 2N] + N/2), early rows first: positive, queue, other views, cross (masked: −inf)."""
+        query = mine(query)
+        positive, queue = self.own_period(space, query, mine(keys[space]))
         cross = self.cross(query, keys[space]).masked_fill(self._unchanged_own_place(slots), -torch.inf)
         others = self.other_views(space, early_first(query), keys)
         return torch.cat([positive, queue, *others, cross], dim=1) / self.config.temperature
 
     def distances(self, query_image: Tensor, queries: Tensor, keys: Tensor) -> Tensor:  # noqa: ARG002 - the key encoder's own view
-        """(2, N) in the change space of the key encoder; the features of t2 are already there."""
+        """(2, n) in the change space of the key encoder; the features of t2 are already there."""
         return self.long_and_short(self.embed_key(CHANGE_SPACE, self.encoder_k(query_image)), keys[CHANGE_SPACE, 1])
 
     def _unchanged_own_place(self, slots: Tensor) -> Tensor:
-        """Boolean (N, N/2), early rows first: each row's own place, where its own label says unchanged."""
-        own_place = torch.eye(len(slots) // 2, dtype=torch.bool, device=slots.device).repeat(2, 1)
-        return own_place & early_first(self.unchanged(slots))[:, None]
+        """Boolean (n, N/2), early rows first: each row's own place, where its own label says unchanged."""
+        own_place = mine(torch.eye(len(slots) // 2, dtype=torch.bool, device=slots.device)).repeat(2, 1)
+        return own_place & early_first(self.unchanged(mine(slots)))[:, None]

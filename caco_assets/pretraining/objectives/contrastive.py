@@ -51,13 +51,13 @@ class Contrastive(Objective):
 
     @torch.no_grad()
     def embed_keys(self, images: list[Tensor]) -> Tensor:
-        """(E, V-1, N, C) by the key encoder, without gradient."""
+        """(E, V-1, n, C) by the key encoder, without gradient."""
         # one pass per view: batch-norm statistics must not mix views
         seen = [self.encoder_k(image) for image in images]
         return torch.stack([torch.stack([self.embed_key(i, features) for features in seen]) for i in range(self.spaces)])
 
     def embed_key(self, space: int, features: Tensor) -> Tensor:
-        """Unit vectors (N, C) of key features (N, D) in one space."""
+        """Unit vectors (n, C) of key features (n, D) in one space."""
         return F.normalize(self.heads_k[space](features).float(), dim=1)
 
     def negatives(self, space: int) -> Tensor:

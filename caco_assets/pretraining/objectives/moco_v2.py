@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caco_assets.pretraining.objectives.contrastive import Contrastive
+from caco_assets.pretraining.processes import mine
 from caco_assets.pretraining.views import PLANS
 
 
@@ -19,6 +20,7 @@ class MocoV2(Contrastive):
     spaces = 1
 
     def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG002
-        """Logits (N, 1 + K): positive, queue."""
-        positive = (query * keys[0]).sum(dim=1, keepdim=True)  # (N, 1)
+        """Logits (n, 1 + K): positive, queue."""
+        query = mine(query)
+        positive = (query * mine(keys[0])).sum(dim=1, keepdim=True)  # (n, 1)
         return torch.cat([positive, query @ self.negatives(space)], dim=1) / self.config.temperature

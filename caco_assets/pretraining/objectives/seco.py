@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from caco_assets.pretraining.objectives.contrastive import Contrastive
+from caco_assets.pretraining.processes import mine
 from caco_assets.pretraining.views import PLANS
 
 
@@ -24,11 +25,12 @@ class Seco(Contrastive):
     spaces = 3
 
     def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG002
-        """Logits (N, 1 + K [+ 2N]): positive, queue, other views."""
-        positive = (query * keys[space]).sum(dim=1, keepdim=True)  # (N, 1)
+        """Logits (n, 1 + K [+ 2N]): positive, queue, other views."""
+        query = mine(query)
+        positive = (query * mine(keys[space])).sum(dim=1, keepdim=True)  # (n, 1)
         blocks = [positive, query @ self.negatives(space), *self.other_views(space, query, keys)]
         return torch.cat(blocks, dim=1) / self.config.temperature
 
     def other_views(self, space: int, query: Tensor, keys: Tensor) -> list[Tensor]:
-        """Similarities (N, N) to every key of each other view; none in space 0, which is blind to all that tells them apart."""
+        """Similarities (n, N) to every key of each other view; none in space 0, which is blind to all that tells them apart."""
         return [query @ keys[j].T for j in range(len(keys)) if j != space] if space > 0 else []

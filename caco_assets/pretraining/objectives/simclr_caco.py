@@ -31,5 +31,5 @@ class SimClrCaco(ChangeAware, SimClrSeco):
         return own_place & self.unchanged(slots)[:, None]
 
     def distances(self, query_image: Tensor, queries: Tensor, keys: Tensor) -> Tensor:  # noqa: ARG002 - the query is embedded already
-        """(2, N) in the change space."""
+        """(2, n) in the change space."""
         return self.long_and_short(queries[CHANGE_SPACE], keys[CHANGE_SPACE, 1]).detach()

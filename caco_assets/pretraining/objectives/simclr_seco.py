@@ -19,5 +19,5 @@ class SimClrSeco(SimClr):
     spaces = 3
 
     def other_views(self, space: int, anchors: Tensor, keys: Tensor) -> list[Tensor]:
-        """Similarities (2N, N) to every key of each other view; none in space 0, as in `seco`."""
+        """Similarities (2n, N) to every key of each other view; none in space 0, as in `seco`."""
         return [anchors @ keys[j].T for j in range(len(keys)) if j != space] if space > 0 else []

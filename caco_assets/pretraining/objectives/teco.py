@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from caco_assets.pretraining.objectives.seco import Seco
+from caco_assets.pretraining.processes import mine
 from caco_assets.pretraining.views import PLANS
 
 
@@ -25,17 +26,18 @@ class Teco(Seco):
     plan = PLANS["teco"]
 
     def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG002
-        """Logits (N, 1 + K/2 + N/2 [+ 2N]), early rows first: positive, queue, cross, other views."""
-        positive, queue = self.own_period(space, query, keys[space])
+        """Logits (n, 1 + K/2 + N/2 [+ 2N]), early rows first: positive, queue, cross, other views."""
+        query = mine(query)
+        positive, queue = self.own_period(space, query, mine(keys[space]))
         blocks = [positive, queue, self.cross(query, keys[space]), *self.other_views(space, early_first(query), keys)]
         return torch.cat(blocks, dim=1) / self.config.temperature
 
     def own_period(self, space: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Positive (N, 1) and queue (N, K/2) similarities, early rows first."""
+        """Positive (n, 1) and queue (n, K/2) similarities of own rows, early rows first."""
         queue = self.negatives(space)  # (C, K): even columns early, odd columns late
         positive = (query * key).sum(dim=1, keepdim=True)
         return early_first(positive), torch.cat([query[0::2] @ queue[:, 0::2], query[1::2] @ queue[:, 1::2]])
 
     def cross(self, query: Tensor, key: Tensor) -> Tensor:
-        """Similarities (N, N/2) to the other period's keys of the batch, early rows first; the own place on the diagonals."""
+        """Similarities (n, N/2) of own queries to the other period's keys (N, C) of the batch, early rows first."""
         return torch.cat([query[0::2] @ key[1::2].T, query[1::2] @ key[0::2].T])

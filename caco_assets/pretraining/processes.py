@@ -1,0 +1,113 @@
+"""Rows of other processes: the few collective operations that make training on many processes the same as on one.
+
+Each process holds an equal slice of the global batch, in the order of the ranks (`Loader(part=…)`). In one process every function
+here gives back what it was given. Each must be called by all processes, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0; the first alone writes files and says how far it is."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def gather(rows: Tensor, dim: int = 0) -> Tensor:
+    """Everyone's rows along `dim`, in the order of the global batch; without gradient."""
+    return rows if size() == 1 else _all_rows(rows.detach(), dim)
+
+
+def share(blocks: Sequence[Tensor], *, everyones_gradient: bool) -> list[Tensor]:
+    """Gather several blocks (…, n, C) of unit vectors to (…, N, C), with gradient, in one exchange.
+
+    Args:
+        blocks: this process's rows.
+        everyones_gradient: whether this process's rows take gradient from the losses of all processes, or from its own alone.
+
+    The loss L of one process with the whole batch is the mean over processes of L_r, the mean over the rows of process r; and
+    data-parallel training averages what the processes pass back. So process s has to pass back Σ_r ∂L_r/∂z_s for its rows z_s.
+    Where only the own loss can know them (queries in momentum contrast: keys carry no gradient), that is ∂L_s/∂z_s and nothing
+    needs to be exchanged. Where the rows are negatives of others (SimCLR), the backward pass sums over processes.
+    """
+    if size() == 1:
+        return list(blocks)
+    flat = torch.cat([block.flatten(0, -3) for block in blocks])  # (R, n, C)
+    everyone: Tensor = _Share.apply(flat, everyones_gradient)  # (R, N, C)
+    parts = everyone.split([block.flatten(0, -3).shape[0] for block in blocks])
+    return [part.unflatten(0, block.shape[:-2]) for part, block in zip(parts, blocks, strict=True)]
+
+
+def mine(rows: Tensor, dim: int = 0) -> Tensor:
+    """This process's slice of everyone's rows (a view)."""
+    if size() == 1:
+        return rows
+    own = rows.shape[dim] // size()
+    return rows.narrow(dim, rank() * own, own)
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over processes of figures that each process has from its own rows."""
+    if size() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / size()
+
+
+def from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite each tensor by the first process's."""
+    if size() == 1:
+        return
+    for tensor in tensors:
+        dist.broadcast(tensor, 0)
+
+
+def any_of(flag: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether the flag is set in any process; `device` is where the tensors of this training lie."""
+    if size() == 1:
+        return flag
+    flags = torch.tensor(int(flag), device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
+
+
+def barrier() -> None:
+    """Wait for everyone."""
+    if size() > 1:
+        dist.barrier()
+
+
+class _Share(torch.autograd.Function):
+    """Everyone's rows (R, N, C) of this process's (R, n, C); see `share` for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, everyones_gradient: bool) -> Tensor:  # noqa: FBT001 - autograd's protocol
+        ctx.everyones_gradient = everyones_gradient
+        return _all_rows(rows, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        if ctx.everyones_gradient:
+            grad = grad.contiguous().clone()
+            dist.all_reduce(grad)
+        return mine(grad, 1), None
+
+
+def _all_rows(rows: Tensor, dim: int) -> Tensor:
+    """(…, N, …) of (…, n, …)."""
+    everyone = rows.new_empty((size(), *rows.shape))
+    dist.all_gather_into_tensor(everyone, rows.contiguous())
+    return everyone.movedim(0, dim).flatten(dim, dim + 1)
