@@ -66,7 +66,8 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     imagery.pop("workers")
     imagery.pop("connections")
     time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
-    pack = {key: everything["pretraining"][key] for key in ("bands", "stretch")}
+    wanted = everything["pretraining"]
+    pack = {"bands": wanted["pack_bands"] or wanted["bands"], "stretch": wanted["stretch"]}
     return {
         "locations": {"recipe": recipe("locations"), "seed": settings.seed, "sampling": decisive(settings)},
         "scenes": {"recipe": [recipe("catalog"), recipe("scenes")], "seed": settings.seed, **time, "imagery": imagery},

@@ -53,6 +53,10 @@ WRONG = {
         {"pretraining": {"bands": ["B11"]}, "imagery": {"bands": ["B02", "B03"]}},
         ["pretraining.bands: B11", "not among imagery.bands", "add it there"],
     ),
+    "a band to train on that is not packed": (
+        {"pretraining": {"bands": ["B04", "B08"], "pack_bands": ["B04"]}},
+        ["bands: B08", "not among pack_bands (B04)", "add it there"],
+    ),
     "a band that the files lack": (
         {"imagery": {"bands": ["B02", "B08"], "source": {"kind": "folder", "path": "x", "bands": ["B02", "B03", "B04"]}}},
         ["bands: B08", "source.bands"],

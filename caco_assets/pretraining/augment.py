@@ -1,5 +1,6 @@
-"""How the views of a batch are distorted: every random choice drawn from one stream, then carried out by the compiled kernel.
+"""How the views of a batch are distorted: every random choice, drawn from one stream.
 
+`renderer.py` carries the choices out on a CPU, `augment_gpu.py` on a GPU.
 Source of the distributions: the published loaders of SeCo and CACo (random resized crop; jitter .4, .4, .4, .1 with p .8;
 grayscale p .2; Gaussian blur with sigma .1 … 2 and p .5; flip p .5) and torchvision's documented algorithms for them.
 """
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caco_assets.pretraining import augment_cpu
-from caco_assets.pretraining.pixels import RGB
 from caco_assets.pretraining.views import ViewPlan
 
 JITTER_P, GRAYSCALE_P, BLUR_P, FLIP_P = 0.8, 0.2, 0.5, 0.5
@@ -90,54 +89,3 @@ def _crops(generator: np.random.Generator, shape: tuple[int, int], side: int, sc
     top = np.floor(generator.random(shape) * (side - height + 1)).astype(np.int64)
     left = np.floor(generator.random(shape) * (side - width + 1)).astype(np.int64)
     return np.stack([top, left, height, width], axis=-1)
-
-
-class Renderer:
-    """Turns packed images into views: holds one thread's scratch memory and what does not change between views.
-
-    Saturation, hue and grayscale mean something for the three colours of a photograph only: packs of any other bands than
-    (B04, B03, B02) get brightness, contrast (about the mean of all bands), blur, flip and crop.
-    """
-
-    def __init__(
-        self, plan: ViewPlan, bands: tuple[str, ...], side: int, image_size: int, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
-        self._plan = plan
-        self._colours = bands == RGB
-        self._scale = (1 / (255 * np.array(std))).astype(np.float32)
-        self._shift = (-np.array(mean) / np.array(std)).astype(np.float32)
-        scratch = (len(bands), *(2 * (image_size if plan.crop_first else side,)))
-        self._a, self._b = np.empty(scratch, np.uint8), np.empty(scratch, np.uint8)
-        self._augment = augment_cpu.crop_then_augment if plan.crop_first else augment_cpu.augment_then_crop
-
-    def render(self, source: np.ndarray, parameters: Parameters, view: int, sample: int, out: np.ndarray) -> None:
-        """Write one view.
-
-        Args:
-            source: read-only uint8 (H, W, C), contiguous: an image of the pack.
-            parameters: of the batch.
-            view: index of the view in the plan.
-            sample: index of the sample in the batch.
-            out: float32 (C, S, S), normalised.
-        """
-        at = view, sample
-        box = parameters.box[at]
-        if not self._plan.views[view].augment:
-            augment_cpu.crop_only(source, box, self._scale, self._shift, out)
-            return
-        self._augment(
-            source,
-            box,
-            parameters.flip[at],
-            parameters.jitter[at],
-            parameters.order[at],
-            parameters.factors[at],
-            parameters.grayscale[at],
-            parameters.sigma[at],
-            self._colours,
-            self._scale,
-            self._shift,
-            self._a,
-            self._b,
-            out,
-        )

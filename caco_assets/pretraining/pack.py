@@ -167,6 +167,19 @@ class Pack:
         """Read-only uint8 (H, W, bands) of one date of one place."""
         return self.images[self.file_index[place]][self.row[place], period, season]
 
+    def channels(self, bands: tuple[str, ...]) -> list[int]:
+        """Where the `bands` lie in the images' last axis, in the order asked for.
+
+        Raises:
+            UserError: the pack lacks one.
+        """
+        if missing := [band for band in bands if band not in self.bands]:
+            raise UserError(
+                f"pretraining.bands={','.join(bands)}: the pack has {','.join(self.bands)}, not {','.join(missing)}; "
+                "build the pack again with it, or leave it out"
+            )
+        return [self.bands.index(band) for band in bands]
+
     @classmethod
     def open(cls, folder: Path, verify: bool = False) -> Pack:
         """Map a pack and check that its parts belong together.

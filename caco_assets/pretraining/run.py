@@ -23,7 +23,7 @@ from caco_assets.progress import Say
 from caco_assets.settings import Pretraining
 
 # settings that change how fast training goes, not what it makes
-SPEED_ONLY = {"device", "threads", "checkpoint_every", "checkpoint_minutes", "launcher"}
+SPEED_ONLY = {"device", "threads", "checkpoint_every", "checkpoint_minutes", "launcher", "pack_bands"}
 # Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
 COLLAPSED_BELOW = 0.05
 
@@ -120,16 +120,12 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
         image_size=options.image_size,
         crop_scale=options.crop_scale,
         seed=seed,
+        bands=options.bands,
         threads=options.threads,
     )
-    for name, ours, theirs in (
-        ("bands", options.bands, loader.bands),
-        ("stretch", options.stretch, loader.preprocessing.stretch.name),
-    ):
-        if ours != theirs:
-            raise UserError(
-                f"pretraining.{name}={_shown(ours)}: the pack has {_shown(theirs)}; build the pack again, or set it to that"
-            )
+    packed = loader.preprocessing.stretch.name
+    if options.stretch != packed:
+        raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
     return loader
 
 
@@ -163,7 +159,3 @@ def _facts(lines: list[dict[str, Any]], loader: Loader, objective: Objective) ->
         facts |= state.summary()
         facts["changed_slots"] = int((state.label == CHANGED).sum())
     return facts
-
-
-def _shown(value: object) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)

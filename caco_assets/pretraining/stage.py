@@ -30,7 +30,7 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     shards = sorted(paths.archive.glob("shard=*"))
     if not shards:
         raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco demo`")
-    read = tuple(band for band in imagery.bands if band in wanted.bands)
+    read = tuple(band for band in imagery.bands if band in wanted.packed_bands)
     archive = {shard.name: recorded(paths.records, f"archive/{shard.name}").content_hash for shard in shards}
     return produce(
         "pack",
@@ -43,12 +43,13 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
             "chip_size": imagery.chip_size,
             "seasons": imagery.seasons,
             "min_seasons": imagery.min_seasons,
-            **wanted.model_dump(mode="json", include={"bands", "stretch"}),
+            "bands": list(wanted.packed_bands),
+            "stretch": wanted.stretch,
         },
         make=lambda target: build(
             iter_chips(paths.archive, read),
             target,
-            bands=wanted.bands,
+            bands=wanted.packed_bands,
             archive_bands=read,
             stretch=wanted.stretch,
             chip_size=imagery.chip_size,

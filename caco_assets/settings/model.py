@@ -36,10 +36,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _rooms_agree(self) -> Settings:
-        absent = [band for band in self.pretraining.bands if band not in self.imagery.bands]
+        absent = [band for band in self.pretraining.packed_bands if band not in self.imagery.bands]
         if absent:
+            field = "bands" if self.pretraining.pack_bands is None else "pack_bands"
             raise ValueError(
-                f"pretraining.bands: {', '.join(absent)} is not among imagery.bands ({', '.join(self.imagery.bands)}); add it there"
+                f"pretraining.{field}: {', '.join(absent)} is not among imagery.bands ({', '.join(self.imagery.bands)}); "
+                "add it there"
             )
         if self.imagery.period_months > 12 * self.gap_years:
             raise ValueError(

@@ -105,6 +105,9 @@ class Pretraining(Frozen):
     backbone: str = "resnet18"
     """A timm name."""
     bands: tuple[str, ...] = Field(default=("B04", "B03", "B02"), min_length=1)
+    """Of the images that the encoder sees, in this order."""
+    pack_bands: tuple[str, ...] | None = None
+    """Of the pack, which may hold more than `bands`, so that one pack serves encoders of several band sets; none: `bands`."""
     stretch: Literal["seco", "seco_fine", "eurosat", "reflectance"] = "seco"
     """How reflectance becomes uint8 in the pack (see `pretraining/stretch.py`)."""
     image_size: int = Field(default=224, ge=32)
@@ -129,6 +132,8 @@ class Pretraining(Frozen):
     warmup_epochs: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    """`torch.compile` for the encoders and, on a GPU, for the colours of the views; worth its minutes on a GPU alone."""
     threads: int = Field(default=0, ge=0)
     """CPU threads for the views; 0: all cores."""
     checkpoint_every: int = Field(default=1, ge=1)
@@ -145,6 +150,20 @@ class Pretraining(Frozen):
     """Epochs between probes during training; 0: none."""
     probe_task: str | None = None
     """The row of `downstream.tasks` from whose training and validation parts the probe during training takes its images."""
+
+    @property
+    def packed_bands(self) -> tuple[str, ...]:
+        """Bands of the pack."""
+        return self.pack_bands or self.bands
+
+    @model_validator(mode="after")
+    def _bands_are_packed(self) -> Pretraining:
+        for name, bands in (("bands", self.bands), ("pack_bands", self.packed_bands)):
+            if repeated := sorted({band for band in bands if bands.count(band) > 1}):
+                raise ValueError(f"{name}: {', '.join(repeated)} is listed twice; list each band once")
+        if absent := [band for band in self.bands if band not in self.packed_bands]:
+            raise ValueError(f"bands: {', '.join(absent)} is not among pack_bands ({', '.join(self.packed_bands)}); add it there")
+        return self
 
     @model_validator(mode="after")
     def _crop_scale_in_order(self) -> Pretraining:

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from caco_assets.pretraining import augment_cpu
-from caco_assets.pretraining.loader import draw_dates, reference_pair_order
 from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
+from caco_assets.pretraining.samples import draw_dates, reference_pair_order
 from caco_assets.pretraining.stretch import Stretch, published_table
 from caco_assets.pretraining.views import PLANS
 

@@ -9,8 +9,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from caco_assets.pretraining import augment_cpu
-from caco_assets.pretraining.augment import Parameters, Renderer, draw
+from caco_assets.pretraining.augment import Parameters, draw
 from caco_assets.pretraining.pixels import RGB
+from caco_assets.pretraining.renderer import Renderer
 from caco_assets.pretraining.views import PLANS
 
 SIDE = 72

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from caco_assets.errors import UserError
 from caco_assets.pretraining import loader as loader_module
-from caco_assets.pretraining.loader import Batch, Loader, draw_dates, reference_pair_order
+from caco_assets.pretraining.loader import Batch, Loader
 from caco_assets.pretraining.pack import build
 from caco_assets.pretraining.pixels import Preprocessing
+from caco_assets.pretraining.samples import draw_dates, reference_pair_order
 from caco_assets.pretraining.views import PLANS, ViewPlan
 
 BANDS = ("B04", "B03", "B02")
@@ -80,6 +81,19 @@ def test_a_batch_has_the_shapes_that_training_expects(pack: Path):
     assert batch.views.dtype == torch.float32
     assert batch.slots.dtype == torch.int64
     assert batch.views.isfinite().all()
+
+
+def test_any_bands_of_the_pack_in_any_order_give_the_same_places_and_crops(pack: Path):
+    plan = replace(PLANS["caco"], views=tuple(replace(view, augment=False) for view in PLANS["caco"].views))
+    whole, some = next(make(pack, plan).epoch(0)), next(make(pack, plan, bands=("B02", "B04")).epoch(0))
+    assert torch.equal(some.slots, whole.slots)
+    torch.testing.assert_close(some.views, whole.views[:, :, [2, 0]])
+    assert make(pack, bands=("B02", "B04")).preprocessing.bands == ("B02", "B04")
+
+
+def test_a_band_that_the_pack_lacks_is_named(pack: Path):
+    with pytest.raises(UserError, match=r"pretraining.bands=B08,B04: the pack has B04,B03,B02, not B08; build the pack again"):
+        make(pack, bands=("B08", "B04"))
 
 
 def test_rows_are_pairs_of_an_early_and_a_late_period(pack: Path):

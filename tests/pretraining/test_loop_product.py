@@ -14,6 +14,7 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.metrics import read_metrics
 from caco_assets.pretraining.pack import build
+from caco_assets.pretraining.pixels import Preprocessing
 from caco_assets.pretraining.stage import pretrain
 from caco_assets.products import produce
 from caco_assets.settings import Settings, load_settings
@@ -167,10 +168,16 @@ def test_settings_that_only_change_the_speed_reuse_the_product(tmp_path: Path) -
     assert pretrain(with_pack(tmp_path, epochs=1, threads=2, checkpoint_every=5), silent).reused
 
 
-def test_bands_that_are_not_the_packs_are_refused(tmp_path: Path) -> None:
-    settings = with_pack(tmp_path, bands=["B04", "B03"], epochs=1)
-    with pytest.raises(UserError, match=r"pretraining.bands=B04,B03: the pack has B04,B03,B02; build the pack again"):
+def test_bands_that_the_pack_lacks_are_refused(tmp_path: Path) -> None:
+    settings = with_pack(tmp_path, bands=["B04", "B08"], epochs=1)
+    with pytest.raises(UserError, match=r"pretraining.bands=B04,B08: the pack has B04,B03,B02, not B08; build the pack again"):
         pretrain(settings, silent)
+
+
+def test_an_encoder_of_some_of_the_packs_bands_says_which(tmp_path: Path) -> None:
+    settings = with_pack(tmp_path, bands=["B02", "B04"], pack_bands=["B04", "B03", "B02"], epochs=1)
+    encoder = Encoder.load(pretrain(settings, silent).path)
+    assert encoder.preprocessing == Preprocessing.of_pack(("B02", "B04"), "seco", settings.pretraining.image_size)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,15 @@ def test_the_pack_holds_the_wanted_bands_in_the_wanted_order(archived: Settings)
     assert pack.image(1, 1, 2)[0, 0].tolist() == expected
 
 
+def test_the_pack_may_hold_more_bands_than_an_encoder_wants(archived: Settings):
+    wanted = {"bands": ["B08"], "pack_bands": ["B08", "B02"]}
+    more = load_settings("tiny", home=archived.home, pretraining=wanted)
+    build_pack(more, quiet)
+    assert Pack.open(more.paths.pack).bands == ("B08", "B02")
+    other_bands = load_settings("tiny", home=archived.home, pretraining={**wanted, "bands": ["B02"]})
+    assert build_pack(other_bands, quiet).reused
+
+
 def test_it_is_reused_until_a_setting_that_matters_changes(archived: Settings):
     build_pack(archived, quiet)
     assert build_pack(archived, quiet).reused

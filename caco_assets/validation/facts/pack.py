@@ -32,13 +32,13 @@ def pack(settings: Settings) -> list[Table]:
     numbers(rows, ("row", "lon", "lat"))
     known = set(read_parquet(settings.paths.locations, ("location_id",))["location_id"])
     arrays = {str(file["name"]): _open(folder / file["name"]) for file in about.get("files") or []}
-    shape = (2, settings.imagery.seasons, settings.imagery.chip_size, settings.imagery.chip_size, len(settings.pretraining.bands))
+    shape = (2, settings.imagery.seasons, settings.imagery.chip_size, settings.imagery.chip_size, len(settings.pretraining.packed_bands))
     sample = _sample(rows, arrays, shape, settings.seed)
     return [
         Table("pack", _whole(about, rows, arrays, settings)),
         Table("pack.files", _files(arrays, shape)),
         Table("pack.rows", _rows(rows, arrays, sample, known, settings)),
-        Table("pack.bands", _bands(sample, settings.pretraining.bands)),
+        Table("pack.bands", _bands(sample, settings.pretraining.packed_bands)),
     ]
 
 
@@ -64,7 +64,7 @@ def _whole(about: dict[str, Any], rows: Frame, arrays: dict[str, Any], settings:
 
     held = sum(len(array) for array in arrays.values() if isinstance(array, np.ndarray))
     wanted = {
-        "bands": list(settings.pretraining.bands),
+        "bands": list(settings.pretraining.packed_bands),
         "stretch": settings.pretraining.stretch,
         "chip_size": settings.imagery.chip_size,
         "seasons": settings.imagery.seasons,
