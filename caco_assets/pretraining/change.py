@@ -5,6 +5,7 @@ Source: CACo (Mall et al., CVPR 2023), section 3.3, and its public implementatio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from caco_assets.pretraining import processes
 
 if TYPE_CHECKING:
     from caco_assets.pretraining.objectives.config import ChangeEstimate
@@ -101,7 +104,10 @@ class ChangeState(nn.Module):
     def __init__(self, slots: int, *, beta: float, kind: ChangeEstimate = "ema_ratio") -> None:
         """`beta` weighs the old value in the moving averages; labels come from the estimate `kind`."""
         super().__init__()
-        self.beta, self.kind = beta, kind
+        self.beta = beta
+        self.judge: Callable[[ChangeState], dict[str, float]] = lambda _: {}
+        """Further figures for the log, such as how well the estimates tell the truth. Nothing here reads them."""
+        self.kind: ChangeEstimate = kind
         for name in ("long", "short", "ratio", "last_long", "last_ratio"):
             self.register_buffer(name, torch.zeros(slots))
         self.register_buffer("seen", torch.zeros(slots, dtype=torch.int64))
@@ -135,21 +141,24 @@ class ChangeState(nn.Module):
         return self.kind != "distance"
 
     def relabel(self, *, seed: int | None, monotone: bool) -> None:
-        """Label all slots anew from the current estimates."""
-        labelling = label_changes(self.estimate.cpu().numpy(), self.seen.cpu().numpy() > 0, seed=seed, monotone=monotone)
-        self.label.copy_(torch.from_numpy(labelling.label))
-        self.threshold.fill_(labelling.threshold)
-        self.mixture.copy_(torch.from_numpy(labelling.mixture))
+        """Label all slots anew from the current estimates; the first process does, the others take its labels."""
+        if processes.rank() == 0:
+            labelling = label_changes(self.estimate.cpu().numpy(), self.seen.cpu().numpy() > 0, seed=seed, monotone=monotone)
+            self.label.copy_(torch.from_numpy(labelling.label))
+            self.threshold.fill_(labelling.threshold)
+            self.mixture.copy_(torch.from_numpy(labelling.mixture))
+        processes.from_first([self.label, self.threshold, self.mixture])
 
     def summary(self) -> dict[str, float]:
-        """Threshold, counts of place-periods and shares, for the log."""
+        """Threshold, counts of place-periods and shares, and the figures of `judge`, for the log."""
         seen = int((self.label != UNSEEN).sum())
         changed = int((self.label == CHANGED).sum())
         threshold = float(self.threshold)
         # no threshold, no line in the plot: a share of 0 says it
         found = {"change_threshold": threshold} if np.isfinite(threshold) else {}
         counts = {"changed_slots": changed, "unchanged_slots": seen - changed, "unseen_slots": len(self.label) - seen}
-        return {**found, **counts, "changed_share": changed / max(seen, 1), "seen_share": seen / len(self.label)}
+        shares = {"changed_share": changed / max(seen, 1), "seen_share": seen / len(self.label)}
+        return {**found, **counts, **shares, **self.judge(self)}
 
 
 def draw_histogram(path: Path, state: ChangeState) -> None:

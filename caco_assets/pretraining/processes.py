@@ -93,7 +93,7 @@ class _Share(torch.autograd.Function):
     """Everyone's rows (R, N, C) of this process's (R, n, C); see `share` for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, everyones_gradient: bool) -> Tensor:  # noqa: FBT001 - autograd's protocol
+    def forward(ctx: Any, rows: Tensor, everyones_gradient: bool) -> Tensor:
         ctx.everyones_gradient = everyones_gradient
         return _all_rows(rows, 1)
 

@@ -28,7 +28,7 @@ class ChangeAware(Objective):
         self.change = ChangeState(config.slots, beta=config.ema_beta, kind=config.change_estimate)
 
     def long_and_short(self, query: Tensor, late_key: Tensor) -> Tensor:
-        """(2, N): long-term distance (shared by the pair) and short-term distance of unit vectors (N, C) in the change space."""
+        """(2, n): long-term distance (shared by the pair) and short-term distance of unit vectors (n, C) in the change space."""
         short = torch.linalg.vector_norm(query - late_key, dim=1)
         long = torch.linalg.vector_norm(query[0::2] - query[1::2], dim=1).repeat_interleave(2)
         both = torch.stack([long, short])
