@@ -108,6 +108,6 @@ class _Share(torch.autograd.Function):
 
 def _all_rows(rows: Tensor, dim: int) -> Tensor:
     """(…, N, …) of (…, n, …)."""
-    everyone = rows.new_empty((size(), *rows.shape))
+    everyone = rows.new_empty((size() * rows.shape[0], *rows.shape[1:]))
     dist.all_gather_into_tensor(everyone, rows.contiguous())
-    return everyone.movedim(0, dim).flatten(dim, dim + 1)
+    return everyone.unflatten(0, (size(), -1)).movedim(0, dim).flatten(dim, dim + 1)
