@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from caco_assets.errors import UserError
-from caco_assets.pretraining.change import CHANGED, ChangeState, draw_histogram
+from caco_assets.pretraining.change import ChangeState
+from caco_assets.pretraining.change_product import write_change
+from caco_assets.pretraining.change_truth import ChangeTruth
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.loader import Loader
-from caco_assets.pretraining.loop import CHECKPOINT, METRICS, Probe, pick_device, train
+from caco_assets.pretraining.loop import CHECKPOINT, METRICS, pick_device, train
 from caco_assets.pretraining.metrics import MetricsSink, draw_loss_curve, read_metrics
-from caco_assets.pretraining.objectives import FIDELITY, Objective, ObjectiveConfig, build, objective_class
+from caco_assets.pretraining.objectives import FIDELITY, ObjectiveConfig, build, objective_class
+from caco_assets.pretraining.objectives.change_aware import ChangeAware
+from caco_assets.pretraining.online_probe import load_probe
 from caco_assets.pretraining.pack import Pack
 from caco_assets.products import Facts
 from caco_assets.progress import Say
@@ -42,20 +45,22 @@ def make_encoder(
     data: dict[str, Any],
     say: Say,
     sinks: Sequence[MetricsSink] = (),
-    probe: Probe | None = None,
+    probe: Path | None = None,
+    truth: Path | None = None,
 ) -> Facts:
     """Pretrain on the pack at `pack` and fill `folder`; goes on from what an interrupted call left there.
 
     Args:
         pack: see `pack.build`.
         folder: gets `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `loss_curve.png` and, for objectives that estimate
-            change, `change_estimates.parquet` and `change_histogram.png`.
+            change, the files of `change_product`.
         options: the profile's section.
         seed: of everything random.
         data: what the encoder is trained on, for `encoder.json`.
         say: outlet of the progress.
         sinks: further takers of the figures.
-        probe: judges the query encoder each `options.probe_every` epochs.
+        probe: the probe set that judges the encoder each `options.probe_every` epochs (see `online_probe`).
+        truth: table of true change (see `change_truth`), for figures alone: the weights are the same without it.
 
     Returns:
         Facts of the product.
@@ -66,6 +71,9 @@ def make_encoder(
     if options.probe_every and probe is None:
         raise UserError(f"pretraining.probe_every={options.probe_every}: no probe is passed to this run; set it to 0")
     loader = open_loader(pack, options, seed)
+    opened = Pack.open(pack)
+    known = ChangeTruth.read(truth, opened.location_id) if truth else None
+    judge = load_probe(probe, options.backbone, loader.preprocessing) if probe and options.probe_every else None
     encoder = Encoder.random(options.backbone, loader.preprocessing, seed)
     config = ObjectiveConfig(
         slots=2 * loader.places,
@@ -75,25 +83,26 @@ def make_encoder(
         momentum=options.momentum,
         ema_beta=options.ema_beta,
         change_estimate=options.change_estimate,
-        switches=FIDELITY[options.fidelity],
+        switches=replace(FIDELITY[options.fidelity], squared_distances=options.squared_distances),
         geo_clusters=options.geo_clusters,
         lonlat=loader.lonlat,
     )
     objective = build(options.objective, config, encoder.backbone, features=encoder.width, seed=seed)
+    state = getattr(objective, "change", None)
+    if known and isinstance(state, ChangeState):
+        state.judge = known.figures
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipe_of(options, seed)
     # `seed` decides weights and views alike, but through unrelated streams: numpy's for the views, torch's for the weights
-    train(objective, loader, options, seed=seed, folder=folder, recipe=recipe, say=say, sinks=sinks, probe=probe)
+    train(objective, loader, options, seed=seed, folder=folder, recipe=recipe, say=say, sinks=sinks, probe=judge)
     encoder.save(folder, recipe, data)
     lines = read_metrics(folder / METRICS)
     draw_loss_curve(folder / "loss_curve.png", lines)
-    facts = _facts(lines, loader, objective)
+    facts = _facts(lines, loader)
     if facts["collapsed"]:
         say(f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use")
-    state = getattr(objective, "change", None)
     if isinstance(state, ChangeState):
-        write_estimates(folder / "change_estimates.parquet", state, Pack.open(pack).location_id)
-        draw_histogram(folder / "change_histogram.png", state)
+        facts |= write_change(folder, state, opened, known)
     # last of all: until here an interrupted call can be repeated at no cost
     (folder / CHECKPOINT).unlink()
     return facts
@@ -113,9 +122,14 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
             f"pretraining.queue_size={options.queue_size}: must be a multiple of batch_size={options.batch_size} "
             f"(the queue holds whole batches); set it to {below}"
         )
+    if options.aligned_seasons and not issubclass(kind, ChangeAware):
+        raise UserError(
+            f"pretraining.aligned_seasons=true: objective {options.objective} has no long-term distance; "
+            "set it to false, or choose caco or simclr_caco"
+        )
     loader = Loader(
         pack,
-        kind.plan,
+        replace(kind.plan, aligned=options.aligned_seasons),
         batch_size=options.batch_size,
         image_size=options.image_size,
         crop_scale=options.crop_scale,
@@ -129,19 +143,7 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
     return loader
 
 
-def write_estimates(path: Path, state: ChangeState, location_id: Sequence[str]) -> None:
-    """Write one row per place and period: `location_id`, `period`, `long`, `short`, `ratio`, `label`, `seen` (times)."""
-    columns = {name: getattr(state, name).cpu().numpy() for name in ("long", "short", "ratio", "label", "seen")}
-    table = {
-        "location_id": np.repeat(np.array(location_id), 2),
-        "period": np.tile(np.array([0, 1], np.int8), len(location_id)),
-        **columns,
-        "label": columns["label"].astype(np.int8),
-    }
-    pq.write_table(pa.table(table), path)
-
-
-def _facts(lines: list[dict[str, Any]], loader: Loader, objective: Objective) -> Facts:
+def _facts(lines: list[dict[str, Any]], loader: Loader) -> Facts:
     last = next(line for line in reversed(lines) if "epoch_loss" in line)
     speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
     facts: Facts = {
@@ -154,8 +156,5 @@ def _facts(lines: list[dict[str, Any]], loader: Loader, objective: Objective) ->
         "embedding_std": last["epoch_embedding_std"],
         "collapsed": last["epoch_embedding_std"] < COLLAPSED_BELOW,
     }
-    state = getattr(objective, "change", None)
-    if isinstance(state, ChangeState):
-        facts |= state.summary()
-        facts["changed_slots"] = int((state.label == CHANGED).sum())
-    return facts
+    probes = [line["probe"] for line in lines if "probe" in line]
+    return {**facts, "probe": probes[-1]} if probes else facts

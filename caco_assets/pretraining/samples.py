@@ -13,6 +13,7 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.augment import Parameters, draw
 from caco_assets.pretraining.pack import PERIODS, Pack
 from caco_assets.pretraining.pixels import Preprocessing
+from caco_assets.pretraining.seasons import align, check_common_seasons
 from caco_assets.pretraining.views import ViewPlan
 
 
@@ -80,6 +81,8 @@ class Sampler:
                 f"min_seasons: a place of the pack {pack} has only {fewest} dates to draw from, this objective draws {plan.draw}; "
                 f"raise imagery.min_seasons to {plan.draw} and build the pack again"
             )
+        if plan.aligned:
+            check_common_seasons(pack, self._pack.valid)
 
     @property
     def places(self) -> int:
@@ -152,7 +155,8 @@ def draw_dates(generator: np.random.Generator, plan: ViewPlan, valid: np.ndarray
     allowed = allowed.reshape(len(slots), -1)  # (B, 2·seasons)
     # a uniformly random order of the valid dates, the others behind them
     order = np.argsort(np.where(allowed, generator.random(allowed.shape), 2.0), axis=1)
-    if not plan.replace:
-        return order[:, : plan.draw]
-    pick = np.floor(generator.random((len(slots), plan.draw)) * allowed.sum(axis=1, keepdims=True)).astype(np.int64)
-    return np.take_along_axis(order, pick, axis=1)
+    dates = order[:, : plan.draw]
+    if plan.replace:
+        pick = np.floor(generator.random((len(slots), plan.draw)) * allowed.sum(axis=1, keepdims=True)).astype(np.int64)
+        dates = np.take_along_axis(order, pick, axis=1)
+    return align(generator, plan, valid, slots, dates) if plan.aligned else dates

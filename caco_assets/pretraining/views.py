@@ -33,6 +33,8 @@ class ViewPlan:
     crop_first: bool
     """`moco` crops before the colour operations; the others augment the full image, then crop."""
     views: tuple[View, ...]
+    aligned: bool = False
+    """Whether the queries of a pair show one season (see `seasons`)."""
 
 
 _THREE_SPACES = (View(0, augment=False), View(1, augment=True), View(2, augment=False), View(0, augment=True))

@@ -38,6 +38,7 @@ FILES = {
     "loss_curve.png",
     "change_estimates.parquet",
     "change_histogram.png",
+    "change_gallery.png",
 }
 
 
