@@ -57,6 +57,14 @@ WRONG = {
         {"pretraining": {"bands": ["B04", "B08"], "pack_bands": ["B04"]}},
         ["bands: B08", "not among pack_bands (B04)", "add it there"],
     ),
+    "processes that nobody starts": (
+        {"pretraining": {"processes": 2}},
+        ["processes=2", "launcher=inline", "set launcher to torchrun or ray", "or processes to 1"],
+    ),
+    "machines that nobody reaches": (
+        {"pretraining": {"launcher": "torchrun", "processes": 2, "nodes": 2}},
+        ["nodes=2", "launcher=torchrun", "set launcher to ray"],
+    ),
     "a band that the files lack": (
         {"imagery": {"bands": ["B02", "B08"], "source": {"kind": "folder", "path": "x", "bands": ["B02", "B03", "B04"]}}},
         ["bands: B08", "source.bands"],

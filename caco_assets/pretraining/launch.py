@@ -17,7 +17,18 @@ def one_process(config: Path, options: Pretraining) -> list[str]:  # noqa: ARG00
     return [sys.executable, "-m", MODULE, str(config)]
 
 
-LAUNCHERS: dict[str, Launcher] = {"inline": one_process, "process": one_process}
+def torchrun(config: Path, options: Pretraining) -> list[str]:
+    """This machine, several processes."""
+    return [sys.executable, "-m", "caco_assets.pretraining.torchrun", str(options.processes), str(config)]
+
+
+def on_ray(config: Path, options: Pretraining) -> list[str]:
+    """A Ray cluster (`RAY_ADDRESS`, or one of its own on this machine), several processes on each of its machines."""
+    workers = options.processes * options.nodes
+    return [sys.executable, "-m", "caco_assets.pretraining.on_ray", str(workers), str(config)]
+
+
+LAUNCHERS: dict[str, Launcher] = {"inline": one_process, "process": one_process, "torchrun": torchrun, "ray": on_ray}
 """Name in `pretraining.launcher` → the command line that trains what a CONFIG file says (see `train.py`)."""
 
 

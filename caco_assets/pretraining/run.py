@@ -26,7 +26,7 @@ from caco_assets.progress import Say
 from caco_assets.settings import Pretraining
 
 # settings that change how fast training goes, not what it makes
-SPEED_ONLY = {"device", "threads", "checkpoint_every", "checkpoint_minutes", "launcher", "pack_bands"}
+SPEED_ONLY = {"device", "threads", "checkpoint_every", "checkpoint_minutes", "launcher", "processes", "nodes", "pack_bands"}
 # Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
 COLLAPSED_BELOW = 0.05
 

@@ -140,8 +140,12 @@ class Pretraining(Frozen):
     """Epochs between checkpoints."""
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     """Minutes between checkpoints within an epoch: the most that a kill can cost."""
-    launcher: Literal["inline", "process"] = "inline"
+    launcher: Literal["inline", "process", "torchrun", "ray"] = "inline"
     """`inline`: in the process of the command (Dagster always gives it one of its own); else a name of `pretraining/launch.py`."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that share each batch, on each machine: one per GPU; for `torchrun` and `ray`."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines with so many processes each; for `ray`."""
     squared_distances: bool = False
     """Squared distances in the change ratio, as the published formula says and the published code does not."""
     aligned_seasons: bool = False
@@ -163,6 +167,16 @@ class Pretraining(Frozen):
                 raise ValueError(f"{name}: {', '.join(repeated)} is listed twice; list each band once")
         if absent := [band for band in self.bands if band not in self.packed_bands]:
             raise ValueError(f"bands: {', '.join(absent)} is not among pack_bands ({', '.join(self.packed_bands)}); add it there")
+        return self
+
+    @model_validator(mode="after")
+    def _launcher_starts_processes(self) -> Pretraining:
+        several = {"processes": self.processes, "nodes": self.nodes}
+        starts = {"torchrun": {"processes"}, "ray": {"processes", "nodes"}}.get(self.launcher, set())
+        for name, count in several.items():
+            if count > 1 and name not in starts:
+                able = "torchrun or ray" if name == "processes" else "ray"
+                raise ValueError(f"{name}={count}: launcher={self.launcher} starts one; set launcher to {able}, or {name} to 1")
         return self
 
     @model_validator(mode="after")
