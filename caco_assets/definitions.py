@@ -22,12 +22,16 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
     """The asset graph for one profile."""
     # the catalog is ours to make for the embedded Earth and for a folder; any other source exists already
     sources = {"synthetic": synthetic.catalog, "folder": imagery.catalog}
-    catalog = sources.get(settings.imagery.source.kind, dg.AssetSpec("catalog", group_name="imagery"))
+    kind = settings.imagery.source.kind
+    catalog = sources.get(kind, dg.AssetSpec("catalog", group_name="imagery"))
+    # `caco archive import` brings a published set's archive: there is nothing to choose
+    imported = kind == "published"
+    scenes = dg.AssetSpec("scenes", group_name="imagery") if imported else imagery.scenes
     return dg.Definitions(
         assets=[
             sampling.locations,
             catalog,
-            imagery.scenes,
+            scenes,
             imagery.archive,
             imagery.quarantine,
             pretraining.pack,
@@ -38,7 +42,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             registry.challenger,
             registry.champion,
         ],
-        asset_checks=[*build_checks(), *pretraining.checks],
+        asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks],
         jobs=automation.JOBS,
         schedules=[automation.monthly_retraining(settings)],
         sensors=[automation.unscored_challenger],

@@ -37,3 +37,18 @@ def test_the_vintage_of_a_run_overrules_the_profiles_own(settings: Settings) -> 
 def test_selection_strings_parse() -> None:
     # an antlr4 runtime of another version makes every selection string raise
     assert dg.AssetSelection.from_string("pack+") is not None
+
+
+# dagster asks its resources for fields by pydantic's old name
+@pytest.mark.filterwarnings("ignore:The `__fields__` attribute")
+def test_an_imported_set_has_no_scenes_to_choose_and_its_graph_still_loads() -> None:
+    from caco_assets.definitions import build_definitions
+    from caco_assets.settings import load_settings
+
+    graph = build_definitions(load_settings("seco"), "seco")
+    dg.Definitions.validate_loadable(graph)
+    made = graph.resolve_asset_graph().executable_asset_keys
+    names = {key.to_user_string() for key in made}
+    assert {"locations", "archive", "quarantine", "pack", "encoder"} <= names
+    assert not {"catalog", "scenes"} & names
+    assert "archive" in {key.to_user_string() for key in graph.resolve_job_def("chain").asset_layer.executable_asset_keys}
