@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,44 +12,24 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from caco_assets.errors import UserError
-from caco_assets.pretraining import checkpoint
+from caco_assets.pretraining import memory
+from caco_assets.pretraining.batches import Batch, Batches
+from caco_assets.pretraining.checkpoint import LAST, Checkpoints
+from caco_assets.pretraining.health import CollapseWarning, health
 from caco_assets.pretraining.metrics import JsonLines, MetricsSink
 from caco_assets.pretraining.objectives import Objective
 from caco_assets.pretraining.record import Record
+from caco_assets.pretraining.schedule import learning_rate
+from caco_assets.pretraining.stopping import StopRequest
 from caco_assets.progress import Progress, Say
 from caco_assets.settings import Pretraining
 
+__all__ = ["CHECKPOINT", "METRICS", "Probe", "learning_rate", "pick_device", "train"]
+
 Probe = Callable[[nn.Module], float]
 
-CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
+CHECKPOINT, METRICS = LAST, "metrics.jsonl"
 _SGD_MOMENTUM = 0.9
-
-
-class Batch(Protocol):
-    """One step's samples."""
-
-    @property
-    def views(self) -> Tensor:
-        """float32 (V, B, C, H, W)."""
-        ...
-
-    @property
-    def slots(self) -> Tensor:
-        """int64 (B,)."""
-        ...
-
-
-class Batches(Protocol):
-    """Where batches come from: a pure function of the epoch."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in each epoch."""
-        ...
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch."""
-        ...
 
 
 def pick_device(options: Pretraining) -> tuple[str, str]:
@@ -71,17 +49,6 @@ def pick_device(options: Pretraining) -> tuple[str, str]:
     return accelerator, "bf16-mixed" if wanted else "32-true"
 
 
-def learning_rate(step: int, steps_per_epoch: int, options: Pretraining) -> float:
-    """Rate of optimiser step `step` (from 0): linear warm-up, then ×0.1 at the milestones, epoch by epoch, or half a cosine."""
-    warmup, total = options.warmup_epochs * steps_per_epoch, options.epochs * steps_per_epoch
-    if step < warmup:
-        return options.learning_rate * (step + 1) / warmup
-    if options.schedule == "cosine":
-        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-    epoch = step // steps_per_epoch
-    return options.learning_rate * 0.1 ** sum(epoch >= int(fraction * options.epochs) for fraction in options.milestones)
-
-
 def train(
     objective: Objective,
     batches: Batches,
@@ -93,6 +60,7 @@ def train(
     say: Say,
     sinks: Sequence[MetricsSink] = (),
     probe: Probe | None = None,
+    stop: StopRequest | None = None,
 ) -> None:
     """Train `objective` in place for `options.epochs`, going on from the checkpoint in `folder` if there is one.
 
@@ -101,53 +69,131 @@ def train(
         batches: their order and content are functions of the epoch.
         options: rates, schedule, precision, intervals.
         seed: of whatever the network draws (drop path, …) and of the labelling.
-        folder: of `checkpoint.pt` and `metrics.jsonl`; must exist.
+        folder: of `checkpoint.pt`, `best.pt` and `metrics.jsonl`; must exist.
         recipe: settings that a checkpoint must share.
         say: outlet of the progress.
         sinks: further takers of the figures.
         probe: judges the query encoder each `options.probe_every` epochs.
+        stop: asked after each step; then a checkpoint is written.
 
     Raises:
-        UserError: the loss is not finite (the last checkpoint stays), no such device, or the checkpoint is of another recipe.
+        UserError: the loss or a gradient is not finite or memory runs out (the last checkpoint stays), no such device, or the
+            checkpoint is of another recipe.
+        Stopped: on request, with a checkpoint.
     """
     accelerator, precision = pick_device(options)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyright: ignore[reportArgumentType]
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    sgd = SGD(trained, options.learning_rate, momentum=_SGD_MOMENTUM, weight_decay=options.weight_decay, fused=True)
-    model, optimiser = fabric.setup(objective, sgd)
-    done, step = checkpoint.load(folder / CHECKPOINT, objective, sgd, recipe=recipe)
-    if done:
-        say(f"pretrain: going on after epoch {done} of {options.epochs}")
-    objective.train()
-    with JsonLines(folder / METRICS, keep_until=step) as lines:
-        record = Record([lines, *sinks], options)
+    training = _Training(fabric, objective, batches, options, seed, stop or StopRequest())
+    training.kept = Checkpoints(folder, objective, training.sgd, recipe, options.checkpoint_minutes)
+    training.go_on(say)
+    epoch, step = training.epoch, training.step
+    # randomness of the caller is the caller's
+    with (
+        torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []),
+        JsonLines(folder / METRICS, keep_until=step, keep_epochs=epoch) as lines,
+    ):
+        record = Record([lines, *sinks], options, batches.steps_per_epoch)
         progress = Progress("pretrain", options.epochs * batches.steps_per_epoch, "steps", say, done=step)
-        for epoch in range(done, options.epochs):
-            epoch_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-            record.start_epoch()
-            with torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []):
-                torch.manual_seed(epoch_seed)
-                for batch in batches.epoch(epoch):
-                    rate = learning_rate(step, batches.steps_per_epoch, options)
-                    for group in sgd.param_groups:
-                        group["lr"] = rate
-                    objective.before_step()
-                    output = model(*fabric.to_device((batch.views, batch.slots)))
-                    optimiser.zero_grad(set_to_none=True)
-                    fabric.backward(output.loss)
-                    optimiser.step()
-                    objective.after_step(output)
-                    step += 1
-                    record.add(step, epoch, rate, output.metrics, batch.slots)
-                    progress.advance(note=record.note)
-            values = record.end_epoch() | objective.end_epoch(epoch_seed).values
-            if probe is not None and options.probe_every and (epoch + 1) % options.probe_every == 0:
+        try:
+            training.run(lines, record, progress, CollapseWarning(say), probe)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            words = str(error)
+        # not inside the handler: here the tensors of the step that failed are free again
+        raise training.too_large(words)
+
+
+class _Training:
+    """An objective with its optimiser, and how far they are."""
+
+    kept: Checkpoints
+
+    def __init__(
+        self, fabric: Fabric, objective: Objective, batches: Batches, options: Pretraining, seed: int, stop: StopRequest
+    ) -> None:
+        self._fabric, self._objective, self._batches, self._options = fabric, objective, batches, options
+        self._seed, self._stop = seed, stop
+        self._trained = [p for p in objective.parameters() if p.requires_grad]
+        rate, decay = options.learning_rate, options.weight_decay
+        self.sgd = SGD(self._trained, rate, momentum=_SGD_MOMENTUM, weight_decay=decay, fused=True)
+        self._model, self._optimiser = fabric.setup(objective, self.sgd)
+        self.epoch = self.step = 0
+        self._batch: Batch | None = None
+
+    def go_on(self, say: Say) -> None:
+        """From the last checkpoint, if there is one."""
+        self.kept.load()
+        self.epoch, self.step = self.kept.epoch, self.kept.step
+        if self.step:
+            inside, whole = self.step - self.epoch * self._batches.steps_per_epoch, self._batches.steps_per_epoch
+            more = f" and {inside} of {whole} steps" if inside else ""
+            say(f"pretrain: going on after epoch {self.epoch} of {self._options.epochs}{more}")
+
+    def run(self, lines: JsonLines, record: Record, progress: Progress, collapse: CollapseWarning, probe: Probe | None) -> None:
+        """The epochs that are left."""
+        options, objective = self._options, self._objective
+        objective.train()
+        while self.epoch < options.epochs:
+            self._steps(lines, record, progress)
+            values = record.end_epoch() | objective.end_epoch(_number(self._seed, self.epoch)).values | health(objective)
+            collapse.look(self.epoch, values)
+            if probe is not None and options.probe_every and (self.epoch + 1) % options.probe_every == 0:
                 values["probe"] = _judge(probe, objective.encoder_q)
-            record.log(step, {"epoch": epoch, **values})
-            if (epoch + 1) % options.checkpoint_every == 0 or epoch + 1 == options.epochs:
-                lines.flush()
-                checkpoint.save(folder / CHECKPOINT, objective, sgd, epoch=epoch + 1, step=step, recipe=recipe)
+                self.kept.judge(self.epoch, self.step, values["probe"], objective.encoder_q)
+            record.log(self.step, {"epoch": self.epoch, **values})
+            self.epoch += 1
+            if self.epoch % options.checkpoint_every == 0 or self.epoch == options.epochs:
+                self._save(lines, record)
         progress.close(record.note)
+
+    def _steps(self, lines: JsonLines, record: Record, progress: Progress) -> None:
+        """What is left of the epoch."""
+        objective, options, whole = self._objective, self._options, self._batches.steps_per_epoch
+        first = self.epoch * whole
+        record.start_epoch(self.epoch, [line for line in lines.kept if line["step"] > first] if self.step > first else ())
+        for batch in self._batches.epoch(self.epoch, self.step - first):
+            self._batch = batch
+            torch.manual_seed(_number(self._seed, self.epoch, self.step - first))
+            rate = learning_rate(self.step, whole, options)
+            for group in self.sgd.param_groups:
+                group["lr"] = rate
+            objective.before_step()
+            output = self._model(*self._fabric.to_device((batch.views, batch.slots)))
+            self._optimiser.zero_grad(set_to_none=True)
+            self._fabric.backward(output.loss)
+            self._optimiser.step()
+            objective.after_step(output)
+            self.step += 1
+            record.add(self.step, rate, {**output.metrics, "grad_norm": _length_of_gradients(self._trained)}, batch.slots)
+            progress.advance(note=record.note)
+            if self._stop.requested:
+                self._save(lines, record)
+                self._stop.answer()
+            if self.kept.due():
+                self._save(lines, record)
+
+    def _save(self, lines: JsonLines, record: Record) -> None:
+        record.fetch()  # stops at figures that are not finite: no checkpoint holds the weights that they made
+        lines.flush()
+        self.kept.save(self.epoch, self.step)
+
+    def too_large(self, words: str) -> UserError:
+        """The error for a batch that did not fit, with the size that does; `words` are the allocator's."""
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        size, batch = self._options.batch_size, self._batch
+        if batch is None:
+            return memory.explained(size, where, words, None, "its views did not fit into main memory")
+
+        def attempt(count: int) -> None:
+            self._optimiser.zero_grad(set_to_none=True)
+            part = self._fabric.to_device((batch.views[:, :count], batch.slots[:count]))
+            self._fabric.backward(self._model(*part).loss)
+
+        fits = memory.largest_that_fits(size, 2 if self._objective.plan.paired else 1, attempt)
+        tried = "a forward and backward pass of it was tried here" if fits else "not even the smallest batch passed here"
+        return memory.explained(size, where, words, fits, tried)
 
 
 def _judge(probe: Probe, network: nn.Module) -> float:
@@ -156,3 +202,15 @@ def _judge(probe: Probe, network: nn.Module) -> float:
         return probe(network)
     finally:
         network.train()
+
+
+def _number(*what: int) -> int:
+    """A number of its own for each (seed, epoch) or (seed, epoch, step)."""
+    return int(np.random.SeedSequence(what).generate_state(1)[0])
+
+
+@torch.no_grad()
+def _length_of_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Euclidean length of all gradients, on their device: it is infinite or NaN where any of them is."""
+    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])  # pyright: ignore[reportPrivateImportUsage]
+    return torch.linalg.vector_norm(torch.stack(norms).float())

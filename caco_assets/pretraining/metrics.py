@@ -22,11 +22,21 @@ class MetricsSink(Protocol):
 class JsonLines:
     """`metrics.jsonl`: one JSON object per line, `step` first."""
 
-    def __init__(self, path: Path, keep_until: int = 0) -> None:
-        """Open for appending; lines of steps after `keep_until`, from a run that was interrupted, are dropped."""
-        kept = [line for line in read_metrics(path) if line["step"] <= keep_until] if path.exists() else []
-        write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a")
+    def __init__(self, path: Path, keep_until: int = 0, keep_epochs: int | None = None) -> None:
+        """Open for appending; what an interrupted run wrote after its last checkpoint is dropped.
+
+        Args:
+            path: of the file.
+            keep_until: lines of later steps are dropped.
+            keep_epochs: number of finished epochs: the closing line of a later one is dropped; None: `keep_until` alone says it.
+        """
+        lines = read_metrics(path) if path.exists() else []
+        last = float("inf") if keep_epochs is None else keep_epochs - 1
+        self.kept = [line for line in lines if line["step"] <= keep_until and not ("epoch_loss" in line and line["epoch"] > last)]
+        """What was there already, and stays."""
+        write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.kept))
+        # line by line: whoever follows the file sees the curve grow
+        self._file = path.open("a", buffering=1)
 
     def __enter__(self) -> Self:
         return self

@@ -5,68 +5,85 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from caco_assets.errors import UserError
+from caco_assets.pretraining.diverged import BadStep, Diverged
 from caco_assets.pretraining.metrics import MetricsSink
 from caco_assets.settings import Pretraining
 
 # figures cross from the device once in so many steps: each crossing makes a GPU wait
 _FETCH_EVERY = 10
+# of which one that is not finite stops the training
+_CHECKED = ("loss", "grad_norm")
+# keys of a step's line that are no figures of the objective
+_PLACE = {"step", "epoch", "learning_rate"}
+
+
+class _Step(NamedTuple):
+    step: int
+    rate: float
+    metrics: dict[str, Tensor]
+    slots: Tensor
 
 
 class Record:
     """Figures of the current epoch: collected on the device, fetched in bundles, handed to the sinks."""
 
-    def __init__(self, sinks: Sequence[MetricsSink], options: Pretraining) -> None:
+    def __init__(self, sinks: Sequence[MetricsSink], options: Pretraining, steps_per_epoch: int) -> None:
         self._sinks, self._batch_size, self._epochs = sinks, options.batch_size, options.epochs
-        self._waiting: list[tuple[int, int, float, dict[str, Tensor], Tensor]] = []
+        self._steps_per_epoch = steps_per_epoch
+        self._waiting: list[_Step] = []
         self._rows: list[dict[str, float]] = []
-        self._start = time.monotonic()
+        self._epoch, self._known, self._start = 0, 0, time.monotonic()
         self.note = ""
 
-    def add(self, step: int, epoch: int, rate: float, metrics: dict[str, Tensor], slots: Tensor) -> None:
-        """One step's figures, still on the device."""
-        self._waiting.append((step, epoch, rate, metrics, slots))
-        if len(self._waiting) == _FETCH_EVERY:
-            self._fetch()
+    def start_epoch(self, epoch: int, lines: Sequence[dict[str, float]] = ()) -> None:
+        """Forget the last epoch's figures and start the clock; `lines` are those of this epoch's first steps, made before."""
+        self._rows = [{name: value for name, value in line.items() if name not in _PLACE} for line in lines]
+        self._epoch, self._known, self._start = epoch, len(self._rows), time.monotonic()
 
-    def start_epoch(self) -> None:
-        """Forget the last epoch's figures and start the clock."""
-        self._rows, self._start = [], time.monotonic()
+    def add(self, step: int, rate: float, metrics: dict[str, Tensor], slots: Tensor) -> None:
+        """One step's figures, still on the device."""
+        self._waiting.append(_Step(step, rate, metrics, slots))
+        if len(self._waiting) == _FETCH_EVERY:
+            self.fetch()
 
     def end_epoch(self) -> dict[str, float]:
         """The epoch's means, as `epoch_…`, and its speed."""
-        self._fetch()
+        self.fetch()
         means = {f"epoch_{name}": float(np.mean([row[name] for row in self._rows])) for name in self._rows[0]}
-        return means | {"images_per_s": self._speed()}
+        # an epoch whose last step a checkpoint held already has no speed
+        return means | ({"images_per_s": self._speed()} if len(self._rows) > self._known else {})
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """To all sinks."""
         for sink in self._sinks:
             sink.log(step, values)
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
+        """Bring what waits on the device to the sinks.
+
+        Raises:
+            Diverged: the loss or the gradient of one of these steps is not finite; names the first.
+        """
         if not self._waiting:
             return
-        epoch = self._waiting[-1][1]
-        names = list(self._waiting[0][3])
-        table = torch.stack([torch.stack([metrics[name] for name in names]) for *_, metrics, _ in self._waiting]).tolist()
-        for (step, _, rate, _, slots), figures in zip(self._waiting, table, strict=True):
+        waiting, self._waiting = self._waiting, []
+        names = list(waiting[0].metrics)
+        table = torch.stack([torch.stack([each.metrics[name] for name in names]) for each in waiting]).tolist()
+        for each, figures in zip(waiting, table, strict=True):
             row = dict(zip(names, figures, strict=True))
-            if not math.isfinite(row["loss"]):
-                shown = ", ".join(str(slot) for slot in slots.tolist()[:8])
-                raise UserError(
-                    f"loss={row['loss']} at epoch {epoch + 1}, step {step} (slots {shown}, …): training has diverged; lower "
-                    "pretraining.learning_rate or raise pretraining.temperature; the last checkpoint is kept"
-                )
+            for name in _CHECKED:
+                if not math.isfinite(row.get(name, 0.0)):
+                    in_epoch = each.step - 1 - self._epoch * self._steps_per_epoch
+                    raise Diverged(BadStep(self._epoch, each.step, in_epoch, name, str(row[name]), each.slots.tolist()))
             self._rows.append(row)
-            self.log(step, {"epoch": epoch, "learning_rate": rate, **row})
-        self.note = f"epoch {epoch + 1}/{self._epochs}, {self._speed():.0f} images/s, loss {self._rows[-1]['loss']:.3f}"
-        self._waiting = []
+            self.log(each.step, {"epoch": self._epoch, "learning_rate": each.rate, **row})
+        self.note = f"epoch {self._epoch + 1}/{self._epochs}, {self._speed():.0f} images/s, loss {self._rows[-1]['loss']:.3f}"
 
     def _speed(self) -> float:
-        return len(self._rows) * self._batch_size / (time.monotonic() - self._start)
+        return (len(self._rows) - self._known) * self._batch_size / (time.monotonic() - self._start)

@@ -115,6 +115,10 @@ class Sampler:
             return np.array(reference_pair_order(PERIODS * self._pack.count, seed), np.int64)
         return PERIODS * np.array(_shuffled(self._pack.count, seed), np.int64)
 
+    def drawn(self, epoch: int, step: int) -> Drawn:
+        """What step `step` (from 0) of an epoch shows."""
+        return self._draw(self._order(epoch), epoch, step)
+
     def _draw(self, order: np.ndarray, epoch: int, step: int) -> Drawn:
         """This process's share of what is drawn for the whole batch, so that the shares of several processes are those of one."""
         slots = order[step * self._batch_size : (step + 1) * self._batch_size]

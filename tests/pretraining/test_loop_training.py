@@ -150,13 +150,13 @@ def test_training_learns_what_standing_still_does_not_and_says_how_far_it_is(tmp
     said: list[str] = []
     losses = []
     for name, rate in (("still", 1e-12), ("learning", 0.03)):
-        opts = options(epochs=8, learning_rate=rate, milestones=())
+        opts = options(epochs=16, learning_rate=rate, milestones=())
         (tmp_path / name).mkdir()
         train(make("moco_v2", fidelity), Colours(2), opts, seed=0, folder=tmp_path / name, recipe={}, say=said.append)
         losses.append(read_metrics(tmp_path / name / "metrics.jsonl")[-1]["epoch_loss"])
     assert losses[1] < 0.9 * losses[0]
-    assert "96/96" in said[-1]
-    assert "epoch 8/8" in said[-1]
+    assert "192/192" in said[-1]
+    assert "epoch 16/16" in said[-1]
     assert "images/s" in said[-1]
 
 

@@ -1,0 +1,35 @@
+"""What the training loop asks of whoever makes batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Batch(Protocol):
+    """One step's samples."""
+
+    @property
+    def views(self) -> Tensor:
+        """float32 (V, B, C, H, W)."""
+        ...
+
+    @property
+    def slots(self) -> Tensor:
+        """int64 (B,)."""
+        ...
+
+
+class Batches(Protocol):
+    """Where batches come from: a pure function of the epoch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in each epoch."""
+        ...
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        ...

@@ -1,0 +1,66 @@
+"""Early signs of collapse: how many directions the embeddings use, how alike the queue's keys are, where the weights drift."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from caco_assets.progress import Say
+
+# Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
+COLLAPSED_BELOW = 0.05
+# Spread and directions under which a run that still learns has never been seen here; said once in each stretch of such epochs.
+_SPREAD_WARNING, _DIRECTIONS_WARNING = 0.2, 2.0
+
+
+@torch.no_grad()
+def health(objective: nn.Module) -> dict[str, float]:
+    """Figures of one epoch: `weight_norm`, and for objectives with a queue `queue_rank` and `queue_cosine`.
+
+    The queue's are those of the worst embedding space. Cost: one C × C product of the queue per space.
+    """
+    encoder: nn.Module = objective.encoder_q  # pyright: ignore[reportAssignmentType]
+    weights: list[Tensor] = [p for p in encoder.parameters() if p.requires_grad]
+    norms = torch.stack(torch._foreach_norm(weights))  # pyright: ignore[reportPrivateImportUsage] - as torch's own clipping
+    figures = {"weight_norm": float(torch.linalg.vector_norm(norms))}
+    queue = getattr(objective, "queue", None)
+    if queue is not None:
+        spaces = [queue_figures(columns.float()) for columns in queue.columns]
+        figures["queue_rank"] = min(rank for rank, _ in spaces)
+        figures["queue_cosine"] = max(cosine for _, cosine in spaces)
+    return figures
+
+
+def queue_figures(columns: Tensor) -> tuple[float, float]:
+    """Effective rank and mean cosine of unit vectors (C, K).
+
+    rank = exp(−Σ pᵢ ln pᵢ), pᵢ the shares of the eigenvalues of the keys' second moments (Roy and Vetterli 2007): from 1, all on
+    one line, to C, all directions alike. cosine: mean over all pairs of different keys, from the length of their sum:
+    ‖Σ k‖² = K + K (K − 1) · cosine.
+    """
+    count = columns.shape[1]
+    moments = columns @ columns.T / count  # (C, C), trace 1
+    shares = torch.linalg.eigvalsh(moments.double().cpu()).clamp_min(0)
+    shares = shares / shares.sum()
+    entropy = -torch.special.xlogy(shares, shares).sum()
+    total = columns.double().sum(dim=1).square().sum()
+    return float(entropy.exp()), float((total - count) / (count * (count - 1)))
+
+
+class CollapseWarning:
+    """Says it when an epoch's figures look like collapse, and again only after they have recovered."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._said = say, False
+
+    def look(self, epoch: int, values: dict[str, float]) -> None:
+        """`values` of the epoch (from 0) that has ended."""
+        spread, rank = values["epoch_embedding_std"], values.get("queue_rank", float("inf"))
+        low = spread < _SPREAD_WARNING or rank < _DIRECTIONS_WARNING
+        if low and not self._said:
+            shown = f", the queue's keys in {rank:.1f} directions" if rank < _DIRECTIONS_WARNING else ""
+            self._say(
+                f"pretrain: WARNING: after epoch {epoch + 1} the embeddings look like collapse: spread {spread:.3f} of 1{shown} "
+                f"(below {COLLAPSED_BELOW} the encoder is refused); a lower learning rate or a larger queue helps"
+            )
+        self._said = low

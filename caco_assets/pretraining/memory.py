@@ -1,0 +1,62 @@
+"""Out of memory: recognised, and answered with the batch size that was tried and fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from caco_assets.errors import UserError
+
+# What torch's and C++'s allocators say where Python would raise MemoryError.
+_ALLOCATORS = ("defaultcpuallocator", "std::bad_alloc", "out of memory", "can't allocate memory", "not enough memory")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether this is an allocation that failed, on a GPU or in main memory."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _ALLOCATORS)
+
+
+def largest_that_fits(batch_size: int, unit: int, attempt: Callable[[int], object]) -> int | None:
+    """Halve the batch until a pass over it goes through.
+
+    Args:
+        batch_size: the one that did not fit.
+        unit: batches are multiples of it.
+        attempt: a forward and backward pass over the first so many samples; raises as the failed step did.
+
+    Returns:
+        The first size that fits: at least half of the largest one; None: not even the smallest does.
+    """
+    size = batch_size
+    while (size := size // 2 // unit * unit) >= unit:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            attempt(size)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+        else:
+            return size
+    return None
+
+
+def explained(batch_size: int, where: str, words: str, fits: int | None, tried: str) -> UserError:
+    """The error for whoever chose the batch.
+
+    Args:
+        batch_size: that did not fit.
+        where: in training.
+        words: of the allocator; the first line is kept.
+        fits: see `largest_that_fits`.
+        tried: what `fits` rests on, or why there is none.
+    """
+    first = " ".join((words or "no memory left").splitlines()[0].split())[:160]
+    advice = f"{fits} fits ({tried}); set pretraining.batch_size={fits}" if fits else f"{tried}; lower it"
+    return UserError(
+        f"pretraining.batch_size={batch_size}: out of memory at {where} ({first}); {advice}, or lower pretraining.image_size: "
+        "training then starts anew; the last checkpoint is kept and serves the same settings where more memory is free"
+    )

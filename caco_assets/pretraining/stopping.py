@@ -1,0 +1,110 @@
+"""Requests to stop: a signal asks, the training answers at the next step with a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# One Ctrl-C may arrive twice: from the terminal, and forwarded by the process that started this one.
+_PATIENCE = 3
+_WATCH_EVERY_S = 1.0
+
+
+class Stopped(KeyboardInterrupt):
+    """Training has stopped on request; a checkpoint is written, the same command goes on from it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+    @property
+    def status(self) -> int:
+        """Exit status that says which signal it was: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.signum
+
+
+class StopRequest:
+    """Whether somebody has asked."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Asked before every step, so it costs nothing."""
+        return self.signum is not None
+
+    def ask(self, signum: int = signal.SIGTERM) -> None:
+        """Ask for a stop; the first reason counts."""
+        self.signum = self.signum or signum
+
+    def answer(self) -> None:
+        """Leave, once a checkpoint is written.
+
+        Raises:
+            Stopped: if a stop was asked for.
+        """
+        if self.signum is not None:
+            raise Stopped(self.signum)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """While the block runs SIGINT and SIGTERM only ask; the third signal interrupts at once, for whoever will not wait.
+
+    Outside the main thread, where no signal can be caught, nothing ever asks.
+    """
+    request, count = StopRequest(), 0
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        request.ask(signum)
+        if count >= _PATIENCE:
+            signal.default_int_handler(signum, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {signum: signal.signal(signum, ask) for signum in _SIGNALS}
+    try:
+        yield request
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def this_process() -> tuple[str, int]:
+    """(machine, process id): who started a training, for `stop_with`."""
+    return platform.node(), os.getpid()
+
+
+def stop_with(process: tuple[str, int], request: StopRequest) -> None:
+    """Ask for a stop when another process of this machine is gone: killed, it can no longer forward a signal."""
+    machine, pid = process
+    if machine != platform.node():
+        return
+
+    def watch() -> None:
+        while _alive(pid):
+            time.sleep(_WATCH_EVERY_S)
+        request.ask()
+
+    threading.Thread(target=watch, name="watch the starter", daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
