@@ -27,8 +27,8 @@ def encoder(context: dg.AssetExecutionContext, profile: Profile) -> dg.Materiali
     settings = profile.settings()
     with live_run(settings, "pretraining", data_versions(settings), context.run_id, context.log.info) as live:
         product = pretrain(settings, context.log.info, sinks=(live,))
-        files = [product.path / name for name in ("loss_curve.png", "change_histogram.png", "metrics.jsonl", "encoder.json")]
-        files = [file for file in files if file.exists()]
+        names = ("loss_curve.png", "change_histogram.png", "change_gallery.png", "change_estimates.parquet", "metrics.jsonl")
+        files = [file for name in (*names, "encoder.json") if (file := product.path / name).exists()]
         if live.run is not None:
             live.run.tracking.client.set_tag(live.run.run_id, "encoder", product.content_hash)
             for file in files:

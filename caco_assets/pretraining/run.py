@@ -69,7 +69,7 @@ def make_encoder(
         UserError: settings that cannot work (before the first step), or training has diverged.
     """
     if options.probe_every and probe is None:
-        raise UserError(f"pretraining.probe_every={options.probe_every}: no probe is passed to this run; set it to 0")
+        raise UserError(f"pretraining.probe_every={options.probe_every}: no probe is passed to this run; set it to 0, or name a task")
     loader = open_loader(pack, options, seed)
     opened = Pack.open(pack)
     known = ChangeTruth.read(truth, opened.location_id) if truth else None

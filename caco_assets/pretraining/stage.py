@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caco_assets.errors import UserError
-from caco_assets.products import Product, produce, recorded
+from caco_assets.products import Facts, Product, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
@@ -84,11 +85,19 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
         "pack": pack.content_hash,
         "places": pack.facts.get("places"),
     }
+    probe = recorded(paths.records, "probe_set").path if options.probe_every and options.probe_task else None
+    truth = paths.change_truth if paths.change_truth.exists() else None
+
+    def make(folder: Path) -> Facts:
+        files = {"probe": probe, "truth": truth}
+        return make_encoder(paths.pack, folder, options, seed=settings.seed, data=data, say=say, sinks=sinks, **files)
+
+    # probe set and truth are looked at, not trained on: they decide no weight and are no inputs
     return produce(
         "encoder",
         paths.encoder,
         records=paths.records,
         recipe=recipe("encoder"),
         inputs={"data": data, **recipe_fields},
-        make=lambda folder: make_encoder(paths.pack, folder, options, seed=settings.seed, data=data, say=say, sinks=sinks),
+        make=make,
     )
