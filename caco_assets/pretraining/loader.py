@@ -5,28 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caco_assets.pretraining.pack import PERIODS
 from caco_assets.pretraining.renderer import Renderer
-from caco_assets.pretraining.samples import Drawn, Sampler
+from caco_assets.pretraining.samples import Batch, Drawn, Sampler
 from caco_assets.pretraining.views import ViewPlan
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's samples; V views, B samples."""
-
-    views: Tensor
-    """float32 (V, B, C, S, S), normalised; views[0] is the query."""
-    slots: Tensor
-    """int64 (B,): 2 · place + period (period 0 early, 1 late; samples of a whole place have 0). In a paired plan rows 2i and 2i + 1
-    are the early and the late period of one place."""
 
 
 class Loader(Sampler):

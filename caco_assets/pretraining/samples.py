@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from caco_assets.errors import UserError
 from caco_assets.pretraining.augment import Parameters, draw
@@ -15,6 +16,17 @@ from caco_assets.pretraining.pack import PERIODS, Pack
 from caco_assets.pretraining.pixels import Preprocessing
 from caco_assets.pretraining.seasons import align, check_common_seasons
 from caco_assets.pretraining.views import ViewPlan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples; V views, B samples."""
+
+    views: Tensor
+    """float32 (V, B, C, S, S), normalised; views[0] is the query."""
+    slots: Tensor
+    """int64 (B,): 2 · place + period (period 0 early, 1 late; samples of a whole place have 0). In a paired plan rows 2i and 2i + 1
+    are the early and the late period of one place."""
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,8 @@ class Pretraining(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
     """`torch.compile` for the encoders and, on a GPU, for the colours of the views; worth its minutes on a GPU alone."""
+    pack_on_gpu: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of a GPU's free memory that the pack may take; a larger pack is streamed from this machine's."""
     threads: int = Field(default=0, ge=0)
     """CPU threads for the views; 0: all cores."""
     checkpoint_every: int = Field(default=1, ge=1)
