@@ -27,6 +27,8 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
     # `caco archive import` brings a published set's archive: there is nothing to choose
     imported = kind == "published"
     scenes = dg.AssetSpec("scenes", group_name="imagery") if imported else imagery.scenes
+    # a profile without a probe during training has no probe set to make
+    probe_set = downstream.probe_set if settings.pretraining.probe_task else dg.AssetSpec("probe_set", group_name="downstream")
     return dg.Definitions(
         assets=[
             sampling.locations,
@@ -35,8 +37,9 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             imagery.archive,
             imagery.quarantine,
             pretraining.pack,
-            pretraining.encoder,
             synthetic.benchmarks,
+            probe_set,
+            pretraining.encoder,
             downstream.scores,
             evaluation.report,
             registry.challenger,

@@ -16,6 +16,7 @@ from caco_assets.settings import Settings
 _PACKAGE = Path(__file__).parent
 # beside the package in a checkout, inside it in an installed wheel
 _TEMPLATE = _PACKAGE.parent if (_PACKAGE.parent / "dvc.yaml").exists() else _PACKAGE / "_home"
+_PROBED_LINE = re.compile(r"^(\s*- probed: )\[(.*)\]$", re.MULTILINE)
 _PROFILES_LINE = re.compile(r"^(\s*- profiles: )\[(.*)\]$", re.MULTILINE)
 
 
@@ -29,6 +30,8 @@ def ensure_home(settings: Settings) -> None:
     pipeline = home / "dvc.yaml"
     if not pipeline.exists():
         template = (_TEMPLATE / "dvc.yaml").read_text()
+        probed = settings.profile if settings.pretraining.probe_task else ""
+        template = _PROBED_LINE.sub(rf"\g<1>[{probed}]", template)
         write_atomic(pipeline, _PROFILES_LINE.sub(rf"\g<1>[{settings.profile}]", template))
     for name in (".dvc/config", ".dvcignore", "mlflow/promotion.yaml", "mlflow/model_card.md.j2"):
         if not (home / name).exists():
@@ -68,10 +71,18 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
     wanted = everything["pretraining"]
     pack = {"bands": wanted["pack_bands"] or wanted["bands"], "stretch": wanted["stretch"]}
+    probed = settings.downstream.tasks.get(settings.pretraining.probe_task or "")
     return {
         "locations": {"recipe": recipe("locations"), "seed": settings.seed, "sampling": decisive(settings)},
         "scenes": {"recipe": [recipe("catalog"), recipe("scenes")], "seed": settings.seed, **time, "imagery": imagery},
         "archive": {"recipe": recipe("archive"), "imagery": imagery},
+        "probe_set": {
+            "recipe": [recipe("benchmarks"), recipe("probe_set")],
+            "seed": settings.seed,
+            "bands": everything["pretraining"]["bands"],
+            "row": probed and probed.model_dump(mode="json", include={"task", "limit"}),
+            "benchmark_images_per_class": imagery["source"].get("benchmark_images_per_class"),
+        },
         "pack": {"recipe": recipe("pack"), "pack": pack, "min_seasons": imagery["min_seasons"]},
     }
 

@@ -17,6 +17,20 @@ def benchmarks(profile: str) -> None:
     show(build_benchmarks(settings_of(profile), to_stderr))
 
 
+@click.command("probe-set")
+@profile_option
+def probe_set(profile: str) -> None:
+    """Downstream: choose the labelled images on which training is probed."""
+    from caco_assets.downstream.stage import probe_set as run
+    from caco_assets.synthetic.stage import build_benchmarks
+
+    settings = settings_of(profile)
+    row = settings.pretraining.probe_task
+    if row is not None and settings.downstream.tasks[row].data is None:
+        build_benchmarks(settings, to_stderr)
+    show(run(settings, to_stderr))
+
+
 @click.command()
 @profile_option
 def score(profile: str) -> None:

@@ -2,13 +2,23 @@
 
 import dagster as dg
 
+from caco_assets.downstream.stage import probe_set as make_probe_set
 from caco_assets.downstream.stage import score
 from caco_assets.pretraining.assets import encoder
 from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, table
-from caco_assets.resources.dvc import data_versions
+from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import live_run
+
+
+@dg.asset(group_name="downstream", code_version=recipe("probe_set"), deps=[dg.AssetKey("benchmarks")], kinds={"numpy"})
+def probe_set(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+    """A few labelled images, of training and validation parts alone, on which the encoder is probed while it trains."""
+    settings = profile.settings()
+    product = make_probe_set(settings, context.log.info)
+    versions.commit(settings, "probe_set")
+    return describe(product)
 
 
 @dg.asset(group_name="downstream", code_version=recipe("scores"), deps=[encoder, dg.AssetKey("benchmarks")], pool="gpu")

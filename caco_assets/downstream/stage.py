@@ -1,4 +1,4 @@
-"""The stage `scores`: judges encoders and baselines on every task of the profile."""
+"""The stages of downstream: `probe_set` for the probe during training, `scores` of encoders and baselines on every task."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ from caco_assets.settings import Settings
 if TYPE_CHECKING:
     from caco_assets.downstream.rows import ScoreRow
     from caco_assets.pretraining.encoder import Encoder
+
+
+def probe_set(settings: Settings, say: Say = to_stderr) -> products.Product:
+    """Make `probe_set.npz` from the row of `downstream.tasks` that `pretraining.probe_task` names.
+
+    Raises:
+        UserError: no row is named, its data is absent or damaged, it lacks a band of the encoder, or its labels are not classes.
+    """
+    from caco_assets.downstream.probe_set import TRAIN_IMAGES, VALIDATION_IMAGES, data_of_row, write_probe_set
+
+    paths, data = settings.paths, data_of_row(settings, settings.pretraining.probe_task)
+    say(f"probe set: {data.task}, at most {TRAIN_IMAGES} + {VALIDATION_IMAGES} images")
+    return products.produce(
+        "probe_set",
+        paths.probe_set,
+        records=paths.records,
+        recipe=recipe("probe_set"),
+        inputs={"data": data.version, "seed": settings.seed, "images": [TRAIN_IMAGES, VALIDATION_IMAGES]},
+        make=lambda path: write_probe_set(path, data, settings.seed),
+    )
 
 
 def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: Say = to_stderr) -> products.Product:

@@ -21,7 +21,13 @@ def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVers
     return describe(product)
 
 
-@dg.asset(group_name="pretraining", code_version=recipe("encoder"), deps=[pack], pool="gpu", kinds={"pytorch", "mlflow"})
+@dg.asset(
+    group_name="pretraining",
+    code_version=recipe("encoder"),
+    deps=[pack, dg.AssetKey("probe_set")],
+    pool="gpu",
+    kinds={"pytorch", "mlflow"},
+)
 def encoder(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
     """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
     settings = profile.settings()
