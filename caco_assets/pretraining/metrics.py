@@ -10,6 +10,8 @@ from typing import Any, Protocol, Self
 
 from caco_assets.products import write_atomic
 
+METRICS = "metrics.jsonl"
+
 
 class MetricsSink(Protocol):
     """Takes figures as they come; a tracking server's live curves are one, the JSON-lines file is another."""
@@ -22,36 +24,42 @@ class MetricsSink(Protocol):
 class JsonLines:
     """`metrics.jsonl`: one JSON object per line, `step` first."""
 
-    def __init__(self, path: Path, keep_until: int = 0, keep_epochs: int | None = None) -> None:
+    def __init__(self, path: Path, keep_until: int = 0, keep_epochs: int | None = None, *, write: bool = True) -> None:
         """Open for appending; what an interrupted run wrote after its last checkpoint is dropped.
 
         Args:
             path: of the file.
             keep_until: lines of later steps are dropped.
             keep_epochs: number of finished epochs: the closing line of a later one is dropped; None: `keep_until` alone says it.
+            write: of several processes one alone writes; the others read what is kept.
         """
         lines = read_metrics(path) if path.exists() else []
         last = float("inf") if keep_epochs is None else keep_epochs - 1
         self.kept = [line for line in lines if line["step"] <= keep_until and not ("epoch_loss" in line and line["epoch"] > last)]
         """What was there already, and stays."""
-        write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.kept))
-        # line by line: whoever follows the file sees the curve grow
-        self._file = path.open("a", buffering=1)
+        self._file = None
+        if write:
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.kept))
+            # line by line: whoever follows the file sees the curve grow
+            self._file = path.open("a", buffering=1)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line."""
-        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
 
     def flush(self) -> None:
         """Bring all lines to disk; called before a checkpoint that counts on them."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

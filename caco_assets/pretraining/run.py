@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from caco_assets.errors import UserError
+from caco_assets.pretraining import processes
+from caco_assets.pretraining.best import keep_best
 from caco_assets.pretraining.change import ChangeState
 from caco_assets.pretraining.change_product import write_change
 from caco_assets.pretraining.change_truth import ChangeTruth
+from caco_assets.pretraining.compiled import compile_encoders
+from caco_assets.pretraining.diverged import BAD_BATCH, Diverged, write_bad_batch
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.loader import Loader
+from caco_assets.pretraining.fabric import join
+from caco_assets.pretraining.health import COLLAPSED_BELOW
 from caco_assets.pretraining.loop import CHECKPOINT, METRICS, pick_device, train
 from caco_assets.pretraining.metrics import MetricsSink, draw_loss_curve, read_metrics
 from caco_assets.pretraining.objectives import FIDELITY, ObjectiveConfig, build, objective_class
 from caco_assets.pretraining.objectives.change_aware import ChangeAware
 from caco_assets.pretraining.online_probe import load_probe
 from caco_assets.pretraining.pack import Pack
+from caco_assets.pretraining.run_config import recipe_of
+from caco_assets.pretraining.samples import Sampler
+from caco_assets.pretraining.stopping import StopRequest
+from caco_assets.pretraining.workplace import DONE, alone_in, finished, write_outcome
 from caco_assets.products import Facts
 from caco_assets.progress import Say
 from caco_assets.settings import Pretraining
 
-# settings that change how fast training goes, not what it makes
-SPEED_ONLY = {"device", "threads", "checkpoint_every", "checkpoint_minutes", "launcher", "processes", "nodes", "pack_bands"}
-# Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
-COLLAPSED_BELOW = 0.05
+__all__ = ["make_encoder", "open_loader", "recipe_of"]
 
-
-def recipe_of(options: Pretraining, seed: int) -> dict[str, Any]:
-    """All settings that decide the result, JSON-able."""
-    return {**options.model_dump(mode="json", exclude=SPEED_ONLY), "seed": seed}
+if TYPE_CHECKING:
+    from caco_assets.pretraining.device_loader import DeviceLoader
+    from caco_assets.pretraining.loader import Loader
 
 
 def make_encoder(
@@ -47,6 +53,7 @@ def make_encoder(
     sinks: Sequence[MetricsSink] = (),
     probe: Path | None = None,
     truth: Path | None = None,
+    stop: StopRequest | None = None,
 ) -> Facts:
     """Pretrain on the pack at `pack` and fill `folder`; goes on from what an interrupted call left there.
 
@@ -61,15 +68,39 @@ def make_encoder(
         sinks: further takers of the figures.
         probe: the probe set that judges the encoder each `options.probe_every` epochs (see `online_probe`).
         truth: table of true change (see `change_truth`), for figures alone: the weights are the same without it.
+        stop: asked after each step; then a checkpoint is written.
 
     Returns:
         Facts of the product.
 
     Raises:
-        UserError: settings that cannot work (before the first step), or training has diverged.
+        UserError: settings that cannot work (before the first step), another training is at work in `folder`, or training has
+            diverged or does not fit into memory.
+        Stopped: on request, with a checkpoint.
     """
+    join(options)
+    with alone_in(folder, say) if processes.rank() == 0 else nullcontext():
+        return finished(folder, recipe_of(options, seed), data) or _make(
+            pack, folder, options, seed, data, say, sinks, probe, truth, stop
+        )
+
+
+def _make(
+    pack: Path,
+    folder: Path,
+    options: Pretraining,
+    seed: int,
+    data: dict[str, Any],
+    say: Say,
+    sinks: Sequence[MetricsSink],
+    probe: Path | None,
+    truth: Path | None,
+    stop: StopRequest | None,
+) -> Facts:
     if options.probe_every and probe is None:
-        raise UserError(f"pretraining.probe_every={options.probe_every}: no probe is passed to this run; set it to 0, or name a task")
+        raise UserError(
+            f"pretraining.probe_every={options.probe_every}: no probe is passed to this run; set it to 0, or name a task"
+        )
     loader = open_loader(pack, options, seed)
     opened = Pack.open(pack)
     known = ChangeTruth.read(truth, opened.location_id) if truth else None
@@ -88,34 +119,47 @@ def make_encoder(
         lonlat=loader.lonlat,
     )
     objective = build(options.objective, config, encoder.backbone, features=encoder.width, seed=seed)
+    if options.compile:
+        compile_encoders(objective)
     state = getattr(objective, "change", None)
     if known and isinstance(state, ChangeState):
         state.judge = known.figures
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipe_of(options, seed)
+    (folder / BAD_BATCH).unlink(missing_ok=True)
     # `seed` decides weights and views alike, but through unrelated streams: numpy's for the views, torch's for the weights
-    train(objective, loader, options, seed=seed, folder=folder, recipe=recipe, say=say, sinks=sinks, probe=judge)
-    encoder.save(folder, recipe, data)
+    given = {"seed": seed, "folder": folder, "recipe": recipe, "say": say, "sinks": sinks, "probe": judge, "stop": stop}
+    try:
+        train(objective, loader, options, **given)
+    except Diverged as error:
+        file = write_bad_batch(folder, error.bad, loader, opened.location_id, seed)
+        raise UserError(f"{error}; its places and dates are in {file}") from error
+    if processes.rank() == 0:
+        encoder.save(folder, recipe, data)
+        keep_best(folder, encoder, recipe, data)
     lines = read_metrics(folder / METRICS)
-    draw_loss_curve(folder / "loss_curve.png", lines)
     facts = _facts(lines, loader)
+    if processes.rank() > 0:
+        return facts
+    draw_loss_curve(folder / "loss_curve.png", lines)
     if facts["collapsed"]:
         say(f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use")
     if isinstance(state, ChangeState):
         facts |= write_change(folder, state, opened, known)
+    write_outcome(folder, DONE, facts=facts)
     # last of all: until here an interrupted call can be repeated at no cost
     (folder / CHECKPOINT).unlink()
     return facts
 
 
-def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
-    """Check objective, queue, device and pack against each other, and open the pack.
+def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader | DeviceLoader:
+    """Check objective, queue, device and pack against each other, and open the pack on the device where training happens.
 
     Raises:
         UserError: they do not fit; names the setting, its value and the way out.
     """
     kind = objective_class(options.objective)
-    pick_device(options)
+    accelerator, _ = pick_device(options)
     if kind.queued and options.queue_size % options.batch_size:
         below = max(options.queue_size // options.batch_size, 1) * options.batch_size
         raise UserError(
@@ -127,23 +171,23 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader:
             f"pretraining.aligned_seasons=true: objective {options.objective} has no long-term distance; "
             "set it to false, or choose caco or simclr_caco"
         )
-    loader = Loader(
-        pack,
-        replace(kind.plan, aligned=options.aligned_seasons),
-        batch_size=options.batch_size,
-        image_size=options.image_size,
-        crop_scale=options.crop_scale,
-        seed=seed,
-        bands=options.bands,
-        threads=options.threads,
-    )
+    arguments: dict[str, Any] = options.model_dump(include={"batch_size", "image_size", "crop_scale", "bands", "threads"})
+    arguments |= {"plan": replace(kind.plan, aligned=options.aligned_seasons), "seed": seed}
+    if accelerator == "cuda":
+        from caco_assets.pretraining.device_loader import DeviceLoader
+
+        loader = DeviceLoader(pack, **arguments, memory=options.pack_on_gpu, compiled=options.compile)
+    else:
+        from caco_assets.pretraining.loader import Loader
+
+        loader = Loader(pack, **arguments)
     packed = loader.preprocessing.stretch.name
     if options.stretch != packed:
         raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
     return loader
 
 
-def _facts(lines: list[dict[str, Any]], loader: Loader) -> Facts:
+def _facts(lines: list[dict[str, Any]], loader: Sampler) -> Facts:
     last = next(line for line in reversed(lines) if "epoch_loss" in line)
     speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
     facts: Facts = {
@@ -152,7 +196,7 @@ def _facts(lines: list[dict[str, Any]], loader: Loader) -> Facts:
         "epochs": last["epoch"] + 1,
         "steps": last["step"],
         "places": loader.places,
-        "images_per_s": float(np.median(speeds)),
+        "images_per_s": float(np.median(speeds)) if speeds else 0.0,
         "embedding_std": last["epoch_embedding_std"],
         "collapsed": last["epoch_embedding_std"] < COLLAPSED_BELOW,
     }

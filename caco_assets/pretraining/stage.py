@@ -13,6 +13,7 @@ from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from caco_assets.pretraining.apart import Start
     from caco_assets.pretraining.metrics import MetricsSink
 
 
@@ -62,18 +63,22 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     )
 
 
-def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSink] = ()) -> Product:
+def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Product:
     """Make `encoder/` from the pack: self-supervised pretraining with the profile's objective.
 
     Args:
         settings: the profile.
         say: outlet of the progress.
         sinks: further takers of the figures beside `metrics.jsonl`.
+        start: of the process that trains (see `apart`); default: as `pretraining.launcher` says.
 
     Raises:
         UserError: there is no pack, settings do not fit each other or the pack, or training has diverged.
+        Stopped: on request, with a checkpoint.
     """
-    from caco_assets.pretraining.run import make_encoder, recipe_of
+    from caco_assets.pretraining.apart import make_encoder_apart
+    from caco_assets.pretraining.run_config import RunConfig, recipe_of
+    from caco_assets.pretraining.stopping import stop_requests, this_process
 
     paths, options = settings.paths, settings.pretraining
     pack = recorded(paths.records, "pack")
@@ -89,8 +94,14 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
     truth = paths.change_truth if paths.change_truth.exists() else None
 
     def make(folder: Path) -> Facts:
-        files = {"probe": probe, "truth": truth}
-        return make_encoder(paths.pack, folder, options, seed=settings.seed, data=data, say=say, sinks=sinks, **files)
+        told = {"seed": settings.seed, "data": data, "probe": probe, "truth": truth}
+        if start is not None or options.launcher != "inline":
+            config = RunConfig(pack=paths.pack, target=folder, pretraining=options, starter=this_process(), **told)
+            return make_encoder_apart(config, say, sinks, start)
+        from caco_assets.pretraining.run import make_encoder
+
+        with stop_requests() as stop:
+            return make_encoder(paths.pack, folder, options, say=say, sinks=sinks, stop=stop, **told)
 
     # probe set and truth are looked at, not trained on: they decide no weight and are no inputs
     return produce(

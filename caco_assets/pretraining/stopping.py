@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # One Ctrl-C may arrive twice: from the terminal, and forwarded by the process that started this one.
 _PATIENCE = 3
 _WATCH_EVERY_S = 1.0
@@ -73,7 +73,7 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {signum: signal.signal(signum, ask) for signum in _SIGNALS}
+    before = {signum: signal.signal(signum, ask) for signum in SIGNALS}
     try:
         yield request
     finally:

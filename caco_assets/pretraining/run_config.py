@@ -1,0 +1,84 @@
+"""CONFIG: everything that one training is told, in one file that a stage writes or a person does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from caco_assets.errors import UserError
+from caco_assets.settings import Pretraining
+from caco_assets.settings.frozen import Frozen
+
+# settings that change how fast training goes, not what it makes
+SPEED_ONLY = {
+    "device",
+    "threads",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "launcher",
+    "processes",
+    "nodes",
+    "pack_bands",
+    "pack_on_gpu",
+}
+
+
+def recipe_of(options: Pretraining, seed: int) -> dict[str, Any]:
+    """All settings that decide the result, JSON-able."""
+    return {**options.model_dump(mode="json", exclude=SPEED_ONLY), "seed": seed}
+
+
+class RunConfig(Frozen):
+    """What `python -m caco_assets.pretraining.train CONFIG` reads: JSON or YAML, paths relative to the working directory."""
+
+    pack: Path
+    """The folder that training reads."""
+    target: Path
+    """The folder that gets the encoder, its figures and, while it trains, its checkpoints."""
+    seed: int = 0
+    data: dict[str, Any] = Field(default_factory=dict)
+    """What the pack was made from, for `encoder.json`."""
+    pretraining: Pretraining = Pretraining()
+    """The profile's section."""
+    probe: Path | None = None
+    """A probe set, for `pretraining.probe_every`."""
+    truth: Path | None = None
+    """Table of true change, for figures alone."""
+    starter: tuple[str, int] | None = None
+    """Machine and process id of whoever started the training: it stops when that process is gone."""
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read and check a CONFIG file.
+
+    Raises:
+        UserError: no such file, not JSON or YAML, an unknown key or a value that is not allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable file ({getattr(error, 'strerror', None) or 'not text'})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: neither JSON nor YAML ({' '.join(str(error).split())[:160]})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a mapping with {', '.join(RunConfig.model_fields)} is wanted, got {type(values).__name__}")
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise UserError(_explained(path, error)) from error
+
+
+def _explained(path: Path, error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where, value = problem["loc"], problem["input"]
+    field = ".".join(str(part) for part in where)
+    if problem["type"] == "missing":
+        return f"{path}: {field} is missing; keys: {', '.join(RunConfig.model_fields)}"
+    shown = field if isinstance(value, dict) or not field else f"{field}={value!r}"
+    if problem["type"] == "extra_forbidden":
+        allowed = Pretraining.model_fields if where[0] == "pretraining" else RunConfig.model_fields
+        return f"{path}: {shown}: unknown key; allowed: {', '.join(allowed)}"
+    return f"{path}: {shown}: {problem['msg'].removeprefix('Value error, ')}"

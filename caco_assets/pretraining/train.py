@@ -1,0 +1,79 @@
+"""The entry point of training: `python -m caco_assets.pretraining.train CONFIG`, with neither Dagster nor MLflow installed.
+
+Exit status: 0 done; 2 something the user can put right (one line on standard error); 130 or 143 stopped by SIGINT or SIGTERM, with
+a checkpoint from which the same command goes on. CONFIG: see `run_config.RunConfig`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from caco_assets.errors import UserError
+from caco_assets.pretraining.run_config import RunConfig, read_config
+from caco_assets.pretraining.stopping import Stopped, StopRequest, stop_requests, stop_with
+from caco_assets.progress import Say, to_stderr
+
+USER_ERROR = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Train what the CONFIG file says and return the exit status."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        to_stderr("usage: python -m caco_assets.pretraining.train CONFIG")
+        return USER_ERROR
+    # before the imports, which take seconds: a signal in the meantime is a request like any other
+    with stop_requests() as stop, reporting() as say:
+        try:
+            return run(read_config(Path(arguments[0])), say, stop)
+        except UserError as error:
+            say(f"pretrain: {error}")
+            return USER_ERROR
+
+
+def run(config: RunConfig, say: Say, stop: StopRequest) -> int:
+    """Train, and leave word of the outcome beside the target."""
+    from caco_assets.pretraining.run import make_encoder
+    from caco_assets.pretraining.workplace import ERROR, STOPPED, write_outcome
+
+    if config.starter is not None:
+        stop_with(config.starter, stop)
+    try:
+        make_encoder(
+            config.pack,
+            config.target,
+            config.pretraining,
+            seed=config.seed,
+            data=config.data,
+            say=say,
+            probe=config.probe,
+            truth=config.truth,
+            stop=stop,
+        )
+    except UserError as error:
+        write_outcome(config.target, ERROR, message=str(error))
+        raise
+    except Stopped as stopped:
+        write_outcome(config.target, STOPPED, signum=stopped.signum)
+        say(f"pretrain: {stopped}, with a checkpoint; the same command goes on from it")
+        return stopped.status
+    return 0
+
+
+@contextmanager
+def reporting() -> Iterator[Say]:
+    """Where lines go: to the Dagster run that started this process, if one did, else to standard error."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield to_stderr
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+        yield pipes.log.info
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
