@@ -64,7 +64,7 @@ class ProbeSet:
             UserError: there is no such file, it is damaged, or a part is empty.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 bands = tuple(str(band) for band in file["bands"])
                 fmt = PixelFormat(bands, float(file["reflectance_per_dn"]), float(file["offset"]))
                 found = cls(file["images"], file["labels"], file["part"], fmt, str(file["source"]))
