@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from caco_assets.errors import UserError
+from caco_assets.pretraining import processes
 
 LAST, BEST = "checkpoint.pt", "best.pt"
 
@@ -98,6 +99,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
+    if processes.rank() > 0:
+        return
     scratch = path.with_name(f".{path.name}.tmp")
     with scratch.open("wb") as stream:
         torch.save(state, stream)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from caco_assets.errors import UserError
-from caco_assets.pretraining import memory
+from caco_assets.pretraining import memory, processes
 from caco_assets.pretraining.batches import Batch, Batches
 from caco_assets.pretraining.checkpoint import LAST, Checkpoints
+from caco_assets.pretraining.fabric import open_fabric, pick_device, synchronise_batch_norm
 from caco_assets.pretraining.health import CollapseWarning, health
-from caco_assets.pretraining.metrics import JsonLines, MetricsSink
+from caco_assets.pretraining.metrics import METRICS, JsonLines, MetricsSink
 from caco_assets.pretraining.objectives import Objective
 from caco_assets.pretraining.record import Record
 from caco_assets.pretraining.schedule import learning_rate
@@ -28,25 +29,10 @@ __all__ = ["CHECKPOINT", "METRICS", "Probe", "learning_rate", "pick_device", "tr
 
 Probe = Callable[[nn.Module], float]
 
-CHECKPOINT, METRICS = LAST, "metrics.jsonl"
+CHECKPOINT = LAST
 _SGD_MOMENTUM = 0.9
-
-
-def pick_device(options: Pretraining) -> tuple[str, str]:
-    """Fabric's names of accelerator and precision for `options.device` and `options.precision`.
-
-    Raises:
-        UserError: a GPU is asked for and there is none, or it lacks bfloat16.
-    """
-    cuda = torch.cuda.is_available()
-    if options.device == "cuda" and not cuda:
-        raise UserError("pretraining.device=cuda: this machine has no usable CUDA device; set it to cpu or auto")
-    accelerator = "cuda" if cuda and options.device != "cpu" else "cpu"
-    bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
-    if options.precision == "bf16" and accelerator == "cuda" and not bf16:
-        raise UserError("pretraining.precision=bf16: this GPU has no bfloat16; set it to fp32 or auto")
-    wanted = options.precision == "bf16" or (options.precision == "auto" and bf16)
-    return accelerator, "bf16-mixed" if wanted else "32-true"
+# Steps between questions to the other processes whether one was asked to stop: an answer makes a GPU wait.
+_AGREE_EVERY = 10
 
 
 def train(
@@ -81,16 +67,19 @@ def train(
             checkpoint is of another recipe.
         Stopped: on request, with a checkpoint.
     """
-    accelerator, precision = pick_device(options)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyright: ignore[reportArgumentType]
+    fabric = open_fabric(options)
+    if processes.rank() > 0:
+        # the first process speaks, and judges, for all
+        say, sinks, probe = _quiet, (), None
+    synchronise_batch_norm(objective, fabric, say)
     training = _Training(fabric, objective, batches, options, seed, stop or StopRequest())
     training.kept = Checkpoints(folder, objective, training.sgd, recipe, options.checkpoint_minutes)
     training.go_on(say)
     epoch, step = training.epoch, training.step
     # randomness of the caller is the caller's
     with (
-        torch.random.fork_rng(devices=[fabric.device] if accelerator == "cuda" else []),
-        JsonLines(folder / METRICS, keep_until=step, keep_epochs=epoch) as lines,
+        torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []),
+        JsonLines(folder / METRICS, keep_until=step, keep_epochs=epoch, write=processes.rank() == 0) as lines,
     ):
         record = Record([lines, *sinks], options, batches.steps_per_epoch)
         progress = Progress("pretrain", options.epochs * batches.steps_per_epoch, "steps", say, done=step)
@@ -126,6 +115,9 @@ class _Training:
         """From the last checkpoint, if there is one."""
         self.kept.load()
         self.epoch, self.step = self.kept.epoch, self.kept.step
+        if len(set(seen := processes.gather(torch.tensor([self.step], device=self._fabric.device)).tolist())) > 1:
+            steps = ", ".join(str(step) for step in seen)
+            raise UserError(f"{self.kept.folder}: to the processes its checkpoint is of steps {steps}; all must see one folder")
         if self.step:
             inside, whole = self.step - self.epoch * self._batches.steps_per_epoch, self._batches.steps_per_epoch
             more = f" and {inside} of {whole} steps" if inside else ""
@@ -155,7 +147,8 @@ class _Training:
         record.start_epoch(self.epoch, [line for line in lines.kept if line["step"] > first] if self.step > first else ())
         for batch in self._batches.epoch(self.epoch, self.step - first):
             self._batch = batch
-            torch.manual_seed(_number(self._seed, self.epoch, self.step - first))
+            # each process drops other units of its own images
+            torch.manual_seed(_number(self._seed, self.epoch, self.step - first) + processes.rank())
             rate = learning_rate(self.step, whole, options)
             for group in self.sgd.param_groups:
                 group["lr"] = rate
@@ -166,13 +159,20 @@ class _Training:
             self._optimiser.step()
             objective.after_step(output)
             self.step += 1
-            record.add(self.step, rate, {**output.metrics, "grad_norm": _length_of_gradients(self._trained)}, batch.slots)
+            record.add(self.step, rate, {**output.metrics, "grad_norm": _length_of_gradients(self._trained)}, output.slots)
             progress.advance(note=record.note)
-            if self._stop.requested:
+            if self._asked():
                 self._save(lines, record)
                 self._stop.answer()
-            if self.kept.due():
-                self._save(lines, record)
+
+    def _asked(self) -> bool:
+        """Whether a checkpoint is wanted now, because it is time or because of a request to stop; all processes agree."""
+        if processes.size() > 1 and self._fabric.device.type == "cuda" and self.step % _AGREE_EVERY:
+            return False
+        asked = processes.largest(self._stop.signum or int(self.kept.due()), self._fabric.device)
+        if asked > 1:
+            self._stop.ask(asked)
+        return asked > 0
 
     def _save(self, lines: JsonLines, record: Record) -> None:
         record.fetch()  # stops at figures that are not finite: no checkpoint holds the weights that they made
@@ -183,6 +183,9 @@ class _Training:
         """The error for a batch that did not fit, with the size that does; `words` are the allocator's."""
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         size, batch = self._options.batch_size, self._batch
+        if processes.size() > 1:
+            tried = f"{size // processes.size()} of it in each of {processes.size()} processes; a smaller one was not tried"
+            return memory.explained(size, where, words, None, tried)
         if batch is None:
             return memory.explained(size, where, words, None, "its views did not fit into main memory")
 
@@ -194,6 +197,10 @@ class _Training:
         fits = memory.largest_that_fits(size, 2 if self._objective.plan.paired else 1, attempt)
         tried = "a forward and backward pass of it was tried here" if fits else "not even the smallest batch passed here"
         return memory.explained(size, where, words, fits, tried)
+
+
+def _quiet(line: str) -> None:
+    """Says nothing."""
 
 
 def _judge(probe: Probe, network: nn.Module) -> float:

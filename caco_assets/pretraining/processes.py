@@ -74,19 +74,13 @@ def from_first(tensors: Iterable[Tensor]) -> None:
         dist.broadcast(tensor, 0)
 
 
-def any_of(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether the flag is set in any process; `device` is where the tensors of this training lie."""
+def largest(number: int, device: torch.device | str = "cpu") -> int:
+    """The largest of everyone's numbers; `device` is where the tensors of this training lie."""
     if size() == 1:
-        return flag
-    flags = torch.tensor(int(flag), device=device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags)
-
-
-def barrier() -> None:
-    """Wait for everyone."""
-    if size() > 1:
-        dist.barrier()
+        return number
+    numbers = torch.tensor(number, device=device)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)
 
 
 class _Share(torch.autograd.Function):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caco_assets.pretraining import processes
 from caco_assets.pretraining.diverged import BadStep, Diverged
 from caco_assets.pretraining.metrics import MetricsSink
 from caco_assets.settings import Pretraining
@@ -74,7 +75,8 @@ class Record:
             return
         waiting, self._waiting = self._waiting, []
         names = list(waiting[0].metrics)
-        table = torch.stack([torch.stack([each.metrics[name] for name in names]) for each in waiting]).tolist()
+        table = torch.stack([torch.stack([each.metrics[name] for name in names]) for each in waiting])
+        table = processes.mean(table).tolist()
         for each, figures in zip(waiting, table, strict=True):
             row = dict(zip(names, figures, strict=True))
             for name in _CHECKED:
