@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from caco_assets.downstream.datasets.labelled import LabelledImages, key, save_array
+from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
 from caco_assets.progress import Progress, Say
 
 _BATCH = 128
 # Encoded between two looks at the clock for a line of progress.
 _CHUNK = 1024
+# Decoded images beyond this are not kept on disk: they are decoded again for the next encoder.
+_KEEP_BYTES = 4 << 30
 
 
 class FeatureSource(Protocol):
@@ -55,16 +59,26 @@ class FeatureCache:
         """
         file = self.file("features", identity, data.version, part, size)
         if not file.exists():
-            pixels = self.pixels(data, part)
-            progress = Progress(f"encode {data.task} {part} at {size} px", len(pixels), "image", self.say)
+            # reading fewer bands changes no feature, so the key of the features does not know of it
+            wanted = data.for_bands(source.preprocessing.bands if isinstance(source, Encoder) else None)
+            progress = Progress(f"encode {data.task} {part} at {size} px", len(data.parts[part]), "image", self.say)
             chunks = []
-            for start in range(0, len(pixels), _CHUNK):
-                chunk = np.asarray(pixels[start : start + _CHUNK])
-                chunks.append(source.features(chunk, data.pixel_format, size, batch_size=_BATCH))
+            for chunk in self.decoded(wanted, part):
+                chunks.append(source.features(chunk, wanted.pixel_format, size, batch_size=_BATCH))
                 progress.advance(len(chunk))
             progress.close()
             save_array(file, np.concatenate(chunks))
         return np.load(file)
+
+    def decoded(self, data: LabelledImages, part: str) -> Iterator[np.ndarray]:
+        """The images of a part, some at a time: (n, C, H, W). Decoded once where they fit on disk, else as they are needed."""
+        names = data.parts[part].names
+        if data.bytes_of(len(names)) > _KEEP_BYTES:
+            yield from (images for _, images in data.stream(names))
+            return
+        pixels = self.pixels(data, part)
+        for start in range(0, len(pixels), _CHUNK):
+            yield np.asarray(pixels[start : start + _CHUNK])
 
     def file(self, kind: str, *parts: object) -> Path:
         """Where the array that `parts` stand for is kept."""

@@ -12,10 +12,10 @@ from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.labelled import LabelledImages, key
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.features import FeatureCache
-from caco_assets.downstream.metrics import accuracy, bootstrap_mean
-from caco_assets.downstream.protocols import LARGE, PROTOCOLS, Trial
+from caco_assets.downstream.protocols import PROTOCOLS, TRAINING
 from caco_assets.downstream.rows import RowStore, ScoreRow
 from caco_assets.downstream.tasks import Task, find_task
+from caco_assets.downstream.trial import LARGE, Trial
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.progress import Say
@@ -48,7 +48,7 @@ def assignments(settings: Settings) -> list[Assignment]:
     found = []
     for row, wanted in settings.downstream.tasks.items():
         task = find_task(wanted.task)
-        path = wanted.data or settings.paths.benchmarks / task.name
+        path = wanted.data or settings.paths.benchmarks / task.folder
         try:
             data = task.read(path).limited(wanted.limit, settings.seed)
         except DataAbsentError as absent:
@@ -64,29 +64,58 @@ def assignments(settings: Settings) -> list[Assignment]:
 def judge(
     settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], cache: Path, say: Say
 ) -> Iterator[ScoreRow]:
-    """All rows of one assignment: every protocol, contestant, size and seed; unchanged ones are not measured again.
+    """All rows of one assignment: every pass, contestant, size and seed; unchanged ones are not measured again.
 
     Raises:
         UserError: damaged pixels, or an encoder that needs bands the data does not have.
     """
-    for protocol in assignment.wanted.protocols:
+    for each in _passes(assignment):
         for contestant in contestants:
-            if (reason := _unfit(assignment, contestant, protocol)) is not None:
-                yield _not_measured(assignment, contestant, protocol, reason)
+            if each.trains and contestant.source is not None and not isinstance(contestant.source, Encoder):
+                continue  # statistics have nothing to train
+            if (reason := _unfit(assignment, contestant, each)) is not None:
+                yield _not_measured(assignment, contestant, each, reason)
                 continue
-            for size, seed in _variants(settings, assignment, contestant, protocol):
-                yield from _measured(settings, assignment, contestant, protocol, size, seed, FeatureCache(cache, say))
+            for size, seed in _variants(settings, assignment, contestant, each):
+                yield from _measured(settings, assignment, contestant, each, size, seed, FeatureCache(cache, say))
 
 
-def _unfit(assignment: Assignment, contestant: Contestant, protocol: str) -> str | None:
-    """Why this contestant cannot be judged by this protocol, or None when it can."""
+@dataclass(frozen=True)
+class _Pass:
+    """One way over a task."""
+
+    name: str
+    """A key of `Task.protocols`."""
+    run_by: str
+    """A key of `PROTOCOLS`."""
+
+    @property
+    def protocol(self) -> str:
+        """As rows say it: fine-tuning keeps the rules of `clean` (validation picks, the test part is read once)."""
+        return "clean" if self.name == "fine_tune" else self.name
+
+    @property
+    def trains(self) -> bool:
+        """The encoder's own weights are trained, so that chance plays a part and only networks can take part."""
+        return self.run_by in TRAINING
+
+
+def _passes(assignment: Assignment) -> list[_Pass]:
+    """In the order of the profile, fine-tuning last."""
+    names = [*assignment.wanted.protocols, *(["fine_tune"] if assignment.wanted.fine_tune else [])]
+    known = assignment.task.protocols
+    return [_Pass(name, known[name]) for name in names if name in known]
+
+
+def _unfit(assignment: Assignment, contestant: Contestant, each: _Pass) -> str | None:
+    """Why this contestant cannot be judged this way, or None when it can."""
     if assignment.data is None:
         return assignment.reason
     if contestant.source is None:
         return contestant.reason
     if isinstance(contestant.source, Encoder):
         bands = contestant.source.preprocessing.bands
-        if protocol == "paper" and len(bands) != 3:
+        if each.protocol == "paper" and len(bands) != 3:
             return f"the paper protocol is RGB; this encoder takes {len(bands)} bands ({', '.join(bands)})"
         try:
             assignment.data.pixel_format.select(bands)
@@ -97,70 +126,82 @@ def _unfit(assignment: Assignment, contestant: Contestant, protocol: str) -> str
     return None
 
 
-def _variants(settings: Settings, assignment: Assignment, contestant: Contestant, protocol: str) -> Iterator[tuple[int, int]]:
-    """Input sides and seeds. A random encoder is its own seed; the `paper` linear layer of any other has all of the profile's."""
+def _variants(settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass) -> Iterator[tuple[int, int]]:
+    """Input sides and seeds.
+
+    A random encoder is its own seed. Whatever is trained by chance has all seeds of the profile, and data of several splits one
+    seed for each split.
+    """
     seeds = settings.downstream.seeds
     data = assignment.data
     if contestant.name == "random" and contestant.seed != seeds[0] and data is not None and len(data.parts["train"]) > LARGE:
         return
-    sizes = (assignment.task.paper.size,) if protocol == "paper" else assignment.wanted.sizes
+    sizes = (assignment.task.paper.size,) if each.protocol == "paper" else assignment.wanted.sizes
     own_size = isinstance(contestant.source, Encoder)
-    own_seed = protocol == "clean" or contestant.name == "random"
+    splits = len(data.folds) if data is not None else 0
+    if contestant.name == "random":
+        chosen: Sequence[int] = (contestant.seed,)
+    elif splits:
+        chosen = range(splits)
+    else:
+        chosen = (contestant.seed,) if each.name == "clean" else seeds
     for size in sizes if own_size else sizes[:1]:
-        for seed in (contestant.seed,) if own_seed else seeds:
+        for seed in chosen:
             yield size, seed
 
 
 def _measured(
-    settings: Settings, assignment: Assignment, contestant: Contestant, protocol: str, size: int, seed: int, cache: FeatureCache
+    settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass, size: int, seed: int, cache: FeatureCache
 ) -> list[ScoreRow]:
     """Rows of one trial, from the store where nothing has changed."""
     data, source = assignment.data, contestant.source
     if data is None or source is None:
         raise ValueError(f"{assignment.row}: {contestant.name} cannot be measured")  # `_unfit` sees to it
-    epochs = settings.downstream.paper_epochs if protocol == "paper" else 0
-    trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache)
-    base = _base(assignment, contestant, protocol, size, seed)
-    made_from = (recipe("scores"), contestant.identity, data.version, assignment.task, protocol, size, seed, epochs)
-    mark = key(*made_from, settings.downstream.bootstrap, settings.seed)
+    data = data.fold(seed)
+    wanted = settings.downstream
+    epochs = wanted.paper_epochs if each.protocol == "paper" else 0
+    training = wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
+    trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, training)
+    base = _base(assignment, contestant, each, size, seed)
+    made_from = [recipe("scores"), contestant.identity, data.version, assignment.task, each.name, size, seed, epochs]
+    mark = key(*made_from, *([training] if each.trains else []), wanted.bootstrap, settings.seed)
     store = RowStore(settings.paths.root, settings.paths.cache)
 
     def measure() -> list[ScoreRow]:
         rows = []
-        for result in PROTOCOLS[protocol](trial):
-            right = (result.predictions == result.part.labels).astype(np.float64)
-            low, high = bootstrap_mean(right, settings.downstream.bootstrap, np.random.default_rng(settings.seed))
-            items = store.write_items(key(mark, result.method), result.part.names, result.part.labels, result.predictions)
-            value = accuracy(result.part.labels, result.predictions)
-            note = _note(assignment, contestant, result.note)
-            measured = replace(base, method=result.method, value=value, ci_low=low, ci_high=high, n=len(right), note=note)
-            rows.append(replace(measured, status="measured", items=items))
+        for result in PROTOCOLS[each.run_by](trial):
+            items = store.write_table(key(mark, result.method), result.outcome.table())
+            for figure in result.outcome.figures(wanted.bootstrap, np.random.default_rng(settings.seed)):
+                note = _note(contestant, data, f"{result.note}; {figure.note}" if figure.note else result.note)
+                measured = replace(base, method=result.method, metric=figure.metric, data_version=data.version, note=note)
+                measured = replace(measured, value=figure.value, ci_low=figure.low, ci_high=figure.high, n=result.outcome.n)
+                rows.append(replace(measured, status="measured", items=items if figure.paired else None))
         return rows
 
     rows = store.rows(mark, measure)
-    figures = ", ".join(f"{row.method} {row.value:.1%}" for row in rows)
-    cache.say(f"{assignment.row}: {contestant.name} (seed {seed}), {protocol}, {size} px: {figures}")
+    several = len({row.metric for row in rows}) > 1
+    figures = ", ".join(f"{row.method} {f'{row.metric} ' if several else ''}{row.value:.1%}" for row in rows)
+    cache.say(f"{assignment.row}: {contestant.name} (seed {seed}), {each.name}, {size} px: {figures}")
     # the store does not know under which name or role an encoder is judged today
     today = {"row": base.row, "encoder": base.encoder, "role": base.role, "model_uri": base.model_uri}
     return [replace(row, **today) for row in rows]
 
 
-def _note(assignment: Assignment, contestant: Contestant, note: str) -> str:
-    data = assignment.data
+def _note(contestant: Contestant, data: LabelledImages, note: str) -> str:
     alone = ""
-    if contestant.name == "random" and data is not None and len(data.parts["train"]) > LARGE:
+    if contestant.name == "random" and len(data.parts["train"]) > LARGE:
         alone = f"; one seed only on more than {LARGE} training images"
-    return f"{note}{alone}; {data.note if data else ''}"
+    return f"{note}{alone}; {data.note}"
 
 
-def _base(assignment: Assignment, contestant: Contestant, protocol: str, size: int, seed: int) -> ScoreRow:
+def _base(assignment: Assignment, contestant: Contestant, each: _Pass, size: int, seed: int) -> ScoreRow:
     return ScoreRow(
         row=assignment.row,
         task=assignment.task.name,
         encoder=contestant.name,
         role=contestant.role,
-        protocol=protocol,
-        method="linear_probe",
+        protocol=each.protocol,
+        method="fine_tune" if each.trains else "linear_probe",
         size=size,
         seed=seed,
         metric=assignment.task.metric,
@@ -176,6 +217,6 @@ def _base(assignment: Assignment, contestant: Contestant, protocol: str, size: i
     )
 
 
-def _not_measured(assignment: Assignment, contestant: Contestant, protocol: str, reason: str) -> ScoreRow:
-    size = assignment.task.paper.size if protocol == "paper" else assignment.wanted.sizes[0]
-    return replace(_base(assignment, contestant, protocol, size, contestant.seed), note=reason)
+def _not_measured(assignment: Assignment, contestant: Contestant, each: _Pass, reason: str) -> ScoreRow:
+    size = assignment.task.paper.size if each.protocol == "paper" else assignment.wanted.sizes[0]
+    return replace(_base(assignment, contestant, each, size, contestant.seed), note=reason)

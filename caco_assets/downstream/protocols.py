@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.batchnorm import has_batch_norm, train_mode_features
-from caco_assets.downstream.datasets.labelled import LabelledImages, Part, save_array
-from caco_assets.downstream.features import FeatureCache, FeatureSource
+from caco_assets.downstream.datasets.labelled import save_array
 from caco_assets.downstream.linear_adam import fit_linear_adam
+from caco_assets.downstream.outcomes import SingleLabel
 from caco_assets.downstream.probes import Linear, Scaler, fit_validated, knn_predict
-from caco_assets.downstream.tasks import Task
+from caco_assets.downstream.trial import LARGE, Measurement, Trial
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder, Preprocessing
 
 KNN = (5, 20)
 # Share and seed of the validation part cut from the training part where the lists hold no test part. Fixed: part of the protocol.
 _INNER_SHARE, _INNER_SEED = 0.1, 0
-# Above this many training images one pass is made with batch norm in train mode, and one random encoder is judged.
-LARGE = 5000
 _SHUFFLES = 3
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One contestant on one data set."""
-
-    task: Task
-    data: LabelledImages
-    contestant: Contestant
-    source: FeatureSource
-    size: int
-    seed: int
-    epochs: int
-    """Of the `paper` protocol."""
-    cache: FeatureCache
-
-    def features(self, part: str, size: int, source: FeatureSource | None = None) -> np.ndarray:
-        """(N, D) features of a part; of the contestant as it is, or of another form of it."""
-        identity = self.contestant.identity if source is None else source.identity
-        return self.cache.features(source or self.source, identity, self.data, part, size)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Predictions of one method for every image it was tested on."""
-
-    method: str
-    part: Part
-    predictions: np.ndarray
-    """(N,) int64."""
-    note: str
 
 
 def clean(trial: Trial) -> Iterator[Measurement]:
@@ -75,10 +40,10 @@ def clean(trial: Trial) -> Iterator[Measurement]:
     train, validation, test = scale(train), scale(validation), scale(trial.features(test_part, trial.size))
     part = parts[test_part]
     model, c = fit_validated(train, labels, validation, validation_labels, classes)
-    yield Measurement("linear_probe", part, model.predict(test), f"L-BFGS logistic regression, C={c:g}; {split}")
+    yield Measurement("linear_probe", SingleLabel(part, model.predict(test)), f"L-BFGS logistic regression, C={c:g}; {split}")
     bank, bank_labels = np.concatenate([train, validation]), np.concatenate([labels, validation_labels])
     for k, predictions in knn_predict(bank, bank_labels, test, classes, KNN).items():
-        yield Measurement(f"knn{k}", part, predictions, f"cosine, standardised features; tested on {test_part}")
+        yield Measurement(f"knn{k}", SingleLabel(part, predictions), f"cosine, standardised features; tested on {test_part}")
 
 
 def paper(trial: Trial) -> Iterator[Measurement]:
@@ -101,17 +66,21 @@ def paper(trial: Trial) -> Iterator[Measurement]:
         source = source.with_preprocessing(Preprocessing.unit_rgb(constants.size))
     evaluated = [trial.features(name, constants.size, source) for name in ("train", "val")]
     if not (isinstance(source, Encoder) and has_batch_norm(source)):
-        yield Measurement("linear_probe", part, fit([evaluated[0]]).predict(evaluated[1]), f"{recipe}; no batch norm")
+        predictions = fit([evaluated[0]]).predict(evaluated[1])
+        yield Measurement("linear_probe", SingleLabel(part, predictions), f"{recipe}; no batch norm")
         return
     versions, test = _train_mode(trial, source)
     passes = f"batch norm in train mode: features of {len(versions)} shuffled passes in batches of {constants.batch_size}, "
     passes += "test images with the running statistics these passes leave"
-    yield Measurement("linear_probe", part, fit(versions).predict(test), f"{recipe}; {passes}")
-    model = fit([evaluated[0]])
-    yield Measurement("linear_probe_eval_bn", part, model.predict(evaluated[1]), f"{recipe}; batch norm in evaluation mode")
+    yield Measurement("linear_probe", SingleLabel(part, fit(versions).predict(test)), f"{recipe}; {passes}")
+    predictions = fit([evaluated[0]]).predict(evaluated[1])
+    yield Measurement("linear_probe_eval_bn", SingleLabel(part, predictions), f"{recipe}; batch norm in evaluation mode")
 
 
 PROTOCOLS: dict[str, Callable[[Trial], Iterator[Measurement]]] = {"paper": paper, "clean": clean}
+"""By the names that `Task.protocols` uses."""
+TRAINING: frozenset[str] = frozenset()
+"""Of these: those that train the encoder's own weights."""
 
 
 def _train_mode(trial: Trial, encoder: Encoder) -> tuple[list[np.ndarray], np.ndarray]:

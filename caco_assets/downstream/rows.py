@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class ScoreRow:
     """`candidate` or `baseline`."""
     protocol: str
     method: str
-    """`linear_probe`, `linear_probe_eval_bn` (`paper` only), `knn5`, `knn20`."""
+    """`linear_probe`, `linear_probe_eval_bn` (`paper` only), `knn5`, `knn20`, `fine_tune`, …"""
     size: int
     seed: int
     metric: str
@@ -68,13 +68,17 @@ class RowStore:
         Returns:
             Its path relative to the profile's folder.
         """
+        table = {"image": list(images), "label": labels.astype(np.int16), "prediction": predictions.astype(np.int16)}
+        return self.write_table(name, table)
+
+    def write_table(self, name: str, table: Mapping[str, Any]) -> str:
+        """Write a per-item table of any columns; as `write_items`."""
         import pandas as pd
 
         relative = f"score_items/{name}.parquet"
         path = self._root / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.tmp")
-        table = {"image": list(images), "label": labels.astype(np.int16), "prediction": predictions.astype(np.int16)}
         pd.DataFrame(table).to_parquet(scratch, index=False)
         scratch.replace(path)
         return relative

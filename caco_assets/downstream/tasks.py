@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,16 @@ class Task:
     page: str
     """Where its authors offer it."""
     paper: PaperProtocol = field(default_factory=PaperProtocol)
+    protocols: Mapping[str, str] = field(default_factory=lambda: {"paper": "paper", "clean": "clean", "fine_tune": "fine_tune"})
+    """What each pass over the task is run by: `paper`, `clean` and, where the profile asks for it, `fine_tune` → a name of
+    `protocols.PROTOCOLS`. A pass that is left out does not exist for this task."""
+    twin: str = ""
+    """Folder of the embedded twin where it is not called as the task."""
+
+    @property
+    def folder(self) -> str:
+        """Of the embedded twin, below the folder of twins."""
+        return self.twin or self.name
 
     def read(self, path: Path) -> LabelledImages:
         """Open and check the data at `path`.

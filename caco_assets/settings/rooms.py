@@ -205,6 +205,24 @@ class TaskData(Frozen):
     """Input sides in pixels of the `clean` protocol; `paper` is always 64."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many images per split (a seeded choice, said in every row); none: all."""
+    fine_tune: bool = False
+    """Train the whole network on the task too, not only a layer on frozen features: minutes on a GPU, hours without."""
+
+
+class FineTune(Frozen):
+    """How a whole network is trained on a task of image labels."""
+
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """`sgd`: with momentum 0.9."""
+    learning_rates: tuple[float, ...] = Field(default=(1e-4, 1e-3), min_length=1)
+    """The validation part chooses among them; the `paper` protocol takes the first."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of training in which the rate rises to its height, from which a cosine takes it to zero."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bfloat16 on a GPU that has it, else float32."""
 
 
 class Downstream(Frozen):
@@ -216,6 +234,10 @@ class Downstream(Frozen):
     seeds: tuple[int, ...] = (0, 1, 2)
     paper_epochs: int = Field(default=100, ge=1)
     bootstrap: int = Field(default=1000, ge=100)
+    fine_tune: FineTune = FineTune()
+    """On archives: like published fine-tuning."""
+    fine_tune_twin: FineTune = FineTune(epochs=12, batch_size=32, learning_rates=(1e-3,))
+    """On embedded twins: what two cores do in a minute or two."""
 
 
 class Registry(Frozen):

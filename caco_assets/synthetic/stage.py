@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +81,19 @@ def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
     )
 
 
+TWINS: dict[str, str] = {}
+"""Task → the folder of its twin, where that is not EuroSAT's; the folder's twin is drawn by `synthetic/<folder>_twin.py`:
+`write_twin(folder, seed, count, say) -> Facts`, `count` being the number of images that EuroSAT's twin has in each class."""
+
+
 def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
     """Write the labelled twins of the embedded Earth in the layouts of the real data sets.
 
-    Profiles with imagery of their own get twins of the default size.
+    EuroSAT's always, the others' where the profile has a row for their task without data of its own. Profiles with imagery of
+    their own get twins of the default size.
     """
-    source = settings.imagery.source if isinstance(settings.imagery.source, SyntheticSource) else SyntheticSource()
-    count = source.benchmark_images_per_class
+    count = _images_per_class(settings)
+    others = sorted({TWINS[row.task] for row in settings.downstream.tasks.values() if row.data is None and row.task in TWINS})
 
     def make(folder: Path) -> Facts:
         from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin
@@ -98,6 +105,8 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
             progress.advance(len(found))
         facts = write_twin(folder, settings.seed, pictures)
         progress.close()
+        for name in others:
+            facts |= {f"{name}_{fact}": value for fact, value in _writer(name)(folder / name, settings.seed, count, say).items()}
         return facts
 
     return produce(
@@ -105,9 +114,38 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
         settings.paths.benchmarks,
         records=settings.paths.records,
         recipe=recipe("benchmarks"),
-        inputs={"seed": settings.seed, "benchmark_images_per_class": count},
+        inputs={"seed": settings.seed, "benchmark_images_per_class": count, **({"twins": others} if others else {})},
         make=make,
     )
+
+
+def build_twin(settings: Settings, task: str, say: Say = to_stderr) -> Product:
+    """Write the twin of one task alone, beside the benchmarks of the profile: for judging on a task that the profile lacks.
+
+    Args:
+        settings: the profile.
+        task: a key of `TWINS`.
+        say: outlet for progress.
+    """
+    name, count = TWINS[task], _images_per_class(settings)
+    return produce(
+        f"twins/{name}",
+        settings.paths.root / "twins" / name,
+        records=settings.paths.records,
+        recipe=recipe("benchmarks"),
+        inputs={"seed": settings.seed, "benchmark_images_per_class": count},
+        make=lambda folder: _writer(name)(folder, settings.seed, count, say),
+    )
+
+
+def _images_per_class(settings: Settings) -> int:
+    source = settings.imagery.source if isinstance(settings.imagery.source, SyntheticSource) else SyntheticSource()
+    return source.benchmark_images_per_class
+
+
+def _writer(name: str) -> Callable[[Path, int, int, Say], Facts]:
+    """The function that draws the twin of a folder."""
+    return import_module(f"caco_assets.synthetic.{name}_twin").write_twin
 
 
 def _run[T](work: Callable[..., T], jobs: list[tuple[Any, ...]], workers: int) -> Iterator[T]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ class Part:
     names: tuple[str, ...]
     """File names; the keys of paired tests."""
     labels: np.ndarray
-    """(N,) int64, index into the classes."""
+    """(N,) int64, index into the classes; of a multi-label data set (N, classes) uint8, 1 where the class is there."""
 
     def take(self, index: np.ndarray) -> Part:
         """The images at the given positions."""
@@ -53,15 +54,43 @@ class LabelledImages:
     """What a reader of a score must know about the split."""
     decode: Callable[[str], np.ndarray]
     """File name → (C, H, W) array; raises UserError naming the file when it is damaged or of another shape."""
+    decode_bands: Callable[[tuple[str, ...], str], np.ndarray] | None = None
+    """The same for some bands alone, where each band is a file of its own; None: an image is read as a whole."""
+    folds: tuple[Mapping[str, Part], ...] = ()
+    """Several splits of the same images, where the figure is one over several; `parts` is then the first of them."""
+
+    def fold(self, seed: int) -> LabelledImages:
+        """The data in the split that goes with a seed (they take turns); itself where there is one split only."""
+        if not self.folds:
+            return self
+        number = seed % len(self.folds)
+        note = f"split {number + 1} of {len(self.folds)}; {self.note}"
+        return replace(self, parts=self.folds[number], folds=(), version=f"{self.version}/split-{number}", note=note)
+
+    def for_bands(self, bands: tuple[str, ...] | None) -> LabelledImages:
+        """The same images with these bands alone, in this order, where that saves reading; None: all bands."""
+        if bands is None or self.decode_bands is None or bands == self.pixel_format.bands:
+            return self
+        self.pixel_format.select(bands)
+        return replace(
+            self,
+            pixel_format=replace(self.pixel_format, bands=bands),
+            shape=(len(bands), *self.shape[1:]),
+            version=f"{self.version}/bands-{'-'.join(bands)}",
+            decode=partial(self.decode_bands, bands),
+            decode_bands=None,
+        )
 
     def limited(self, limit: int | None, seed: int) -> LabelledImages:
         """At most `limit` images per part: a seeded choice that keeps the classes' shares."""
-        if limit is None or all(len(part) <= limit for part in self.parts.values()):
+        splits = self.folds or (self.parts,)
+        if limit is None or all(len(part) <= limit for parts in splits for part in parts.values()):
             return self
         rng = np.random.default_rng(seed)
-        parts = {name: part.take(_balanced(part.labels, limit, rng)) for name, part in self.parts.items()}
+        limited = tuple({name: part.take(_balanced(part.labels, limit, rng)) for name, part in parts.items()} for parts in splits)
         note = f"{self.note}; at most {limit} images per split (seed {seed})"
-        return replace(self, parts=parts, version=f"{self.version}/limit-{limit}-{seed}", note=note)
+        version = f"{self.version}/limit-{limit}-{seed}"
+        return replace(self, parts=limited[0], folds=limited if self.folds else (), version=version, note=note)
 
     def pixels(self, part: str, cache: Path, say: Say) -> np.ndarray:
         """Decode every image of a part once.
@@ -83,15 +112,30 @@ class LabelledImages:
             file.parent.mkdir(parents=True, exist_ok=True)
             images = np.empty((len(names), *self.shape), self.dtype)
             progress = Progress(f"decode {self.task} {part}", len(names), "image", say)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                for start in range(0, len(names), _CHUNK):
-                    chunk = names[start : start + _CHUNK]
-                    for offset, image in enumerate(pool.map(self.decode, chunk)):
-                        images[start + offset] = image
-                    progress.advance(len(chunk))
+            for start, chunk in self.stream(names):
+                images[start : start + len(chunk)] = chunk
+                progress.advance(len(chunk))
             progress.close()
             save_array(file, images)
         return np.load(file, mmap_mode="r")
+
+    def stream(self, names: Sequence[str], chunk: int = _CHUNK) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode images a chunk at a time: position of the first, and (≤ chunk, C, H, W). Nothing is kept.
+
+        Raises:
+            UserError: as `pixels`.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(names), chunk):
+                wanted = names[start : start + chunk]
+                images = np.empty((len(wanted), *self.shape), self.dtype)
+                for offset, image in enumerate(pool.map(self.decode, wanted)):
+                    images[offset] = image
+                yield start, images
+
+    def bytes_of(self, count: int) -> int:
+        """Of so many decoded images."""
+        return count * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 def key(*parts: object) -> str:
@@ -112,6 +156,9 @@ def _balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.nd
     if len(labels) <= limit:
         return np.arange(len(labels))
     order = rng.permutation(len(labels))
+    if labels.ndim == 2:
+        # many classes in each image: there is no taking in turn, chance keeps their shares
+        return np.sort(order[:limit])
     # the position of each image inside its class, as a fraction: the smallest fractions of all classes come first
     rank = np.empty(len(labels))
     for label in np.unique(labels):
