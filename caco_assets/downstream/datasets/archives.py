@@ -1,0 +1,103 @@
+"""Several archives of one data set, or its extracted folder, as one set of members, each of which can be opened."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from caco_assets.downstream.datasets.store import DataAbsentError, FolderStore, ZipStore, open_store
+from caco_assets.errors import UserError
+
+# The largest member of all: an uncompressed aerial mosaic of 21 243 × 15 354 pixels in three bands has 0.98 GB.
+MAX_BYTES = 1 << 31
+_CLUTTER = re.compile(r"(^|/)(__MACOSX/|\.)")
+
+
+@dataclass(frozen=True)
+class Archives:
+    """Members by a POSIX name: `<archive without .zip>/<member>` in an archive, the relative path in a folder."""
+
+    root: Path
+    stores: Mapping[str, ZipStore | FolderStore]
+    """Prefix → where its members lie."""
+    members: Mapping[str, tuple[str, str]] = field(repr=False)
+    """Name → prefix and name inside its store."""
+
+    def names(self) -> tuple[str, ...]:
+        """All members, sorted; hidden files and what macOS adds are left out."""
+        return tuple(sorted(self.members))
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one member; safe to call from several threads.
+
+        Raises:
+            UserError: the member is damaged.
+        """
+        prefix, inner = self.members[name]
+        return self.stores[prefix].read(inner)
+
+    def open(self, name: str) -> IO[bytes]:
+        """A seekable stream of one member, so that a header can be read alone."""
+        prefix, inner = self.members[name]
+        store = self.stores[prefix]
+        if isinstance(store, FolderStore):
+            return (store.root / inner).open("rb")
+        try:
+            return store.archive.open(store.members[inner])
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+            raise UserError(f"{store.root}: {inner} cannot be read from the archive ({error}); fetch the archive again") from error
+
+    def text(self, name: str) -> str:
+        """A text file, without a byte order mark.
+
+        Raises:
+            UserError: it is no UTF-8.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.root}: {name} is no text ({error}); fetch the data set again") from error
+
+    def version(self) -> str:
+        """md5 of everything, as `Store.version`; of several archives, of theirs."""
+        versions = [store.version() for _, store in sorted(self.stores.items())]
+        return versions[0] if len(versions) == 1 else hashlib.md5("\n".join(versions).encode(), usedforsecurity=False).hexdigest()
+
+
+def open_archives(path: Path) -> Archives:
+    """Open a data set: one `.zip`, a folder with one or more of them directly in it, or a folder of extracted files.
+
+    Raises:
+        DataAbsentError: there is nothing at `path`.
+        UserError: an archive is damaged, empty or holds unsafe names.
+    """
+    if not path.exists():
+        raise DataAbsentError(f"data={path}: there is nothing there")
+    stores: dict[str, ZipStore | FolderStore] = {}
+    if path.is_file():
+        archives = [path]
+    else:
+        archives = sorted(file for file in path.glob("*.zip") if not file.name.startswith("."))
+        # an extracted folder wins over its archive: both together would give every member twice
+        archives = [file for file in archives if not (path / file.stem).is_dir()]
+        stores[""] = FolderStore(path)
+    for file in archives:
+        store = open_store(file, max_bytes=MAX_BYTES)
+        if isinstance(store, ZipStore):
+            stores[file.stem] = store
+    members = {}
+    for prefix, store in stores.items():
+        for name in store.names():
+            if _CLUTTER.search(name) or (not prefix and name.lower().endswith(".zip") and "/" not in name):
+                continue
+            members[f"{prefix}/{name}" if prefix else name] = (prefix, name)
+    if stores.keys() - {""} and not any(prefix == "" for prefix, _ in members.values()):
+        stores.pop("", None)
+    if not members:
+        raise UserError(f"data={path}: there is no file in it; fetch the data set again")
+    return Archives(path, stores, members)

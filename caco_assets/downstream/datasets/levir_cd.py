@@ -1,0 +1,57 @@
+"""LEVIR-CD: building change in 637 pairs of 1024×1024 pictures of 0.5 m (Chen and Shi 2020), `train|val|test/{A,B,label}/*.png`.
+
+torchgeo has a class for it that unpacks the archives; it would add a slow import and no check.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+from caco_assets.downstream.datasets import pairs
+from caco_assets.downstream.datasets.archives import open_archives
+from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
+from caco_assets.downstream.datasets.splits import PARTS
+from caco_assets.errors import UserError
+
+SIDE = 1024
+_MEMBER = re.compile(r"(?:^|/)(train|val|test)/(?:[^/]+/)?(A|B|label)/([^/]+)\.png$")
+
+
+def read(path: Path) -> DenseImages:
+    """Check that each image has both dates and a mask of one size; no picture is decoded yet.
+
+    Args:
+        path: a folder with `train.zip`, `val.zip`, `test.zip`, or with the folders they hold.
+
+    Raises:
+        UserError: a part, a date or a mask is missing, or sizes differ.
+    """
+    archives = open_archives(path)
+    found: dict[str, dict[str, dict[str, str]]] = {part: {} for part in PARTS}
+    for name in archives.names():
+        if match := _MEMBER.search(name):
+            found[match[1]].setdefault(match[3], {})[match[2]] = name
+    for part in PARTS:
+        if not found[part]:
+            raise UserError(f"{path}: no {part}/A/*.png in it; put {part}.zip there, or unpack it there")
+    known = {
+        f"{part}/{name}": pairs.Pair.of(archives, f"{part}/{name}", each) for part in PARTS for name, each in found[part].items()
+    }
+    scenes = {
+        part: tuple(pairs.scene(archives, f"{part}/{name}", known[f"{part}/{name}"]) for name in found[part]) for part in PARTS
+    }
+    counts = ", ".join(f"{part} {len(scenes[part])}" for part in PARTS)
+    return DenseImages(
+        task="levir_cd",
+        classes=pairs.CLASSES,
+        scored=(1,),
+        pixel_format=PHOTOGRAPH,
+        dates=2,
+        dtype="uint8",
+        scenes=scenes,
+        version=f"data-{archives.version()}",
+        note=f"authors' split ({counts} images){pairs.same_size(archives, scenes, SIDE)}",
+        decode=partial(pairs.decode, archives, known),
+    )

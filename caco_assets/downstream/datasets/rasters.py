@@ -1,0 +1,139 @@
+"""Decodes pictures and masks of dense tasks, and refuses what is not as its authors ship it, with the file's name."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+
+from caco_assets.downstream.datasets.archives import Archives
+from caco_assets.errors import UserError
+
+IGNORE = 255
+"""In a mask: this pixel does not count."""
+# A photograph of 0.46 gigapixels is larger than Pillow takes for sane; here the size is known and checked.
+_PIXELS = 1 << 29
+
+
+def side_of(archives: Archives, name: str) -> tuple[int, int]:
+    """Height and width from the header alone.
+
+    Raises:
+        UserError: it is no picture, or damaged.
+    """
+    with archives.open(name) as stream:
+        if name.lower().endswith((".tif", ".tiff")):
+            import tifffile
+
+            try:
+                with tifffile.TiffFile(stream) as tiff:
+                    series = tiff.series[0]
+                    sizes = dict(zip(series.axes, series.shape, strict=True))
+                    return int(sizes["Y"]), int(sizes["X"])
+            except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
+                raise _damaged(archives, name, error) from error
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(stream, formats=("PNG", "JPEG")) as image:
+                return image.height, image.width
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise _damaged(archives, name, error) from error
+
+
+def read_tif(archives: Archives, name: str) -> np.ndarray:
+    """A GeoTIFF as (bands, H, W), or (H, W) where it has one band.
+
+    Raises:
+        UserError: damaged.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(BytesIO(archives.read(name))) as tiff:
+            series = tiff.series[0]
+            array, axes = series.asarray(), series.axes
+    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
+        raise _damaged(archives, name, error) from error
+    # bands stand last in pixel-interleaved files and first in the others; tifffile names the axis S, C, I or Q
+    return np.moveaxis(array, -1, 0) if array.ndim == 3 and not axes.endswith("X") else array
+
+
+def read_picture(archives: Archives, name: str) -> np.ndarray:
+    """A PNG as (3, H, W) uint8 where it is in colour, (H, W) where it is grey or a palette.
+
+    Raises:
+        UserError: damaged, or of a mode that none of the data sets has.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(archives.read(name)), formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > _PIXELS:
+                raise UserError(f"{archives.root}: {name} is {image.width}×{image.height}; no picture of this data set is so large")
+            if image.mode in ("RGB", "RGBA"):
+                return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+            if image.mode in ("1", "L"):
+                return np.asarray(image.convert("L"))
+            if image.mode == "P":
+                return np.asarray(image)
+            raise UserError(f"{archives.root}: {name} is a picture of mode {image.mode}; RGB or 8-bit grey is what belongs there")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise _damaged(archives, name, error) from error
+
+
+def expect(archives: Archives, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The array, if it is what it should be.
+
+    Raises:
+        UserError: another shape or type.
+    """
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        found, wanted = ("×".join(str(side) for side in each) for each in (array.shape, shape))
+        raise UserError(f"{archives.root}: {name} is {found} {array.dtype}; {wanted} {dtype} belongs there, fetch it again")
+    return array
+
+
+def coded(archives: Archives, name: str, mask: np.ndarray, codes: Mapping[int, int]) -> np.ndarray:
+    """A mask's own codes as ours, uint8 (H, W).
+
+    Args:
+        archives: for the message.
+        name: of the mask.
+        mask: (H, W) uint8.
+        codes: the file's value → class or `IGNORE`.
+
+    Raises:
+        UserError: a value that no class has.
+    """
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        found = "×".join(str(side) for side in mask.shape)
+        raise UserError(f"{archives.root}: {name} is {found} {mask.dtype}; a mask is one band of uint8, fetch it again")
+    present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    if unknown := [int(value) for value in present if int(value) not in codes]:
+        known = ", ".join(str(code) for code in sorted(codes))
+        raise UserError(f"{archives.root}: {name} has the value {unknown[0]}, the classes are {known}; fetch it again")
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(codes)] = list(codes.values())
+    return table[mask]
+
+
+def change_mask(archives: Archives, name: str, mask: np.ndarray) -> np.ndarray:
+    """A change mask as 0 and 1: its authors write 0 and 255, copies of it 0 and 1.
+
+    Raises:
+        UserError: any other value, or bands that differ.
+    """
+    if mask.ndim == 3:  # some tools save grey masks in colour
+        if (mask != mask[0]).any():
+            raise UserError(f"{archives.root}: {name} is a picture in colour; a mask of change is black and white, fetch it again")
+        mask = mask[0]
+    return coded(archives, name, mask, {0: 0, 1: 1, 255: 1})
+
+
+def _damaged(archives: Archives, name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:120]
+    return UserError(f"{archives.root}: {name} is damaged ({reason}); fetch the data set again")
