@@ -12,7 +12,7 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.online_probe import TRAIN, VALIDATION, ProbeSet
 from caco_assets.settings import Settings
 
-TRAIN_IMAGES, VALIDATION_IMAGES = 300, 150
+TRAIN_IMAGES, VALIDATION_IMAGES = 240, 120
 """Enough to see the features grow and to notice a collapse; a finished encoder is judged on all images, by `scores`."""
 _PARTS = {"train": (TRAIN, TRAIN_IMAGES), "val": (VALIDATION, VALIDATION_IMAGES)}
 """The test part is for scores alone."""

@@ -63,10 +63,10 @@ def test_the_stage_makes_one_product_and_reuses_it(tmp_path, make_eurosat):
     make_eurosat(settings.paths.benchmarks / "eurosat", per_class=80)
     product = probe_set(settings, silent)
     assert product.path == settings.paths.probe_set
-    assert (product.facts["train"], product.facts["validation"]) == (300, 150)
+    assert (product.facts["train"], product.facts["validation"]) == (240, 120)
     found = ProbeSet.read(product.path)
-    assert set(np.bincount(found.labels[found.part == TRAIN])) == {30}
-    assert set(np.bincount(found.labels[found.part == VALIDATION])) == {15}
+    assert set(np.bincount(found.labels[found.part == TRAIN])) == {24}
+    assert set(np.bincount(found.labels[found.part == VALIDATION])) == {12}
     assert probe_set(settings, silent).reused
 
 
