@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,12 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import get_pretrained_cfg, is_model_in_modules
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caco_assets.errors import UserError
+from caco_assets.pretraining.backbones import backbone, check_side, match_positions, pyramid
 from caco_assets.pretraining.pixels import ARCHIVE, EUROSAT_RGB, RGB, PixelFormat, Preprocessing
 
 __all__ = ["ARCHIVE", "EUROSAT_RGB", "RGB", "Encoder", "PixelFormat", "Preprocessing", "WeightsUnavailable", "backbone"]
@@ -30,25 +29,6 @@ WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 
 class WeightsUnavailable(UserError):  # noqa: N818 - named for what is the case
     """ImageNet weights are not on this machine; they are never fetched from the network."""
-
-
-def backbone(name: str, bands: int, **options: Any) -> nn.Module:
-    """A timm backbone without classifier: (B, `bands`, H, W) → (B, D), freshly initialised from torch's global generator.
-
-    Residual networks start with their last batch norms at 1, as torchvision's do and the published baselines did; timm alone
-    would start them at 0.
-
-    Raises:
-        UserError: timm has no such architecture.
-    """
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"
-        raise UserError(f"backbone={name}: timm has no such architecture; {hint}")
-    if is_model_in_modules(architecture, ["resnet"]):
-        options.setdefault("zero_init_last", False)
-    return timm.create_model(name, num_classes=0, in_chans=bands, **options)
 
 
 class Encoder(nn.Module):
@@ -70,7 +50,7 @@ class Encoder(nn.Module):
         """Freshly initialised from `seed`; torch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(architecture, preprocessing, backbone(architecture, len(preprocessing.bands)))
+            return cls(architecture, preprocessing, backbone(architecture, len(preprocessing.bands), preprocessing.size))
 
     @classmethod
     def imagenet(cls, architecture: str, preprocessing: Preprocessing) -> Encoder:
@@ -88,7 +68,7 @@ class Encoder(nn.Module):
         file = _cached_weights(tagged)
         create = partial(backbone, tagged, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
         with torch.random.fork_rng(devices=[]):
-            return cls(architecture, preprocessing, create(len(preprocessing.bands)))
+            return cls(architecture, preprocessing, create(len(preprocessing.bands), preprocessing.size))
 
     @property
     def width(self) -> int:
@@ -123,6 +103,7 @@ class Encoder(nn.Module):
         Resizing is bilinear with antialiasing, after normalisation; none where the side is right already.
         """
         side = size or self.preprocessing.size
+        check_side(self.backbone, self.architecture, side)
         images = torch.from_numpy(np.ascontiguousarray(stretched)).to(self.mean.device).float()
         images = (images / 255 - self.mean) / self.std
         if images.shape[-2:] == (side, side):
@@ -136,15 +117,13 @@ class Encoder(nn.Module):
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Five feature levels of preprocessed images, strides 2, 4, 8, 16, 32, each (B, D_level, H/stride, W/stride).
 
+        A residual network has them. A plain vision transformer has one stride only: there they are the outputs of five blocks,
+        evenly spaced, normalised and resampled.
+
         Raises:
             UserError: the architecture has no such levels.
         """
-        levels = getattr(self.backbone, "feature_info", [])
-        strides = [level["reduction"] for level in levels]
-        extract: Callable[..., list[Tensor]] | None = getattr(self.backbone, "forward_intermediates", None)
-        if extract is None or strides != [2, 4, 8, 16, 32]:
-            raise UserError(f"backbone={self.architecture}: has no five feature levels (strides {strides}); use a ResNet here")
-        return extract(images, intermediates_only=True)
+        return pyramid(self.backbone, self.architecture, images)
 
     @torch.inference_mode()
     def features(self, pixels: np.ndarray, fmt: PixelFormat, size: int | None = None, batch_size: int = 256) -> np.ndarray:
@@ -209,7 +188,9 @@ class Encoder(nn.Module):
             raise UserError(f"{folder / DESCRIPTION}: not the description of an encoder ({_line(error)})") from error
         encoder = cls.random(architecture, preprocessing, seed=0)
         try:
-            encoder.backbone.load_state_dict(load_file(folder / WEIGHTS))
+            weights = load_file(folder / WEIGHTS)
+            match_positions(encoder.backbone, weights)
+            encoder.backbone.load_state_dict(weights)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{folder / WEIGHTS}: not the weights of a {architecture} ({_line(error)})") from error
         if encoder.identity != identity:

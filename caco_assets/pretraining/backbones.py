@@ -1,0 +1,95 @@
+"""Networks by timm name: making them for any bands and size of image, and their levels of features."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import timm
+from timm.models import is_model_in_modules
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from caco_assets.errors import UserError
+
+# timm's modules of plain vision transformers: they need to be told the side of the images
+_TRANSFORMERS = ["vision_transformer", "deit"]
+_STRIDES = (2, 4, 8, 16, 32)
+"""Of the pyramid's levels."""
+
+
+def backbone(name: str, bands: int, size: int | None = None, **options: Any) -> nn.Module:
+    """A timm backbone without classifier: (B, `bands`, H, W) → (B, D), freshly initialised from torch's global generator.
+
+    Residual networks start with their last batch norms at 1, as torchvision's do and the published baselines did; timm alone
+    would start them at 0. Vision transformers have positions for images of side `size` and interpolate them for others.
+
+    Raises:
+        UserError: timm has no such architecture, or its patches do not fill an image of that size.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"
+        raise UserError(f"backbone={name}: timm has no such architecture; {hint}")
+    if is_model_in_modules(architecture, ["resnet"]):
+        options.setdefault("zero_init_last", False)
+    if is_model_in_modules(architecture, _TRANSFORMERS):
+        options = {"img_size": size, "dynamic_img_size": True, **options}
+    network = timm.create_model(name, num_classes=0, in_chans=bands, **options)
+    if size is not None:
+        check_side(network, name, size)
+    return network
+
+
+def check_side(network: nn.Module, name: str, side: int) -> None:
+    """Refuse a side of images that a vision transformer's patches do not fill.
+
+    Raises:
+        UserError: names sides that they fill.
+    """
+    patch = _patch(network)
+    if patch and side % patch:
+        below = max(side // patch, 1) * patch
+        raise UserError(f"image size {side}: {name} cuts images into patches of {patch} pixels; take {below} or {below + patch}")
+
+
+def match_positions(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Make room for the positions of the size that a vision transformer was built for, which need not be its preprocessing's."""
+    theirs, ours = weights.get("pos_embed"), getattr(network, "pos_embed", None)
+    resize: Callable[..., None] | None = getattr(network, "set_input_size", None)
+    if theirs is None or ours is None or resize is None or theirs.shape == ours.shape:
+        return
+    side = round((theirs.shape[1] - int(getattr(network, "num_prefix_tokens", 0))) ** 0.5) * _patch(network)
+    resize(img_size=(side, side))
+
+
+def pyramid(network: nn.Module, name: str, images: Tensor) -> list[Tensor]:
+    """Five feature levels of preprocessed images: see `Encoder.pyramid`."""
+    levels = getattr(network, "feature_info", [])
+    strides = tuple(level["reduction"] for level in levels)
+    extract: Callable[..., list[Tensor]] | None = getattr(network, "forward_intermediates", None)
+    if extract is not None and strides == _STRIDES:
+        return extract(images, intermediates_only=True)
+    if extract is None or not _patch(network) or len(levels) < len(_STRIDES):
+        raise UserError(
+            f"backbone={name}: has no five feature levels (strides {list(strides)}); use a ResNet or a plain ViT here"
+        )
+    blocks = [(i + 1) * len(levels) // len(_STRIDES) - 1 for i in range(len(_STRIDES))]
+    maps = extract(images, indices=blocks, norm=True, intermediates_only=True)
+    height, width = images.shape[-2:]
+    return [_resampled(level, (height // stride, width // stride)) for level, stride in zip(maps, _STRIDES, strict=True)]
+
+
+def _patch(network: nn.Module) -> int:
+    """Side of a plain vision transformer's patches, pixels; 0 for other networks."""
+    size = getattr(getattr(network, "patch_embed", None), "patch_size", (0,)) if hasattr(network, "pos_embed") else (0,)
+    return int(size[0])
+
+
+def _resampled(level: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, D, h, w) → (B, D, *size): bilinear upwards, means downwards."""
+    if size[0] > level.shape[-2]:
+        return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+    return F.adaptive_avg_pool2d(level, size)
