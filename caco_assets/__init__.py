@@ -1,6 +1,8 @@
 """Self-supervised Earth-observation encoders as software-defined assets: from a point on the Earth to a registered encoder."""
 
 import os
+from importlib import import_module
+from typing import Any
 
 # No library phones home from here unless a user asks for it: these hold before any of them is imported.
 _QUIET = {
@@ -22,3 +24,10 @@ for _name, _value in (_QUIET | _LEAN | _PATIENT).items():
     os.environ.setdefault(_name, _value)
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`load_encoder`, imported when it is asked for: this file is the first that everything imports, and stays light."""
+    if name == "load_encoder":
+        return import_module("caco_assets.api").load_encoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

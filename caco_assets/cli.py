@@ -15,7 +15,7 @@ from caco_assets.commands.evaluation import report
 from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
 from caco_assets.commands.pretraining import pack, pretrain
-from caco_assets.commands.registry import embed, promote, register, rollback
+from caco_assets.commands.registry import embed, export, promote, register, rollback
 from caco_assets.commands.sampling import sample
 from caco_assets.commands.validation import validate
 from caco_assets.commands.whole_chain import demo, settings, up
@@ -51,7 +51,7 @@ WHOLE_CHAIN = (settings, demo, up)
 ROOMS = (
     *(sample, footprints, catalog, plan, ingest, archive, validate),
     *(pack, benchmarks, probe_set, pretrain, score, report),
-    *(register, promote, rollback, embed),
+    *(register, promote, rollback, embed, export),
 )
 for command in (*WHOLE_CHAIN, *ROOMS):
     main.add_command(command)

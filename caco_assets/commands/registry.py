@@ -45,6 +45,18 @@ def rollback(profile: str) -> None:
 
 @click.command()
 @profile_option
+@click.argument("uri")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+def export(profile: str, uri: str, out: Path) -> None:
+    """Registry: the encoder URI (models:/name@champion, or a folder) as timm, ONNX, torch.export and a STAC item."""
+    from caco_assets.registry.stage import export as run
+
+    found = run(load_settings(profile), uri, out, to_stderr)
+    click.echo(f"{out}: {', '.join(found)}; largest difference {max(found.values()):.1g} standard deviations of the features")
+
+
+@click.command()
+@profile_option
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--encoder", "uri", required=True, help="models:/name@champion, models:/name/3, or a folder.")
 @click.option("--out", type=click.Path(path_type=Path), help="`.parquet`, `.csv` or `.npz`; default IMAGE.embeddings.parquet.")

@@ -137,10 +137,19 @@ def preprocessing_hash(encoder: Encoder) -> str:
 
 
 def _read(folder: Path, uri: str) -> Encoder:
+    return Encoder.load(files_of(folder, uri))
+
+
+def files_of(folder: Path, uri: str) -> Path:
+    """The folder of `encoder.safetensors` and `encoder.json` in the folder of an encoder or of an MLflow model.
+
+    Raises:
+        UserError: no such folder, or its MLmodel is not that of a packaged encoder.
+    """
     if not folder.is_dir():
         raise UserError(f"{uri}: no such folder; write models:/name@champion, models:/name/3 or the folder of an encoder")
     if not (folder / "MLmodel").exists():
-        return Encoder.load(folder)
+        return folder
     try:
         description = yaml.safe_load((folder / "MLmodel").read_text())
         inside = description["flavors"]["python_function"]["artifacts"]["encoder"]["path"]
@@ -149,7 +158,7 @@ def _read(folder: Path, uri: str) -> Encoder:
     encoder = (folder / inside).resolve()
     if not encoder.is_relative_to(folder.resolve()):
         raise UserError(f"{uri}: its MLmodel points outside of the model ({inside}); register the encoder again")
-    return Encoder.load(encoder)
+    return encoder
 
 
 def _signature(encoder: Encoder) -> ModelSignature:

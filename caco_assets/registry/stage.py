@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caco_assets.progress import Say, to_stderr
@@ -70,6 +71,39 @@ def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_st
     decision = judge_version(settings, tracking, version, say)
     say(decision.text())
     return decision
+
+
+def export(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tracking: Tracking | None = None) -> dict[str, float]:
+    """Write an encoder in the forms of other tools to the folder `out`: see `exports.export`.
+
+    Args:
+        settings: the profile.
+        uri: `models:/name@champion`, `models:/name/3`, or the folder of an encoder.
+        out: folder to make; an older export there is replaced.
+        say: outlet for progress.
+        tracking: default: opened here where `uri` is in a registry.
+
+    Returns:
+        Form → largest difference from the encoder's own features, in their standard deviations.
+
+    Raises:
+        UserError: no such encoder, `out` is a folder of something else, or a form does not give the encoder's features.
+    """
+    import tempfile
+
+    from caco_assets.registry.exports.export import export_files
+    from caco_assets.registry.packaged_encoder import download, files_of
+    from caco_assets.registry.versions import find
+    from caco_assets.resources.mlflow import open_tracking
+
+    if not uri.startswith("models:/"):
+        return export_files(files_of(Path(uri), uri), out, name=Path(uri).name, vintage=settings.vintage, say=say)
+    tracking = tracking or open_tracking(settings, say)
+    version = find(tracking, uri)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = files_of(download(tracking, version, Path(scratch)), uri)
+        vintage = version.tags.get("vintage", settings.vintage)
+        return export_files(files, out, name=f"{version.name}-{version.version}", vintage=vintage, say=say)
 
 
 def rollback(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> str:

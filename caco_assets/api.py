@@ -1,0 +1,25 @@
+"""What a notebook or a service needs of the package: `from caco_assets import load_encoder`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caco_assets.pretraining.encoder import Encoder
+
+
+def load_encoder(uri: str = "models:/caco-resnet18@champion", profile: str = "embedded") -> Encoder:
+    """A registered encoder with its preprocessing: `load_encoder().features(pixels, pixel_format)`.
+
+    Args:
+        uri: `models:/name@champion`, `models:/name/3`, or the folder of an encoder.
+        profile: whose tracking server knows the name.
+
+    Raises:
+        UserError: no such model, alias, version or folder, or it is damaged.
+    """
+    from caco_assets.registry.packaged_encoder import load_encoder as load
+    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.settings import load_settings
+
+    return load(uri, open_tracking(load_settings(profile)))
