@@ -63,6 +63,11 @@ def join(options: Pretraining) -> None:
     dist.init_process_group("nccl" if accelerator == "cuda" else "gloo", timeout=_PATIENCE, device_id=device)
 
 
+def share_of_cores(options: Pretraining) -> int:
+    """Threads that make views in this process: `options.threads`, or its share of the cores that this machine's may use."""
+    return options.threads or max(len(os.sched_getaffinity(0)) // int(os.environ.get(_LOCAL_WORLD, "1")), 1)
+
+
 def leave() -> None:
     """Part from the other processes; the last thing that a process does."""
     if dist.is_available() and dist.is_initialized():

@@ -19,7 +19,7 @@ from caco_assets.pretraining.change_truth import ChangeTruth
 from caco_assets.pretraining.compiled import compile_encoders
 from caco_assets.pretraining.diverged import BAD_BATCH, Diverged, write_bad_batch
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.fabric import join
+from caco_assets.pretraining.fabric import join, share_of_cores
 from caco_assets.pretraining.health import COLLAPSED_BELOW
 from caco_assets.pretraining.loop import CHECKPOINT, METRICS, pick_device, train
 from caco_assets.pretraining.metrics import MetricsSink, draw_loss_curve, read_metrics
@@ -71,7 +71,7 @@ def make_encoder(
         stop: asked after each step; then a checkpoint is written.
 
     Returns:
-        Facts of the product.
+        Facts of the product; of several processes the first alone has them, and writes.
 
     Raises:
         UserError: settings that cannot work (before the first step), another training is at work in `folder`, or training has
@@ -132,15 +132,15 @@ def _make(
     try:
         train(objective, loader, options, **given)
     except Diverged as error:
-        file = write_bad_batch(folder, error.bad, loader, opened.location_id, seed)
-        raise UserError(f"{error}; its places and dates are in {file}") from error
-    if processes.rank() == 0:
-        encoder.save(folder, recipe, data)
-        keep_best(folder, encoder, recipe, data)
+        if processes.rank() == 0:
+            write_bad_batch(folder, error.bad, loader, opened.location_id, seed)
+        raise UserError(f"{error}; its places and dates are in {folder / BAD_BATCH}") from error
+    if processes.rank() > 0:
+        return {}
+    encoder.save(folder, recipe, data)
+    keep_best(folder, encoder, recipe, data)
     lines = read_metrics(folder / METRICS)
     facts = _facts(lines, loader)
-    if processes.rank() > 0:
-        return facts
     draw_loss_curve(folder / "loss_curve.png", lines)
     if facts["collapsed"]:
         say(f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use")
@@ -171,8 +171,9 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader | DeviceL
             f"pretraining.aligned_seasons=true: objective {options.objective} has no long-term distance; "
             "set it to false, or choose caco or simclr_caco"
         )
-    arguments: dict[str, Any] = options.model_dump(include={"batch_size", "image_size", "crop_scale", "bands", "threads"})
-    arguments |= {"plan": replace(kind.plan, aligned=options.aligned_seasons), "seed": seed}
+    arguments: dict[str, Any] = options.model_dump(include={"batch_size", "image_size", "crop_scale", "bands"})
+    arguments |= {"plan": replace(kind.plan, aligned=options.aligned_seasons), "seed": seed, "threads": share_of_cores(options)}
+    arguments |= {"part": (processes.rank(), processes.size())}
     if accelerator == "cuda":
         from caco_assets.pretraining.device_loader import DeviceLoader
 
@@ -200,5 +201,6 @@ def _facts(lines: list[dict[str, Any]], loader: Sampler) -> Facts:
         "embedding_std": last["epoch_embedding_std"],
         "collapsed": last["epoch_embedding_std"] < COLLAPSED_BELOW,
     }
+    facts |= {name: last[name] for name in ("queue_rank", "queue_cosine") if name in last}
     probes = [line["probe"] for line in lines if "probe" in line]
     return {**facts, "probe": probes[-1]} if probes else facts

@@ -128,17 +128,18 @@ class Sampler:
         return PERIODS * np.array(_shuffled(self._pack.count, seed), np.int64)
 
     def drawn(self, epoch: int, step: int) -> Drawn:
-        """What step `step` (from 0) of an epoch shows."""
-        return self._draw(self._order(epoch), epoch, step)
+        """What step `step` (from 0) of an epoch shows, in all processes together."""
+        return self._draw(self._order(epoch), epoch, step, slice(None))
 
-    def _draw(self, order: np.ndarray, epoch: int, step: int) -> Drawn:
-        """This process's share of what is drawn for the whole batch, so that the shares of several processes are those of one."""
+    def _draw(self, order: np.ndarray, epoch: int, step: int, rows: slice | None = None) -> Drawn:
+        """Rows of what is drawn for the whole batch, by default this process's: the shares of several are those of one."""
+        rows = rows or self._rows
         slots = order[step * self._batch_size : (step + 1) * self._batch_size]
         generator = np.random.default_rng((self._seed, epoch, step))
         dates = draw_dates(generator, self._plan, self._pack.valid, slots)
         parameters = draw(generator, self._plan, self._batch_size, self._pack.chip_size, self._crop_scale)
-        share = Parameters(**{field.name: getattr(parameters, field.name)[:, self._rows] for field in fields(Parameters)})
-        return Drawn(slots[self._rows], dates[self._rows], share)
+        share = Parameters(**{field.name: getattr(parameters, field.name)[:, rows] for field in fields(Parameters)})
+        return Drawn(slots[rows], dates[rows], share)
 
 
 def reference_pair_order(n: int, seed: int) -> list[int]:
