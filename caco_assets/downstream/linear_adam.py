@@ -44,7 +44,7 @@ def fit_linear_adam(
     theta.grad = torch.empty_like(theta)
     ends = [int(share * epochs) for share in protocol.milestones]
     progress = Progress(f"linear layer by Adam, seed {seed}", epochs, "epoch", say)
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_thread():
         for epoch in range(epochs):
             optimiser.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
             order = torch.randperm(n, generator=generator)
@@ -61,7 +61,7 @@ def fit_linear_adam(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """A step multiplies 32 rows: sharing it among threads costs three to seven times what it saves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

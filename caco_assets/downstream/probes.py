@@ -10,11 +10,13 @@ from torch.nn import functional as F
 
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the penalty, as scikit-learn's `LogisticRegression(C=…)` counts them: on the sum of the losses."""
-_HISTORY = 10
+HISTORY = 10
 # Enough to rank the values of C (measured on EuroSAT with 512 features); the final fit goes on to convergence.
-_SWEEP_STEPS = 60
-_FINAL_STEPS = 500
+SWEEP_STEPS = 60
+FINAL_STEPS = 500
 _CHUNK = 2048
+# Similarities in memory at once: a gigabyte.
+_TABLE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Linear:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """(N,) int64 class of each row of (N, D)."""
-        return (_aligned(features) @ self.weight.T + self.bias).argmax(dim=1).numpy()
+        return (aligned(features) @ self.weight.T + self.bias).argmax(dim=1).numpy()
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """(N, classes) float32 logits of each row of (N, D). Unlike probabilities they do not run into 1 and tie there."""
+        return (aligned(features) @ self.weight.T + self.bias).numpy()
 
 
 def fit_logistic(
@@ -63,7 +69,7 @@ def fit_logistic(
         start: where to begin; default zeros.
         iterations: the most L-BFGS steps.
     """
-    x, y = _aligned(features), torch.from_numpy(labels)
+    x, y = aligned(features), torch.from_numpy(labels)
     weight = start.weight.clone() if start else torch.zeros(classes, features.shape[1])
     bias = start.bias.clone() if start else torch.zeros(classes)
     weight.requires_grad_()
@@ -71,7 +77,7 @@ def fit_logistic(
     optimiser = torch.optim.LBFGS(
         [weight, bias],
         max_iter=iterations,
-        history_size=_HISTORY,
+        history_size=HISTORY,
         tolerance_grad=1e-5,
         tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
@@ -100,13 +106,13 @@ def fit_validated(
     best, best_accuracy, c_best = None, -1.0, C_GRID[0]
     model = None
     for c in C_GRID:
-        model = fit_logistic(features, labels, classes, c, start=model, iterations=_SWEEP_STEPS)
+        model = fit_logistic(features, labels, classes, c, start=model, iterations=SWEEP_STEPS)
         accuracy = float((model.predict(validation) == validation_labels).mean())
         if accuracy > best_accuracy:
             best, best_accuracy, c_best = model, accuracy, c
     both = np.concatenate([features, validation])
     both_labels = np.concatenate([labels, validation_labels])
-    return fit_logistic(both, both_labels, classes, c_best, start=best, iterations=_FINAL_STEPS), c_best
+    return fit_logistic(both, both_labels, classes, c_best, start=best, iterations=FINAL_STEPS), c_best
 
 
 def knn_predict(
@@ -124,17 +130,22 @@ def knn_predict(
     Returns:
         k → (Q,) int64 predicted classes.
     """
-    bank = F.normalize(torch.from_numpy(np.ascontiguousarray(features, np.float32)), dim=1)
     targets = torch.from_numpy(labels)
-    widest = min(max(ks), len(bank))
-    nearest = []
-    for start in range(0, len(queries), _CHUNK):
-        chunk = F.normalize(torch.from_numpy(np.ascontiguousarray(queries[start : start + _CHUNK], np.float32)), dim=1)
-        nearest.append((chunk @ bank.T).topk(widest, dim=1).indices)  # (≤ CHUNK, widest)
-    votes = targets[torch.cat(nearest)]  # (Q, widest)
+    votes = targets[torch.from_numpy(nearest(features, queries, min(max(ks), len(features))))]  # (Q, widest)
     return {k: F.one_hot(votes[:, :k], classes).sum(dim=1).argmax(dim=1).numpy() for k in ks}
 
 
-def _aligned(features: np.ndarray) -> torch.Tensor:
+def nearest(features: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` rows of (N, D) nearest by cosine to each of (Q, D) `queries`, nearest first: int64 (Q, count)."""
+    bank = F.normalize(torch.from_numpy(np.ascontiguousarray(features, np.float32)), dim=1)
+    chunk = min(_CHUNK, max(1, _TABLE // len(bank)))
+    found = []
+    for start in range(0, len(queries), chunk):
+        some = F.normalize(torch.from_numpy(np.ascontiguousarray(queries[start : start + chunk], np.float32)), dim=1)
+        found.append((some @ bank.T).topk(count, dim=1).indices)  # (≤ chunk, count)
+    return torch.cat(found).numpy()
+
+
+def aligned(features: np.ndarray) -> torch.Tensor:
     """A copy in torch's own memory: how numpy's happens to be aligned decides how a matrix product rounds."""
     return torch.from_numpy(features).clone()

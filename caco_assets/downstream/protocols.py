@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from caco_assets.downstream import multilabel
 from caco_assets.downstream.batchnorm import has_batch_norm, train_mode_features
 from caco_assets.downstream.datasets.labelled import save_array
 from caco_assets.downstream.linear_adam import fit_linear_adam
@@ -77,7 +78,12 @@ def paper(trial: Trial) -> Iterator[Measurement]:
     yield Measurement("linear_probe_eval_bn", SingleLabel(part, predictions), f"{recipe}; batch norm in evaluation mode")
 
 
-PROTOCOLS: dict[str, Callable[[Trial], Iterator[Measurement]]] = {"paper": paper, "clean": clean}
+PROTOCOLS: dict[str, Callable[[Trial], Iterator[Measurement]]] = {
+    "paper": paper,
+    "clean": clean,
+    "multilabel_paper": multilabel.paper,
+    "multilabel_clean": multilabel.clean,
+}
 """By the names that `Task.protocols` uses."""
 TRAINING: frozenset[str] = frozenset()
 """Of these: those that train the encoder's own weights."""

@@ -23,6 +23,10 @@ class PaperProtocol:
     """Fractions of training after which the rate is divided by ten; training lasts `downstream.paper_epochs`, published: 100."""
     size: int = 64
     """Side of the input, pixels; un-normalised RGB in [0, 1]."""
+    dropout: float = 0.0
+    """On the features, in training."""
+    train_share: float = 1.0
+    """Of the training images, a seeded choice."""
 
 
 @dataclass(frozen=True)
