@@ -8,8 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
-from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -102,7 +102,7 @@ def synchronise_batch_norm(objective: nn.Module, fabric: Fabric, say: Say) -> No
     if processes.size() == 1 or not any(isinstance(module, _BatchNorm) for module in objective.modules()):
         return
     if fabric.device.type == "cuda":
-        from timm.layers import convert_sync_batchnorm
+        from timm.layers.norm_act import convert_sync_batchnorm
 
         for name, child in objective.named_children():
             setattr(objective, name, convert_sync_batchnorm(child))
