@@ -1,0 +1,48 @@
+"""Commands on encoders that come in from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caco_assets.commands.shared import profile_option, settings_of, show
+from caco_assets.progress import to_stderr
+
+
+@click.group()
+def encoder() -> None:
+    """Pretraining: encoders from elsewhere."""
+
+
+@encoder.command("import")
+@profile_option
+@click.argument("weights")
+@click.option("--as", "name", required=True, help="Its name: the encoder will lie in encoders/NAME of the workspace.")
+@click.option("--source", help="seco, caco, imagenet or torchgeo:NAME; default what the file gives away.")
+@click.option("--backbone", help="Architecture, by timm's name; default by the shapes of the weights.")
+@click.option("--bands", help="Bands in the order of the network's input, separated by commas; default the source's.")
+@click.option("--size", type=click.IntRange(min=32), help="Side of the input in pixels; default the source's.")
+@click.option(
+    "--preprocessing",
+    type=click.Path(path_type=Path),
+    help="JSON file, as in encoder.json, in place of the source's preprocessing.",
+)
+def import_(
+    profile: str,
+    weights: str,
+    name: str,
+    source: str | None,
+    backbone: str | None,
+    bands: str | None,
+    size: int | None,
+    preprocessing: Path | None,
+) -> None:
+    """Make an encoder of WEIGHTS: a .ckpt, .pth or .safetensors file, an encoder's folder, or torchgeo:NAME.
+
+    Tensors alone are read; nothing that the file may hold is run.
+    """
+    from caco_assets.pretraining.imports.stage import Wish, import_encoder
+
+    wish = Wish(source, backbone, tuple(bands.split(",")) if bands else None, size, preprocessing)
+    show(import_encoder(settings_of(profile), weights, name, wish, to_stderr))

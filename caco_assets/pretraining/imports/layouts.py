@@ -1,0 +1,131 @@
+"""Whose names are these? Finds the backbone in a state dict, gives its tensors timm's names, tells the architecture by shapes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from caco_assets.errors import UserError
+
+# Where the query encoder or the backbone lies in the training modules of the field; the plain names are tried last.
+_PREFIXES = (
+    "module.encoder_q.", "encoder_q.", "model.encoder_q.", "module.backbone.", "backbone.", "encoder.backbone.", "encoder.",
+    "module.", "model.", "net.", "",
+)  # fmt: skip
+# `nn.Sequential(*list(resnet.children())[:-1])`, as SeCo and CACo cut their ResNets: relu, maxpool and pooling have no tensors.
+_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+_HEADS = ("fc.", "head.", "classifier.", "heads.", "head_dist.")
+_INPUTS = ("conv1.weight", "patch_embed.proj.weight")
+_RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
+    ("conv2", (2, 2, 2, 2)): "resnet18",
+    ("conv2", (3, 4, 6, 3)): "resnet34",
+    ("conv3", (3, 4, 6, 3)): "resnet50",
+    ("conv3", (3, 4, 23, 3)): "resnet101",
+    ("conv3", (3, 8, 36, 3)): "resnet152",
+}
+_VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The tensors of one network, named as timm names them."""
+
+    tensors: dict[str, Tensor]
+    prefix: str
+    """Under which they lay."""
+    sequential: bool
+    """They were numbered, as SeCo and CACo number them."""
+    head: tuple[int, ...]
+    """Shape of the classifier's weight that lay beside them, which is not taken; empty: there was none."""
+
+    @property
+    def bands(self) -> int:
+        """Number of input channels."""
+        return next(self.tensors[name].shape[1] for name in _INPUTS if name in self.tensors)
+
+
+def find_backbone(tensors: Mapping[str, Tensor]) -> Backbone:
+    """The backbone among the tensors of a file; other parts (key encoder, queue, projection heads) are left.
+
+    Raises:
+        UserError: there is none whose names are known; lists some of the names there are.
+    """
+    for prefix in _PREFIXES:
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for sequential in (False, True):
+            named = {_renamed(name): tensor for name, tensor in own.items()} if sequential else own
+            if any(name in named and named[name].ndim == 4 for name in _INPUTS):
+                body = {name: tensor for name, tensor in named.items() if not name.startswith(_HEADS)}
+                heads = [tuple(tensor.shape) for name, tensor in named.items() if name in ("fc.weight", "head.weight")]
+                return Backbone(body, prefix, sequential, heads[0] if heads else ())
+    raise UserError(
+        f"weights: no ResNet or ViT by its names ({_some(list(tensors))}); known are torchvision's, timm's, and "
+        "encoder_q.… as SeCo, CACo and MoCo save them"
+    )
+
+
+def architecture_of(found: Backbone) -> str:
+    """The timm name, by number and kind of the blocks.
+
+    Raises:
+        UserError: it is none of the usual ones.
+    """
+    names = found.tensors
+    if "patch_embed.proj.weight" in names:
+        width, patch = names["patch_embed.proj.weight"].shape[0], names["patch_embed.proj.weight"].shape[2]
+        depth = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
+        cells = names["pos_embed"].shape[1] - 1 if "pos_embed" in names else 0
+        side = math.isqrt(max(cells, 0)) * patch
+        guess = f"vit_{_VITS.get((width, depth), '?')}_patch{patch}_{side}"
+    else:
+        blocks = [{match[1] for name in names if (match := re.match(rf"layer{i}\.(\d+)\.", name))} for i in range(1, 5)]
+        kind = "conv3" if any(name.endswith(".conv3.weight") for name in names) else "conv2"
+        guess = _RESNETS.get((kind, tuple(len(block) for block in blocks)), "?")
+    if "?" in guess or not timm.is_model(guess):
+        raise UserError(f"weights: their shapes are of no usual architecture ({guess}); name the timm architecture with --backbone")
+    return guess
+
+
+def fill(network: nn.Module, found: Backbone, architecture: str) -> None:
+    """Put the tensors into a network of that architecture; every one must have its place and every place its tensor.
+
+    Raises:
+        UserError: missing, unexpected or misshapen tensors; names them.
+    """
+    wanted = network.state_dict()
+    # counters that torch versions before 0.4.1 did not keep, and that no inference reads
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")} - set(found.tensors)
+    problems = {
+        "missing": sorted(set(wanted) - set(found.tensors) - counters),
+        "unexpected": sorted(set(found.tensors) - set(wanted)),
+        "of another shape": sorted(
+            f"{name} {tuple(found.tensors[name].shape)}, not {tuple(wanted[name].shape)}"
+            for name in set(wanted) & set(found.tensors)
+            if wanted[name].shape != found.tensors[name].shape
+        ),
+    }
+    if wrong := [f"{what}: {_some(names)}" for what, names in problems.items() if names]:
+        raise UserError(f"weights: not those of a {architecture} ({'; '.join(wrong)}); name the architecture with --backbone")
+    if bad := [name for name, tensor in found.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise UserError(f"weights: not finite in {_some(bad)}; this network has diverged, or the file is damaged")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if name in found.tensors:
+                tensor.copy_(found.tensors[name])
+
+
+def _renamed(name: str) -> str:
+    number, dot, rest = name.partition(".")
+    return f"{_CHILDREN.get(number, number)}{dot}{rest}"
+
+
+def _some(names: list[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
