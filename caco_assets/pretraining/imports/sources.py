@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def torchgeo_file(name: str) -> Path:
 
 def torchgeo_of(file: str) -> str | None:
     """The source whose weights are published under this file name, if there is one."""
+    if importlib.util.find_spec("torchgeo") is None:
+        return None
     import torchgeo.models
 
     for collection in dir(torchgeo.models):
@@ -100,6 +103,8 @@ def from_json(path: Path) -> Preprocessing:
 
 
 def _weights(name: str) -> Any:
+    if importlib.util.find_spec("torchgeo") is None:
+        raise UserError(f"--source {TORCHGEO}{name}: torchgeo, which knows these weights, is not installed; pip install torchgeo")
     import torchgeo.models
 
     try:
