@@ -49,7 +49,7 @@ def train_mode_features(
         for _ in range(shuffles):
             order = rng.permutation(len(pixels))
             features = np.empty((len(pixels), adapted.width), np.float32)
-            for batch in _batches(order, batch_size):
+            for batch in batches(order, batch_size):
                 features[batch] = adapted(adapted.preprocess(pixels[batch], fmt, size)).cpu().numpy()
                 progress.advance(len(batch))
             versions.append(features)
@@ -57,9 +57,9 @@ def train_mode_features(
     return versions, adapted.eval()
 
 
-def _batches(order: np.ndarray, size: int) -> list[np.ndarray]:
+def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     """Consecutive batches; a single image left over joins the batch before it, since one image has no statistics."""
-    batches = np.split(order, range(size, len(order), size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [np.concatenate(batches[-2:])]
-    return batches
+    parts = np.split(order, range(size, len(order), size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts

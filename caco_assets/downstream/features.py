@@ -57,6 +57,10 @@ class FeatureCache:
         Returns:
             (N, D) float32.
         """
+        if data.whole is not None:
+            everything = self.features(source, identity, data.whole, "all", size)
+            position = {name: i for i, name in enumerate(data.whole.parts["all"].names)}
+            return everything[[position[name] for name in data.parts[part].names]]
         file = self.file("features", identity, data.version, part, size)
         if not file.exists():
             # reading fewer bands changes no feature, so the key of the features does not know of it

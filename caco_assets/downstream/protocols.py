@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from caco_assets.downstream import multilabel
+from caco_assets.downstream import finetune, multilabel
 from caco_assets.downstream.batchnorm import has_batch_norm, train_mode_features
 from caco_assets.downstream.datasets.labelled import save_array
 from caco_assets.downstream.linear_adam import fit_linear_adam
@@ -83,9 +83,11 @@ PROTOCOLS: dict[str, Callable[[Trial], Iterator[Measurement]]] = {
     "clean": clean,
     "multilabel_paper": multilabel.paper,
     "multilabel_clean": multilabel.clean,
+    "fine_tune": finetune.fine_tune,
+    "fine_tune_paper": finetune.fine_tune_paper,
 }
 """By the names that `Task.protocols` uses."""
-TRAINING: frozenset[str] = frozenset()
+TRAINING: frozenset[str] = frozenset({"fine_tune", "fine_tune_paper", "dense_fine_tune"})
 """Of these: those that train the encoder's own weights."""
 
 

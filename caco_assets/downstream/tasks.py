@@ -68,12 +68,64 @@ class Task:
 
 
 _EUROSAT_PAGE = "https://github.com/phelber/EuroSAT"
+_AID_LICENCE = "none stated; Google Earth imagery, for research"
+_AID_PAGE = "https://captain-whu.github.io/AID/"
+_BIGEARTHNET_PAGE = "https://bigearth.net"
+_BIGEARTHNET_PAPER = PaperProtocol(batch_size=1024, size=128, dropout=0.2, train_share=0.1)
+_FINE_TUNED = {"paper": "fine_tune_paper", "clean": "clean", "fine_tune": "fine_tune"}
+_MULTILABEL = {"paper": "multilabel_paper", "clean": "multilabel_clean", "fine_tune": "fine_tune"}
 
 TASKS = {
     task.name: task
     for task in (
         Task("eurosat", "EuroSAT (RGB)", "eurosat:read", "accuracy", 10, "MIT", _EUROSAT_PAGE),
         Task("eurosat_ms", "EuroSAT (13 bands)", "eurosat_ms:read", "accuracy", 10, "MIT", _EUROSAT_PAGE),
+        Task(
+            "aid_20",
+            "AID (20 % for training)",
+            "aid:read_20",
+            "accuracy",
+            30,
+            _AID_LICENCE,
+            _AID_PAGE,
+            PaperProtocol(size=224),
+            _FINE_TUNED,
+            twin="aid",
+        ),
+        Task(
+            "aid_50",
+            "AID (50 % for training)",
+            "aid:read_50",
+            "accuracy",
+            30,
+            _AID_LICENCE,
+            _AID_PAGE,
+            PaperProtocol(size=224),
+            _FINE_TUNED,
+            twin="aid",
+        ),
+        Task(
+            "bigearthnet",
+            "BigEarthNet-S2 (first version, 19 labels)",
+            "bigearthnet:read",
+            "macro_ap",
+            19,
+            "CDLA-Permissive-1.0",
+            _BIGEARTHNET_PAGE,
+            _BIGEARTHNET_PAPER,
+            _MULTILABEL,
+        ),
+        Task(
+            "bigearthnet_v2",
+            "BigEarthNet-S2 (second version)",
+            "bigearthnet_v2:read",
+            "macro_ap",
+            19,
+            "CDLA-Permissive-1.0",
+            _BIGEARTHNET_PAGE,
+            _BIGEARTHNET_PAPER,
+            _MULTILABEL,
+        ),
     )
 }
 

@@ -58,14 +58,26 @@ class LabelledImages:
     """The same for some bands alone, where each band is a file of its own; None: an image is read as a whole."""
     folds: tuple[Mapping[str, Part], ...] = ()
     """Several splits of the same images, where the figure is one over several; `parts` is then the first of them."""
+    whole: LabelledImages | None = None
+    """All images of all splits as one part `all`, so that each is encoded once for all splits."""
 
     def fold(self, seed: int) -> LabelledImages:
         """The data in the split that goes with a seed (they take turns); itself where there is one split only."""
         if not self.folds:
             return self
         number = seed % len(self.folds)
-        note = f"split {number + 1} of {len(self.folds)}; {self.note}"
-        return replace(self, parts=self.folds[number], folds=(), version=f"{self.version}/split-{number}", note=note)
+        parts = [part for fold in self.folds for part in fold.values()]
+        labels = {name: label for part in parts for name, label in zip(part.names, part.labels, strict=True)}
+        names = tuple(sorted(labels))
+        everything = Part(names, np.array([labels[name] for name in names]))
+        return replace(
+            self,
+            parts=self.folds[number],
+            folds=(),
+            version=f"{self.version}/split-{number}",
+            note=f"split {number + 1} of {len(self.folds)}; {self.note}",
+            whole=replace(self, parts={"all": everything}, folds=()),
+        )
 
     def for_bands(self, bands: tuple[str, ...] | None) -> LabelledImages:
         """The same images with these bands alone, in this order, where that saves reading; None: all bands."""

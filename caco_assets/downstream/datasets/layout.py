@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,13 +15,14 @@ from caco_assets.downstream.datasets.store import Store
 from caco_assets.errors import UserError
 
 
-def index_members(store: Store, classes: tuple[str, ...], suffix: str) -> dict[str, str]:
+def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Callable[[str], str] = str) -> dict[str, str]:
     """File name → member name of every image.
 
     Args:
         store: the archive or folder.
         classes: the class folders there must be, all of them and no other.
         suffix: of the images; other files (previews, catalogs) are left alone.
+        stem: how the class is written in a file's name.
 
     Raises:
         UserError: no image, a class folder that is unknown or missing, a file in another class's folder, or the same name twice.
@@ -35,8 +37,9 @@ def index_members(store: Store, classes: tuple[str, ...], suffix: str) -> dict[s
             close = difflib.get_close_matches(folder, classes, n=1)
             hint = f"did you mean {close[0]}?" if close else f"the classes are {', '.join(classes)}"
             raise UserError(f"{store.root}: {member} lies in an unknown class folder {folder!r}; {hint}")
-        if path.stem.rpartition("_")[0] != folder:
-            raise UserError(f"{store.root}: {member} is not named {folder}_<number>{suffix}; put it in the folder of its class")
+        if path.stem.rpartition("_")[0] != stem(folder):
+            name = f"{stem(folder)}_<number>{suffix}"
+            raise UserError(f"{store.root}: {member} is not named {name}; put it in the folder of its class")
         if path.name in members:
             raise UserError(f"{store.root}: {path.name} is there twice ({members[path.name]}, {member}); remove one")
         members[path.name] = member

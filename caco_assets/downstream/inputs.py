@@ -1,0 +1,78 @@
+"""Images as an encoder's own preprocessing hands them to its network, kept on disk for training that sees them many times."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caco_assets.downstream.datasets.labelled import LabelledImages
+from caco_assets.downstream.features import FeatureCache
+from caco_assets.pretraining.encoder import Encoder
+from caco_assets.progress import Progress
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Preprocessed images of a part."""
+
+    images: np.ndarray
+    """float16 (all images, C, size, size), memory-mapped: a rounding far below one of the 256 levels of the pixels."""
+    index: np.ndarray
+    """(N,) positions of the part's images in `images`."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, positions: np.ndarray) -> torch.Tensor:
+        """float32 (B, C, size, size) of positions in the part."""
+        return torch.from_numpy(self.images[self.index[positions]]).float()
+
+
+def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, cache: FeatureCache) -> Inputs:
+    """The images of a part through the encoder's own preprocessing at a side of `size` pixels.
+
+    Args:
+        encoder: whose preprocessing is used.
+        data: checked data set.
+        part: a key of its parts.
+        size: side of the input, pixels.
+        cache: where arrays are kept; one array serves every encoder with the same preprocessing.
+    """
+    source, name = (data, part) if data.whole is None else (data.whole, "all")
+    wanted = encoder.preprocessing
+    file = cache.file("inputs", json.dumps(wanted.to_dict(), sort_keys=True), source.version, name, size)
+    names = source.parts[name].names
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_name(f".{file.stem}.tmp.npy")
+        shape = (len(names), len(wanted.bands), size, size)
+        images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
+        read = source.for_bands(wanted.bands)
+        progress = Progress(f"prepare {data.task} {part} at {size} px", len(names), "image", cache.say)
+        done = 0
+        with torch.no_grad():
+            for chunk in cache.decoded(read, name):
+                images[done : done + len(chunk)] = encoder.preprocess(chunk, read.pixel_format, size).cpu().numpy()
+                done += len(chunk)
+                progress.advance(len(chunk))
+        progress.close()
+        images.flush()
+        del images
+        scratch.replace(file)
+    position = {image: i for i, image in enumerate(names)}
+    index = np.array([position[image] for image in data.parts[part].names])
+    return Inputs(np.load(file, mmap_mode="r"), index)
+
+
+def joined(one: Inputs, other: Inputs) -> Inputs:
+    """Two parts of the same array as one.
+
+    Raises:
+        ValueError: they lie in different arrays.
+    """
+    if one.images.filename != other.images.filename:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("two parts of different arrays cannot be joined without copying")
+    return Inputs(one.images, np.concatenate([one.index, other.index]))
