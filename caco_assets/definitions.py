@@ -12,6 +12,7 @@ from caco_assets.resources.console import console
 from caco_assets.resources.dvc import DataVersions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource
+from caco_assets.resources.training import TrainingProcess
 from caco_assets.sampling import assets as sampling
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic import assets as synthetic
@@ -53,6 +54,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             "profile": Profile(name=profile, home=str(settings.home)),
             "versions": DataVersions(),
             "tracking": TrackingResource(),
+            "training": TrainingProcess(),
         },
         loggers={"console": console},
         # one process: each step of its own would pay the imports of torch and friends again

@@ -4,12 +4,14 @@ import dagster as dg
 
 from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.stage import build_pack, pretrain
+from caco_assets.pretraining.stopping import Stopped
 from caco_assets.products import recorded
 from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, picture
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import live_run
+from caco_assets.resources.training import TrainingProcess
 
 
 @dg.asset(group_name="pretraining", code_version=recipe("pack"), deps=[quarantine], kinds={"numpy"})
@@ -28,11 +30,16 @@ def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVers
     pool="gpu",
     kinds={"pytorch", "mlflow"},
 )
-def encoder(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+def encoder(context: dg.AssetExecutionContext, profile: Profile, training: TrainingProcess) -> dg.MaterializeResult:
     """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
     settings = profile.settings()
-    with live_run(settings, "pretraining", data_versions(settings), context.run_id, context.log.info) as live:
-        product = pretrain(settings, context.log.info, sinks=(live,))
+    goes_on = settings.paths.encoder.with_name(".encoder.partial-run.json")  # removed with the other leftovers of the training
+    data = {"pack": recorded(settings.paths.records, "pack").content_hash, **data_versions(settings)}
+    with live_run(settings, "pretraining", data, context.run_id, context.log.info, goes_on) as live:
+        try:
+            product = pretrain(settings, context.log.info, sinks=(live,), start=training.start(context, before=live.begin))
+        except Stopped as stopped:
+            raise dg.Failure(f"training was {stopped}, with a checkpoint; materialize again to go on from it") from stopped
         names = ("loss_curve.png", "change_histogram.png", "change_gallery.png", "change_estimates.parquet", "metrics.jsonl")
         files = [file for name in (*names, "encoder.json") if (file := product.path / name).exists()]
         if live.run is not None:
@@ -48,9 +55,8 @@ def embeddings_have_not_collapsed(profile: Profile) -> dg.AssetCheckResult:
     """A collapsed encoder, whose embeddings are all alike, goes no further."""
     facts = recorded(profile.settings().paths.records, "encoder").facts
     spread = facts["embedding_std"]
-    return dg.AssetCheckResult(
-        passed=not facts["collapsed"], metadata={"embedding_std": spread}, description=f"spread {spread:.3f} of 1"
-    )
+    figures = {name: facts[name] for name in ("embedding_std", "queue_rank", "queue_cosine") if name in facts}
+    return dg.AssetCheckResult(passed=not facts["collapsed"], metadata=figures, description=f"spread {spread:.3f} of 1")
 
 
 checks = [embeddings_have_not_collapsed]

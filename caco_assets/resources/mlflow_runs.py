@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import caco_assets
+from caco_assets.environment import environment
 from caco_assets.errors import UserError
+from caco_assets.products import write_atomic
 from caco_assets.progress import Say, to_stderr
 from caco_assets.resources.mlflow import Tracking, redacted
 from caco_assets.settings import Settings
@@ -37,6 +41,8 @@ class Run:
 
     tracking: Tracking
     run_id: str
+    logged: Mapping[str, int] = field(default_factory=dict)
+    """Figure → last step that the run had already when it was opened: a training that goes on repeats its lines."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log figures now."""
@@ -97,7 +103,8 @@ class MlflowSink:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._waiting += [Metric(name, float(value), now, step) for name, value in values.items()]
+        logged = self.run.logged
+        self._waiting += [Metric(name, float(v), now, step) for name, v in values.items() if step > logged.get(name, -1)]
         if time.monotonic() >= self._next:
             self.flush()
 
@@ -141,6 +148,7 @@ def open_run(
     data: Mapping[str, str] | None = None,
     dagster_run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
+    goes_on: Path | None = None,
 ) -> Iterator[Run]:
     """A run that is finished, failed or killed together with the block.
 
@@ -151,6 +159,7 @@ def open_run(
         data: product → content hash; logged as inputs and as tags `data.<product>`.
         dagster_run_id: the orchestrator's run.
         tags: more tags.
+        goes_on: file that remembers the run until its work is done: the next call with the same settings and data continues it.
 
     Raises:
         UserError: the server refuses.
@@ -160,18 +169,25 @@ def open_run(
         "profile": settings.profile,
         "vintage": settings.vintage,
         "code_version": code_version(),
+        **{f"environment.{name}": value for name, value in environment().items()},
         **{f"data.{name}": digest for name, digest in (data or {}).items()},
         **({"dagster_run_id": dagster_run_id} if dagster_run_id else {}),
         **(tags or {}),
     }
-    with tracking.explained():
-        name = f"{room} {settings.profile} {settings.vintage}"
-        opened = tracking.client.create_run(tracking.experiment_id, tags=facts, run_name=name)
-    run = Run(tracking, opened.info.run_id)
+    made_from = hashlib.sha256(json.dumps([flat_settings(settings), dict(data or {})]).encode()).hexdigest()
+    run = _continued(tracking, goes_on, made_from, facts) if goes_on else None
+    if (known := run) is None:
+        with tracking.explained():
+            name = f"{room} {settings.profile} {settings.vintage}"
+            opened = tracking.client.create_run(tracking.experiment_id, tags=facts, run_name=name)
+        run = Run(tracking, opened.info.run_id)
     try:
-        _log_params(run, settings)
-        if data:
-            run.inputs(data)
+        if known is None:
+            _log_params(run, settings)
+            if data:
+                run.inputs(data)
+        if goes_on:
+            write_atomic(goes_on, json.dumps({"run_id": run.run_id, "made_from": made_from}))
         yield run
     except BaseException as error:
         # Ctrl-C and an orchestrator that ends its run are no failures; and the first error is the one to see, not a second
@@ -180,6 +196,30 @@ def open_run(
             _end(run, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     _end(run, "FINISHED")
+
+
+def _continued(tracking: Tracking, file: Path, made_from: str, facts: Mapping[str, str]) -> Run | None:
+    """The run that a file remembers, running again, if it was opened for the same and the server still has it."""
+    from mlflow.exceptions import MlflowException
+
+    if not file.exists():
+        return None
+    known = json.loads(file.read_text())
+    if known["made_from"] != made_from:
+        return None
+    client, run_id = tracking.client, known["run_id"]
+    try:
+        found = client.get_run(run_id)
+    except MlflowException:
+        return None
+    if found.info.lifecycle_stage != "active":
+        return None
+    with tracking.explained():
+        client.update_run(run_id, status="RUNNING")
+        for name, value in facts.items():
+            client.set_tag(run_id, name, value)
+        steps = {name: max(point.step for point in client.get_metric_history(run_id, name)) for name in found.data.metrics}
+    return Run(tracking, run_id, steps)
 
 
 def flat_settings(settings: Settings) -> dict[str, str]:

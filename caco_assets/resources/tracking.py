@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import dagster as dg
 
@@ -24,8 +25,11 @@ class TrackingResource(dg.ConfigurableResource):
 class LiveRun:
     """A taker of figures whose MLflow run is opened by the first of them: work that is reused leaves no empty run."""
 
-    def __init__(self, stack: ExitStack, settings: Settings, room: str, data: Mapping[str, str], run_id: str, say: Say) -> None:
+    def __init__(
+        self, stack: ExitStack, settings: Settings, room: str, data: Mapping[str, str], run_id: str, say: Say, goes_on: Path | None
+    ) -> None:
         self.run: Run | None = None
+        self._goes_on = goes_on
         self._stack, self._settings, self._room, self._data, self._run_id, self._say = stack, settings, room, data, run_id, say
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -37,17 +41,20 @@ class LiveRun:
         """The run, opened if it is not yet."""
         if self.run is None:
             tracking = open_tracking(self._settings, self._say)
-            opened = open_run(tracking, self._room, self._settings, data=self._data, dagster_run_id=self._run_id)
+            named = {"data": self._data, "dagster_run_id": self._run_id, "goes_on": self._goes_on}
+            opened = open_run(tracking, self._room, self._settings, **named)
             self.run = self._stack.enter_context(opened)
             self._sink = self._stack.enter_context(self.run.sink(self._say))
         return self.run
 
 
 @contextmanager
-def live_run(settings: Settings, room: str, data: Mapping[str, str], dagster_run_id: str, say: Say) -> Iterator[LiveRun]:
-    """A run of one room that ends with the block: finished, failed or killed."""
+def live_run(
+    settings: Settings, room: str, data: Mapping[str, str], dagster_run_id: str, say: Say, goes_on: Path | None = None
+) -> Iterator[LiveRun]:
+    """A run of one room that ends with the block: finished, failed or killed; see `open_run` for `goes_on`."""
     with ExitStack() as stack:
-        yield LiveRun(stack, settings, room, data, dagster_run_id, say)
+        yield LiveRun(stack, settings, room, data, dagster_run_id, say, goes_on)
 
 
 def run_of(tracking: Tracking, tag: str, value: str) -> str | None:
