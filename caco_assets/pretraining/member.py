@@ -12,9 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from caco_assets.errors import UserError
-from caco_assets.pretraining.run_config import read_config
+from caco_assets.pretraining.run_config import RunConfig, read_config
 from caco_assets.pretraining.stopping import StopRequest, stop_requests, stop_with
 from caco_assets.pretraining.train import USER_ERROR, reporting, run
+from caco_assets.pretraining.workplace import ERROR, STOPPED, read_outcome, write_outcome
+from caco_assets.progress import Say, to_stderr
 
 # Not by its own fault: the launcher asks the process that failed first.
 LOST_ANOTHER = 3
@@ -23,30 +25,48 @@ _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe",
 
 def main(arguments: list[str]) -> int:
     """Train this process's share of what the CONFIG file says and return the exit status."""
-    with stop_requests() as stop:
-        stop_with((platform.node(), os.getppid()), stop)
-        try:
-            return take_part(Path(arguments[0]), stop)
-        except UserError:
-            return USER_ERROR
-        except RuntimeError as error:
-            if not lost_another(error):
-                raise
-            return LOST_ANOTHER
-
-
-def take_part(config: Path, stop: StopRequest) -> int:
-    """Train this process's share and return the exit status.
-
-    Raises:
-        UserError: see `run.make_encoder`; it is written beside the target too.
-    """
     from caco_assets.pretraining.fabric import leave
 
-    with reporting() if os.environ.get("RANK", "0") == "0" else nullcontext(_quiet) as say:
-        status = run(read_config(config), say, stop)
-        leave()
-    return status
+    with stop_requests() as stop, reporting() if _first() else nullcontext(quiet) as say:
+        stop_with((platform.node(), os.getppid()), stop)
+        status = take_part(read_config(Path(arguments[0])), say, stop)
+        if status == 0:
+            leave()
+        return status
+
+
+def take_part(config: RunConfig, say: Say, stop: StopRequest) -> int:
+    """Train this process's share; what stops it is told by the launcher."""
+    try:
+        return run(config, say if _first() else quiet, stop)
+    except UserError:
+        return USER_ERROR
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        return LOST_ANOTHER
+
+
+def tell(target: Path, unknown: str, say: Say = to_stderr) -> int:
+    """Say once what ended a training of several processes, and return the exit status for all.
+
+    Args:
+        target: of the training; gets an outcome if no process could leave one.
+        unknown: what is known then, the first half of a line.
+        say: outlet.
+    """
+    outcome = read_outcome(target)
+    if outcome["status"] == STOPPED:
+        return 128 + outcome["signum"]
+    if outcome["status"] != ERROR:
+        line = (
+            f"{unknown}; the others were stopped and the last checkpoint is kept: run the same command again, it goes on from "
+            "there, or lower pretraining.batch_size"
+        )
+        write_outcome(target, ERROR, message=line)
+        outcome = read_outcome(target)
+    say(f"pretrain: {outcome['message']}")
+    return USER_ERROR
 
 
 def lost_another(error: RuntimeError) -> bool:
@@ -56,8 +76,12 @@ def lost_another(error: RuntimeError) -> bool:
     return isinstance(error, DistError) or any(words in str(error).lower() for words in _LOST)
 
 
-def _quiet(line: str) -> None:
+def quiet(line: str) -> None:
     """Says nothing."""
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ import uuid
 from pathlib import Path
 
 from caco_assets.errors import UserError
+from caco_assets.pretraining.member import tell
 from caco_assets.pretraining.run_config import read_config
 from caco_assets.pretraining.stopping import stop_requests
 from caco_assets.pretraining.train import USER_ERROR
-from caco_assets.pretraining.workplace import DONE, ERROR, STOPPED, forget_outcome, read_outcome, write_outcome
+from caco_assets.pretraining.workplace import DONE, forget_outcome, read_outcome
 from caco_assets.progress import to_stderr
 
 MEMBER = "caco_assets.pretraining.member"
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         return 128 + stopped.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        return explain(target, rank, processes, failure.exitcode)
+        return tell(target, ended(rank, processes, failure.exitcode))
     return 0
 
 
@@ -66,7 +67,6 @@ def start(processes: int, config: Path) -> None:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     # as torchrun: without a share of the cores each process would take them all
     os.environ.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // processes, 1)))
     with tempfile.TemporaryDirectory(prefix="caco-torchrun-") as logs:
@@ -86,30 +86,14 @@ def start(processes: int, config: Path) -> None:
         elastic_launch(launch, sys.executable)("-m", MEMBER, str(config))
 
 
-def explain(target: Path, rank: int, processes: int, status: int) -> int:
-    """Say once what ended the training, and return the exit status for all.
-
-    Args:
-        target: of the training; gets an outcome if no process could leave one.
-        rank: of the process that failed first.
-        processes: how many there are.
-        status: its exit status; negative: of the signal that killed it.
-    """
-    outcome = read_outcome(target)
-    if outcome["status"] == STOPPED:
-        return 128 + outcome["signum"]
-    if outcome["status"] != ERROR:
-        cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        hint = ", most often because memory ran out: lower pretraining.batch_size" if status == -signal.SIGKILL else ""
-        line = (
-            f"process {rank} of {processes} (from 0) {cause}{hint}; the others were stopped, the last checkpoint is kept, and the "
-            "same command goes on from it"
-        )
-        write_outcome(target, ERROR, message=line)
-        outcome = read_outcome(target)
-    to_stderr(f"pretrain: {outcome['message']}")
-    return USER_ERROR
+def ended(rank: int, processes: int, status: int) -> str:
+    """How process `rank` ended; a negative `status` is that of the signal that killed it."""
+    cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    hint = ", most often because memory ran out" if status == -signal.SIGKILL else ""
+    return f"process {rank + 1} of {processes} {cause}{hint}"
 
 
 if __name__ == "__main__":
+    # the agent's words about processes that fail or stop: what matters of them is said here in one line
+    logging.disable()
     sys.exit(main(sys.argv[1:]))
