@@ -33,8 +33,18 @@ def probe_set(profile: str) -> None:
 
 @click.command()
 @profile_option
-def score(profile: str) -> None:
+@click.option("--encoder", help="Judge this one alone: a name of `caco encoder import`, or the folder of an encoder.")
+def score(profile: str, encoder: str | None) -> None:
     """Downstream: judge the encoder and the baselines."""
     from caco_assets.downstream.stage import score as run
+    from caco_assets.downstream.stage import score_imported
 
-    show(run(settings_of(profile), say=to_stderr))
+    settings = settings_of(profile)
+    if encoder is None:
+        show(run(settings, say=to_stderr))
+        return
+    for row in score_imported(settings, encoder, to_stderr):
+        value = (
+            f"{row.value:.1%} [{row.ci_low:.1%}, {row.ci_high:.1%}]" if row.status == "measured" else f"not measured: {row.note}"
+        )
+        click.echo(f"{row.row} {row.protocol} {row.method} at {row.size} px: {value}")

@@ -14,13 +14,14 @@ from caco_assets.settings import load_settings
 
 @click.command()
 @profile_option
-def register(profile: str) -> None:
+@click.option("--encoder", help="Register this one: a name of `caco encoder import`, or the folder of an encoder.")
+def register(profile: str, encoder: str | None) -> None:
     """Registry: the encoder becomes a version, alias challenger."""
     from caco_assets.registry.stage import register as run
     from caco_assets.resources.dvc import data_versions
 
     resolved = settings_of(profile)
-    registered = run(resolved, to_stderr, data_versions=data_versions(resolved) or None)
+    registered = run(resolved, to_stderr, data_versions=data_versions(resolved) or None, encoder=encoder)
     click.echo(f"{registered.uri} (alias {registered.alias})")
 
 

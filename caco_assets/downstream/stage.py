@@ -123,6 +123,21 @@ def score_encoder(
     return [row for assignment in work for row in judge(settings, assignment, [contestant], settings.paths.cache, say)]
 
 
+def score_imported(settings: Settings, name: str, say: Say = to_stderr) -> list[ScoreRow]:
+    """Judge an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
+
+    Raises:
+        UserError: there is no such encoder; or as `score`.
+    """
+    from caco_assets.downstream.rows import write_rows
+    from caco_assets.pretraining.imports.stage import encoder_folder
+
+    folder = encoder_folder(settings, name)
+    rows = score_encoder(settings, folder, name=folder.name, say=say)
+    write_rows(settings.paths.encoder_scores(folder.name), rows)
+    return rows
+
+
 def _uri(settings: Settings, folder: Path) -> str:
     """The folder as seen from home, so that moving all state changes no row."""
     return folder.relative_to(settings.home).as_posix() if folder.is_relative_to(settings.home) else folder.as_posix()

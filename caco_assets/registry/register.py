@@ -89,7 +89,7 @@ def register_encoder(
         else:
             opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
             with opened as run:
-                card = _card(settings, encoder, data_versions, tags.get(SCORES, "not scored yet"))
+                card = _card(settings, encoder, _description(encoder_dir), data_versions, tags.get(SCORES, "not scored yet"))
                 version, reused = _create(tracking, model, encoder_dir, run, tags, card, scores_path), False
             say(f"{model}: registered version {version}")
         challenge(tracking, model, version)
@@ -144,7 +144,9 @@ def _description(encoder_dir: Path) -> dict[str, Any]:
     return json.loads((encoder_dir / "encoder.json").read_text())
 
 
-def _card(settings: Settings, encoder: Encoder, data_versions: Mapping[str, str], scores: str) -> str:
+def _card(
+    settings: Settings, encoder: Encoder, description: Mapping[str, Any], data_versions: Mapping[str, str], scores: str
+) -> str:
     from jinja2 import Environment, StrictUndefined
 
     path = settings.home / _CARD
@@ -152,7 +154,7 @@ def _card(settings: Settings, encoder: Encoder, data_versions: Mapping[str, str]
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
     return environment.from_string(path.read_text() if path.is_file() else _DEFAULT_CARD).render(
         model=settings.registry.model,
-        objective=settings.pretraining.objective,
+        objective=description.get("recipe", {}).get("objective", settings.pretraining.objective),
         architecture=encoder.architecture,
         bands=", ".join(encoder.preprocessing.bands),
         width=encoder.width,

@@ -22,6 +22,7 @@ def register(
     tracking: Tracking | None = None,
     data_versions: Mapping[str, str] | None = None,
     run_id: str | None = None,
+    encoder: str | None = None,
 ) -> Registered:
     """Register the encoder of this profile with its scores; it becomes the challenger. Registered once, however often called.
 
@@ -31,6 +32,7 @@ def register(
         tracking: default: opened here.
         data_versions: product → content hash; default those on record for `locations`, `pack` and `encoder`.
         run_id: MLflow run that made the encoder; None: one is opened.
+        encoder: register this one instead: a name of `caco encoder import`, or a folder; with its scores where it has any.
 
     Raises:
         UserError: there is no encoder or no scores yet, or the server refuses.
@@ -38,12 +40,19 @@ def register(
     from caco_assets import products
     from caco_assets.registry.register import register_encoder
 
-    encoder = products.recorded(settings.paths.records, "encoder")
+    if encoder is not None:
+        from caco_assets.pretraining.imports.stage import encoder_folder
+
+        folder = encoder_folder(settings, encoder)
+        judged = settings.paths.encoder_scores(folder.name)
+        version = {"encoder": products.content_hash(folder)}
+        return register_encoder(settings, folder, judged if judged.exists() else None, version, run_id, say, tracking)
+    made = products.recorded(settings.paths.records, "encoder")
     scores = products.recorded(settings.paths.records, "scores")
     named = data_versions or {
         name: products.recorded(settings.paths.records, name).content_hash for name in ("locations", "pack", "encoder")
     }
-    return register_encoder(settings, encoder.path, scores.path, named, run_id, say, tracking)
+    return register_encoder(settings, made.path, scores.path, named, run_id, say, tracking)
 
 
 def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> Decision:

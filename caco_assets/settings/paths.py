@@ -74,6 +74,10 @@ class Paths(Frozen):
         """A folder for each encoder that came in from outside (`caco encoder import`)."""
         return self.root / "encoders"
 
+    def encoder_scores(self, name: str) -> Path:
+        """Scores of one of `encoders`."""
+        return self.encoders / f"{name}.scores.parquet"
+
     @property
     def encoder(self) -> Path:
         """Result of pretraining: `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `change_*`."""

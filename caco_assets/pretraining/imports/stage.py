@@ -71,6 +71,8 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
 
     def make(folder: Path) -> Facts:
         origin = {"file": path.name, "sha256": digest}
+        # of another encoder of this name
+        settings.paths.encoder_scores(name).unlink(missing_ok=True)
         encoder, about = _own(path, origin) if path.is_dir() else _foreign(path, wish, origin)
         encoder.save(folder, about, {"imported": origin})
         say(f"encoder {name}: {encoder.architecture}, bands {', '.join(encoder.preprocessing.bands)}; {about['source']}")
