@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caco_assets.errors import UserError
 from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
@@ -35,7 +36,7 @@ def register(
         encoder: register this one instead: a name of `caco encoder import`, or a folder; with its scores where it has any.
 
     Raises:
-        UserError: there is no encoder or no scores yet, or the server refuses.
+        UserError: there is no encoder or no scores yet, the encoder has collapsed, or the server refuses.
     """
     from caco_assets import products
     from caco_assets.registry.register import register_encoder
@@ -48,6 +49,12 @@ def register(
         version = {"encoder": products.content_hash(folder)}
         return register_encoder(settings, folder, judged if judged.exists() else None, version, run_id, say, tracking)
     made = products.recorded(settings.paths.records, "encoder")
+    if made.facts.get("collapsed"):
+        spread = made.facts["embedding_std"]
+        raise UserError(
+            f"encoder: its embeddings have collapsed (spread {spread:.3f} of 1); it is not registered: lower "
+            "pretraining.learning_rate or enlarge the queue, and train again"
+        )
     scores = products.recorded(settings.paths.records, "scores")
     named = data_versions or {
         name: products.recorded(settings.paths.records, name).content_hash for name in ("locations", "pack", "encoder")
