@@ -73,9 +73,7 @@ def pyramid(network: nn.Module, name: str, images: Tensor) -> list[Tensor]:
     if extract is not None and strides == _STRIDES:
         return extract(images, intermediates_only=True)
     if extract is None or not _patch(network) or len(levels) < len(_STRIDES):
-        raise UserError(
-            f"backbone={name}: has no five feature levels (strides {list(strides)}); use a ResNet or a plain ViT here"
-        )
+        raise UserError(f"backbone={name}: has no five feature levels (strides {list(strides)}); use a ResNet or a plain ViT here")
     blocks = [(i + 1) * len(levels) // len(_STRIDES) - 1 for i in range(len(_STRIDES))]
     maps = extract(images, indices=blocks, norm=True, intermediates_only=True)
     height, width = images.shape[-2:]
