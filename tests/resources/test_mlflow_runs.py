@@ -164,3 +164,44 @@ def test_import_mlflow_in_the_repository_is_the_installed_package() -> None:
     )
     assert "site-packages" in done.stdout
     assert not (REPOSITORY / "mlflow" / "__init__.py").exists()
+
+
+def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_settings: Settings, tmp_path: Path) -> None:
+    tracking, remembered = open_tracking(mlflow_settings), tmp_path / "run.json"
+    ids = []
+
+    def interrupted() -> None:
+        with open_run(tracking, "pretraining", mlflow_settings, goes_on=remembered) as run:
+            ids.append(run.run_id)
+            run.metrics({"loss": 3.0}, step=1)
+            run.metrics({"loss": 2.0, "epoch_loss": 2.5}, step=2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with open_run(tracking, "pretraining", mlflow_settings, goes_on=remembered, dagster_run_id="d-2") as run:
+        ids.append(run.run_id)
+        with run.sink() as sink:
+            for step, values in ((1, {"loss": 3.0}), (2, {"loss": 2.0}), (2, {"epoch_loss": 2.5}), (3, {"loss": 1.0})):
+                sink.log(step, values)
+    assert ids[0] == ids[1]
+    read = tracking.client.get_run(ids[0])
+    assert (read.info.status, read.data.tags["dagster_run_id"]) == ("FINISHED", "d-2")
+    steps = {name: [point.step for point in tracking.client.get_metric_history(ids[0], name)] for name in ("loss", "epoch_loss")}
+    assert steps == {"loss": [1, 2, 3], "epoch_loss": [2]}
+    # of other data it is another run
+    with open_run(tracking, "pretraining", mlflow_settings, goes_on=remembered, data={"pack": "abc"}) as run:
+        assert run.run_id != ids[0]
+
+
+def test_a_run_says_in_which_environment_it_was_made(mlflow_settings: Settings) -> None:
+    import platform
+    from importlib.metadata import version
+
+    tracking = open_tracking(mlflow_settings)
+    with open_run(tracking, "pretraining", mlflow_settings) as run:
+        pass
+    tags = tracking.client.get_run(run.run_id).data.tags
+    assert tags["environment.python"] == platform.python_version()
+    assert tags["environment.torch"] == version("torch")
+    assert len(tags["environment.packages"]) == len(tags["environment.lock"]) == 64
