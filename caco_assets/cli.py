@@ -24,7 +24,7 @@ from caco_assets.errors import UserError
 
 
 class _Group(click.Group):
-    """Turns a `UserError` into one line and exit status 2; Ctrl-C into 130."""
+    """Turns a `UserError` into one line and exit status 2; Ctrl-C into 130, a training stopped by SIGTERM into 143."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,9 +37,9 @@ class _Group(click.Group):
                 raise
             click.echo("caco: the disk is full; free some space and run the same command again, it continues", err=True)
             sys.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             click.echo("caco: interrupted; what is finished is kept, run the same command again to go on", err=True)
-            sys.exit(130)
+            sys.exit(getattr(stopped, "status", 130))
 
 
 @click.group(cls=_Group)
