@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from caco_assets.downstream.baselines import Contestant
+from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.labelled import LabelledImages, key
 from caco_assets.downstream.datasets.store import DataAbsentError
+from caco_assets.downstream.dense_protocols import DENSE_PROTOCOLS, DenseTrial
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.protocols import PROTOCOLS, TRAINING
 from caco_assets.downstream.rows import RowStore, ScoreRow
@@ -30,8 +33,14 @@ class Assignment:
     row: str
     task: Task
     wanted: TaskData
-    data: LabelledImages | None
+    data: LabelledImages | DenseImages | None
     reason: str = ""
+
+    def sizes(self, protocol: str) -> tuple[int, ...]:
+        """Input sides in pixels; of a dense task the side of its tiles."""
+        if self.task.dense:
+            return (self.data.tile if isinstance(self.data, DenseImages) else self.wanted.tile or self.task.tile,)
+        return (self.task.paper.size,) if protocol == "paper" else self.wanted.sizes
 
     @property
     def version(self) -> str:
@@ -50,7 +59,9 @@ def assignments(settings: Settings) -> list[Assignment]:
         task = find_task(wanted.task)
         path = wanted.data or settings.paths.benchmarks / task.folder
         try:
-            data = task.read(path).limited(wanted.limit, settings.seed)
+            data = task.read(path)
+            data = data.tiled(wanted.tile or task.tile) if isinstance(data, DenseImages) else data
+            data = data.limited(wanted.limit, settings.seed)
         except DataAbsentError as absent:
             if not wanted.optional:
                 hint = f"fetch it from {task.page}" if wanted.data else "make the embedded twins first (`caco benchmarks`)"
@@ -136,7 +147,7 @@ def _variants(settings: Settings, assignment: Assignment, contestant: Contestant
     data = assignment.data
     if contestant.name == "random" and contestant.seed != seeds[0] and data is not None and len(data.parts["train"]) > LARGE:
         return
-    sizes = (assignment.task.paper.size,) if each.protocol == "paper" else assignment.wanted.sizes
+    sizes = assignment.sizes(each.protocol)
     own_size = isinstance(contestant.source, Encoder)
     splits = len(data.folds) if data is not None else 0
     if contestant.name == "random":
@@ -144,7 +155,9 @@ def _variants(settings: Settings, assignment: Assignment, contestant: Contestant
     elif splits:
         chosen = range(splits)
     else:
-        chosen = (contestant.seed,) if each.name == "clean" else seeds
+        # a decoder starts from chance also in `clean`; what has no network has nothing to start
+        fixed = not own_size if assignment.task.dense else each.name == "clean"
+        chosen = (contestant.seed,) if fixed else seeds
     for size in sizes if own_size else sizes[:1]:
         for seed in chosen:
             yield size, seed
@@ -160,16 +173,21 @@ def _measured(
     data = data.fold(seed)
     wanted = settings.downstream
     epochs = wanted.paper_epochs if each.protocol == "paper" else 0
-    training = wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
-    trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, training)
+    if isinstance(data, DenseImages):
+        training = wanted.dense if assignment.wanted.data else wanted.dense_twin
+        run = partial(DENSE_PROTOCOLS[each.run_by], DenseTrial(assignment.task, data, contestant, source, seed, cache, training))
+    else:
+        training = wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
+        trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, training)
+        run = partial(PROTOCOLS[each.run_by], trial)
     base = _base(assignment, contestant, each, size, seed)
     made_from = [recipe("scores"), contestant.identity, data.version, assignment.task, each.name, size, seed, epochs]
-    mark = key(*made_from, *([training] if each.trains else []), wanted.bootstrap, settings.seed)
+    mark = key(*made_from, *([training] if each.trains or assignment.task.dense else []), wanted.bootstrap, settings.seed)
     store = RowStore(settings.paths.root, settings.paths.cache)
 
     def measure() -> list[ScoreRow]:
         rows = []
-        for result in PROTOCOLS[each.run_by](trial):
+        for result in run():
             items = store.write_table(key(mark, result.method), result.outcome.table())
             for figure in result.outcome.figures(wanted.bootstrap, np.random.default_rng(settings.seed)):
                 note = _note(contestant, data, f"{result.note}; {figure.note}" if figure.note else result.note)
@@ -187,7 +205,7 @@ def _measured(
     return [replace(row, **today) for row in rows]
 
 
-def _note(contestant: Contestant, data: LabelledImages, note: str) -> str:
+def _note(contestant: Contestant, data: LabelledImages | DenseImages, note: str) -> str:
     alone = ""
     if contestant.name == "random" and len(data.parts["train"]) > LARGE:
         alone = f"; one seed only on more than {LARGE} training images"
@@ -201,7 +219,7 @@ def _base(assignment: Assignment, contestant: Contestant, each: _Pass, size: int
         encoder=contestant.name,
         role=contestant.role,
         protocol=each.protocol,
-        method="fine_tune" if each.trains else "linear_probe",
+        method="fine_tune" if each.trains else "frozen_decoder" if assignment.task.dense else "linear_probe",
         size=size,
         seed=seed,
         metric=assignment.task.metric,
@@ -218,5 +236,5 @@ def _base(assignment: Assignment, contestant: Contestant, each: _Pass, size: int
 
 
 def _not_measured(assignment: Assignment, contestant: Contestant, each: _Pass, reason: str) -> ScoreRow:
-    size = assignment.task.paper.size if each.protocol == "paper" else assignment.wanted.sizes[0]
+    size = assignment.sizes(each.protocol)[0]
     return replace(_base(assignment, contestant, each, size, contestant.seed), note=reason)

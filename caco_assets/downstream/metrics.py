@@ -64,6 +64,10 @@ def paired_gain(
         UserError: the two tables are not about the same images with the same labels.
     """
     a, b = _items(a_items), _items(b_items)
+    if "group" in a and "group" in b:
+        from caco_assets.downstream.dense_outcome import paired_pixels
+
+        return paired_pixels(a, b, draws, seed)
     both = a.merge(b, on="image", suffixes=("_a", "_b"), validate="one_to_one")
     if not len(both) == len(a) == len(b):
         raise UserError(

@@ -32,7 +32,7 @@ def data_of_row(settings: Settings, row: str | None) -> LabelledImages:
     (found,) = assignments(settings.model_copy(update={"downstream": alone}))
     if found.data is None:
         raise UserError(f"pretraining.probe_task={row}: {found.reason}; name another row, or none")
-    if found.data.parts["train"].labels.ndim != 1:
+    if not isinstance(found.data, LabelledImages) or found.data.parts["train"].labels.ndim != 1:
         raise UserError(f"pretraining.probe_task={row}: {found.task.title} has no one class per image; name another row, or none")
     found.data.pixel_format.select(settings.pretraining.bands)
     return found.data

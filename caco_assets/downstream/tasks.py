@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.errors import UserError
 
@@ -23,6 +24,8 @@ class PaperProtocol:
     """Fractions of training after which the rate is divided by ten; training lasts `downstream.paper_epochs`, published: 100."""
     size: int = 64
     """Side of the input, pixels; un-normalised RGB in [0, 1]."""
+    limits: tuple[tuple[int, int], ...] | None = None
+    """Reflectance × 10 000 of B04, B03 and B02 that becomes 0 and 1; none: 0 … 0.275."""
     dropout: float = 0.0
     """On the features, in training."""
     train_share: float = 1.0
@@ -36,7 +39,7 @@ class Task:
     name: str
     title: str
     reader: str
-    """`module:function` under `downstream/datasets/`: path → `LabelledImages`."""
+    """`module:function` under `downstream/datasets/`: path → `LabelledImages`, or `DenseImages` where `tile` is set."""
     metric: str
     classes: int
     licence: str
@@ -48,20 +51,27 @@ class Task:
     `protocols.PROTOCOLS`. A pass that is left out does not exist for this task."""
     twin: str = ""
     """Folder of the embedded twin where it is not called as the task."""
+    tile: int = 0
+    """Side in pixels of the tiles of a task with a class for each pixel; 0: another kind of task."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether there is a class for each pixel."""
+        return self.tile > 0
 
     @property
     def folder(self) -> str:
         """Of the embedded twin, below the folder of twins."""
         return self.twin or self.name
 
-    def read(self, path: Path) -> LabelledImages:
+    def read(self, path: Path) -> LabelledImages | DenseImages:
         """Open and check the data at `path`.
 
         Raises:
             UserError: the data is absent (`DataAbsentError`) or not in its authors' layout.
         """
         module, _, function = self.reader.partition(":")
-        reader: Callable[[Path], LabelledImages] = getattr(
+        reader: Callable[[Path], LabelledImages | DenseImages] = getattr(
             importlib.import_module(f"caco_assets.downstream.datasets.{module}"), function
         )
         return reader(path)
@@ -126,6 +136,42 @@ TASKS = {
             _BIGEARTHNET_PAPER,
             _MULTILABEL,
         ),
+    )
+}
+
+
+_DENSE = {"paper": "dense_paper", "clean": "dense_clean", "fine_tune": "dense_fine_tune"}
+_OSCD = PaperProtocol(size=96, limits=((426, 3698), (667, 2969), (885, 2620)))
+_ISPRS_PAGE = "https://www.isprs.org/resources/datasets/benchmarks/UrbanSemLab/"
+
+
+def _dense(name: str, title: str, reader: str, metric: str, classes: int, licence: str, page: str, tile: int) -> Task:
+    paper = _OSCD if name == "oscd" else PaperProtocol(size=tile)
+    return Task(name, title, reader, metric, classes, licence, page, paper=paper, protocols=_DENSE, tile=tile)
+
+
+_CHANGE, _MIOU = "f1_change", "miou"
+TASKS |= {
+    task.name: task
+    for task in (
+        _dense("oscd", "OSCD", "oscd:read", _CHANGE, 2, "research only", "https://rcdaudt.github.io/oscd/", 96),
+        _dense(
+            "dynamicearthnet",
+            "DynamicEarthNet",
+            "dynamicearthnet:read",
+            _MIOU,
+            6,
+            "CC BY 4.0",
+            "https://mediatum.ub.tum.de/1650201",
+            256,
+        ),
+        _dense("levir_cd", "LEVIR-CD", "levir_cd:read", _CHANGE, 2, "research only", "https://justchenhao.github.io/LEVIR/", 256),
+        _dense(
+            "whu_cd", "WHU-CD", "whu_cd:read", _CHANGE, 2, "research only", "http://gpcv.whu.edu.cn/data/building_dataset.html", 256
+        ),
+        _dense("loveda", "LoveDA", "loveda:read", _MIOU, 7, "CC BY-NC-SA 4.0", "https://github.com/Junjue-Wang/LoveDA", 256),
+        _dense("potsdam", "ISPRS Potsdam", "isprs:read_potsdam", _MIOU, 5, "ISPRS, research only", _ISPRS_PAGE, 256),
+        _dense("vaihingen", "ISPRS Vaihingen", "isprs:read_vaihingen", _MIOU, 5, "ISPRS, research only", _ISPRS_PAGE, 256),
     )
 }
 

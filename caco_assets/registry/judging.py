@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.judge import assignments
 from caco_assets.downstream.rows import ScoreRow
@@ -109,6 +110,8 @@ def _features(settings: Settings, encoder: Encoder, row: str, size: int, say: Sa
     (data,) = [each.data for each in assignments(settings) if each.row == row]
     if data is None:
         raise UserError(f"downstream.tasks.{row}: its data has gone since it was scored; bring it back and decide again")
+    if isinstance(data, DenseImages):
+        raise UserError(f"policy.main: {row} has a class for each pixel; name a row of image labels, whose features can collapse")
     part = "test" if "test" in data.parts else "val"
     features = FeatureCache(settings.paths.cache, say).features(encoder, encoder.identity, data, part, size)
     return features[np.random.default_rng(settings.seed).permutation(len(features))[:_IMAGES]]

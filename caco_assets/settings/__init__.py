@@ -6,6 +6,7 @@ from caco_assets.settings.paths import Paths
 from caco_assets.settings.rooms import (
     S2_BANDS,
     Automation,
+    Dense,
     Downstream,
     FineTune,
     Imagery,
@@ -22,6 +23,7 @@ __all__ = [
     "S2_BANDS",
     "Automation",
     "CatalogSource",
+    "Dense",
     "Downstream",
     "FineTune",
     "FolderSource",

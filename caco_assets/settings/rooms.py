@@ -205,6 +205,8 @@ class TaskData(Frozen):
     """Input sides in pixels of the `clean` protocol; `paper` is always 64."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many images per split (a seeded choice, said in every row); none: all."""
+    tile: int | None = Field(default=None, ge=32, multiple_of=32)
+    """Side in pixels of the tiles of a task with a class for each pixel; none: the task's own."""
     fine_tune: bool = False
     """Train the whole network on the task too, not only a layer on frozen features: minutes on a GPU, hours without."""
 
@@ -225,6 +227,25 @@ class FineTune(Frozen):
     """`auto`: bfloat16 on a GPU that has it, else float32."""
 
 
+class Dense(Frozen):
+    """How a decoder is trained on a task with a class for each pixel, by Adam."""
+
+    epochs: int = Field(default=100, ge=1)
+    """Of a decoder on a frozen encoder."""
+    fine_tune_epochs: int = Field(default=100, ge=1)
+    """Of a decoder together with its encoder."""
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of the decoder."""
+    encoder_rate: float = Field(default=1e-4, gt=0)
+    """Of an encoder that is trained too."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay: float = Field(default=0.95, gt=0, le=1)
+    """Factor of the rates after each epoch."""
+    cache_gb: float = Field(default=8.0, ge=0)
+    """The most that the kept features of one part may take; above it tiles are encoded at every step."""
+
+
 class Downstream(Frozen):
     """How good is it?"""
 
@@ -234,6 +255,10 @@ class Downstream(Frozen):
     seeds: tuple[int, ...] = (0, 1, 2)
     paper_epochs: int = Field(default=100, ge=1)
     bootstrap: int = Field(default=1000, ge=100)
+    dense: Dense = Dense()
+    """On archives: the published decoder."""
+    dense_twin: Dense = Dense(epochs=12, fine_tune_epochs=8, batch_size=8)
+    """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
     """On archives: like published fine-tuning."""
     fine_tune_twin: FineTune = FineTune(epochs=12, batch_size=32, learning_rates=(1e-3,))

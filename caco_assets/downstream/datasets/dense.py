@@ -18,6 +18,8 @@ from caco_assets.progress import Progress, Say
 PHOTOGRAPH = PixelFormat(RGB, 0.275 / 255)
 """A picture in natural colours without radiometry: white is taken for reflectance 0.275, as in EuroSAT's pictures."""
 _THREADS = 4
+_STEP = 32
+"""An encoder's deepest level has one pixel for so many."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class DenseImages:
     folds: tuple[()] = ()
 
     def tiled(self, side: int) -> DenseImages:
-        """Cut into tiles of `side` pixels."""
+        """Cut into tiles of `side` pixels, or of as many 32 as fit into every scene where one is smaller (32 at least)."""
+        smallest = min(min(scene.height, scene.width) for scenes in self.scenes.values() for scene in scenes)
+        side = min(side, max(_STEP, smallest // _STEP * _STEP))
         parts = {part: tuple(tile for scene in scenes for tile in grid(scene, side)) for part, scenes in self.scenes.items()}
         return replace(self, tile=side, parts=parts, version=f"{self.version}/tile-{side}")
 

@@ -1,0 +1,29 @@
+"""A twin of WHU-CD by its authors' split: one mosaic to train on, another to test on, of 5 m (the 10 m Earth enlarged)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caco_assets.products import Facts, write_atomic
+from caco_assets.progress import Progress, Say
+from caco_assets.synthetic import dense_scenes as scenes
+from caco_assets.synthetic.growth import ZOOM, pair
+
+_ROOT = Path("1. The two-period image data")
+_SHAPES = {"train": (320, 384), "test": (256, 352)}
+_SMALL = {"train": (128, 192), "test": (96, 160)}
+
+
+def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+    """Write the mosaics of 2012 and 2016 and what was built between; see `oscd_twin.write_twin`."""
+    shapes = _SHAPES if count >= 50 else _SMALL
+    progress = Progress("twin of WHU-CD", len(shapes), "mosaic", say)
+    for number, (part, (rows, cols)) in enumerate(shapes.items()):
+        before, after, label, where = pair(seed, "whu_cd", number, rows, cols)
+        for year, pixels in ((2012, before), (2016, after)):
+            file = folder / _ROOT / str(year) / "whole_image" / part / "image" / f"{year}_{part}.tif"
+            write_atomic(file, scenes.tif(pixels, where, ZOOM))
+        write_atomic(folder / _ROOT / "change_label" / part / "change_label.tif", scenes.tif(label[None], where, ZOOM))
+        progress.advance()
+    progress.close()
+    return {f"{part}_pixels": rows * cols for part, (rows, cols) in shapes.items()}
