@@ -76,13 +76,14 @@ def draw_gallery(path: Path, state: ChangeState, pack: Pack, truth: ChangeTruth 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     ranked = rank(state, pack)
     each = min(_COLUMNS * _ROWS, len(ranked) // 2)
     blocks = [("most changed", ranked[:each]), ("least changed", ranked[len(ranked) - each :][::-1])]
     rows = max(-(-each // _COLUMNS), 1)
     figure = Figure(figsize=(_WIDTH, _TOP + 2 * (rows * _PAIR + _TITLE)))
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     bands = shown_bands(pack.bands)
     channels = [pack.bands.index(band) for band in bands]
     height = figure.get_figheight()
@@ -101,7 +102,10 @@ def draw_gallery(path: Path, state: ChangeState, pack: Pack, truth: ChangeTruth 
                 axes.imshow(np.concatenate([early, gap, late], axis=1), interpolation="nearest", aspect="auto")
                 axes.set_axis_off()
                 _caption(axes, pair, pack, truth)
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    figure.set_dpi(80)
+    canvas.draw()
+    # a palette makes it a third of the size, which the event log and the report carry; fitted to the colours that there are
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256, kmeans=1).save(path, "PNG", optimize=True)
     return 2 * each
 
 
@@ -135,13 +139,13 @@ def _word(label: NDArray[np.integer]) -> str:
     early, late = (int(value) == CHANGED for value in label)
     if early == late:
         return "changed" if early else "unchanged"
-    return f"changed ({'early' if early else 'late'} images)"
+    return f"changed ({'early' if early else 'late'})"
 
 
 def _caption(axes: Any, pair: Pair, pack: Pack, truth: ChangeTruth | None) -> None:
-    text = f"{pack.location_id[pair.place]}   {pair.estimate:.2f}   {pair.label}"
+    text = f"{pack.location_id[pair.place]}  {pair.estimate:.2f}  {pair.label}"
     if truth is not None and truth.known[pair.place]:
-        text += f"   (truth: {'changed' if truth.changed[pair.place] else 'unchanged'})"
+        text += f", truth: {'changed' if truth.changed[pair.place] else 'unchanged'}"
     axes.set_title(text, fontsize=8, color=_NO if pair.label == "unchanged" else _YES, loc="left", pad=2)
     early, late = pair.season
     if early != late:

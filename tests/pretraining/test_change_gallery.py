@@ -54,8 +54,8 @@ def test_places_are_ranked_by_the_mean_of_their_periods_and_a_place_not_seen_is_
             == {
                 (0, 0): "unchanged",
                 (1, 1): "changed",
-                (1, 0): "changed (early images)",
-                (0, 1): "changed (late images)",
+                (1, 0): "changed (early)",
+                (0, 1): "changed (late)",
             }[early, late]
         )
 

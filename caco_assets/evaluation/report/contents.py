@@ -53,12 +53,13 @@ def validations(settings: Settings) -> list[dict[str, Any]]:
 
 
 def pictures(settings: Settings) -> dict[str, Picture]:
-    """Map, chips and change histogram, each only where the product behind it is there."""
+    """Map, chips, change histogram and gallery, each only where the product behind it is there."""
     from caco_assets.imagery.preview import chips_preview
     from caco_assets.sampling.map import world_map
 
     paths = settings.paths
     histogram_file = paths.encoder / "change_histogram.png"
+    gallery_file = paths.encoder / "change_gallery.png"
     wanted: dict[str, tuple[Path, Callable[[], bytes], str, str]] = {
         "map": (
             paths.locations,
@@ -77,6 +78,12 @@ def pictures(settings: Settings) -> dict[str, Picture]:
             histogram_file.read_bytes,
             "Histogram of the change estimate of all places with the threshold between unchanged and changed.",
             "Change: only places beyond the threshold serve as long-term negatives.",
+        ),
+        "gallery": (
+            gallery_file,
+            gallery_file.read_bytes,
+            "Pairs of early and late images of the places that have changed most and least, with estimate and label.",
+            "What the estimate calls change: the places at both ends, early beside late.",
         ),
     }
     return {
