@@ -102,7 +102,8 @@ def complete(scored: Settings) -> Settings:
         lines = [{"step": step, "epoch": step // 10, "loss": 5 - step / 50} for step in range(1, 101)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (folder / "encoder.json").write_text(json.dumps({"recipe": {"objective": "caco"}, "data": {"places": 12}}))
-        (folder / "change_histogram.png").write_bytes(b"\x89PNG made up")
+        for name in ("change_histogram.png", "change_gallery.png"):
+            (folder / name).write_bytes(b"\x89PNG made up")
 
     def quarantine(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

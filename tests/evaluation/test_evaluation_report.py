@@ -64,6 +64,7 @@ def test_the_page_loads_nothing_from_anywhere(page):
     html, parsed = page
     assert all(source.startswith("data:image/png;base64,") for source in parsed.loads)
     assert parsed.loads, "the made-up change histogram is a picture in the page"
+    assert "the places that have changed most and least" in html
     assert not re.search(r"url\(|@import", html)
     assert not re.search(r"https?://", html)
 
