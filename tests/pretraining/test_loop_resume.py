@@ -1,6 +1,10 @@
 """Stopped or killed between any two steps, training goes on to the same figures and weights; and what stops it says so."""
 
 import json
+import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,3 +255,47 @@ def test_the_best_encoder_is_part_of_the_product_in_a_folder_of_its_own(tmp_path
     assert Encoder.load(tmp_path / "best").identity == best.identity
     assert json.loads((tmp_path / "best" / "encoder.json").read_text())["data"] == {"pack": "abc", "epoch": 4, "probe": 0.75}
     assert not (tmp_path / BEST).exists()
+
+
+@pytest.mark.slow
+def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Path, make_pack) -> None:
+    """A process that may not grow: the allocator's own refusal, on the way from the pack to the step."""
+    pack = make_pack(tmp_path / "pack", places=128)
+    code = f"""
+        import resource
+        from pathlib import Path
+        import torch
+        from caco_assets.errors import UserError
+        from caco_assets.pretraining import loop
+        from caco_assets.pretraining.run import make_encoder
+        from caco_assets.settings import Pretraining
+
+        pack = Path({str(pack)!r})
+        sizes = dict(backbone="resnet18", image_size=160, queue_size=256, epochs=1, threads=1, device="cpu")
+        small = Pretraining(batch_size=4, objective="moco_v2", **sizes)
+
+        class Enough(Exception):
+            pass
+
+        class First:
+            def log(self, step, values):
+                raise Enough
+
+        try:  # everything is loaded and compiled before the limit falls
+            make_encoder(pack, Path({str(tmp_path / "small")!r}), small, seed=0, data={{}}, say=print, sinks=[First()])
+        except Enough:
+            pass
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 900 * 2**20, -1))
+        try:
+            large = Pretraining(batch_size=128, objective="moco_v2", **sizes)
+            make_encoder(pack, Path({str(tmp_path / "large")!r}), large, seed=0, data={{}}, say=print)
+        except UserError as error:
+            print("SAID", error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("SAID")]
+    found = re.search(r"batch_size=128: out of memory at epoch 1, step 1 .*; (\d+) fits \(a forward and backward pass", said)
+    assert found, said
+    assert 2 <= int(found[1]) < 128
