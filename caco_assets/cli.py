@@ -12,6 +12,7 @@ from caco_assets import __version__
 from caco_assets.commands.archive import archive
 from caco_assets.commands.downstream import benchmarks, probe_set, score
 from caco_assets.commands.encoder import encoder
+from caco_assets.commands.evaluate import evaluate
 from caco_assets.commands.evaluation import report
 from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
@@ -51,7 +52,7 @@ def main() -> None:
 WHOLE_CHAIN = (settings, demo, up)
 ROOMS = (
     *(sample, footprints, catalog, plan, ingest, archive, validate),
-    *(pack, benchmarks, probe_set, pretrain, encoder, score, report),
+    *(pack, benchmarks, probe_set, pretrain, encoder, score, evaluate, report),
     *(register, promote, rollback, embed, export),
 )
 for command in (*WHOLE_CHAIN, *ROOMS):

@@ -23,7 +23,7 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.progress import Say
 from caco_assets.recipes import recipe
-from caco_assets.settings import Settings, TaskData
+from caco_assets.settings import FineTune, Settings, TaskData
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,8 @@ def _variants(settings: Settings, assignment: Assignment, contestant: Contestant
     if contestant.name == "random" and contestant.seed != seeds[0] and data is not None and len(data.parts["train"]) > LARGE:
         return
     sizes = assignment.sizes(each.protocol)
+    if each.name == "paper" and each.trains:
+        sizes = (_training(settings, assignment).paper_size,)
     own_size = isinstance(contestant.source, Encoder)
     splits = len(data.folds) if data is not None else 0
     if contestant.name == "random":
@@ -177,7 +179,7 @@ def _measured(
         training = wanted.dense if assignment.wanted.data else wanted.dense_twin
         run = partial(DENSE_PROTOCOLS[each.run_by], DenseTrial(assignment.task, data, contestant, source, seed, cache, training))
     else:
-        training = wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
+        training = _training(settings, assignment)
         trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, training)
         run = partial(PROTOCOLS[each.run_by], trial)
     base = _base(assignment, contestant, each, size, seed)
@@ -203,6 +205,11 @@ def _measured(
     # the store does not know under which name or role an encoder is judged today
     today = {"row": base.row, "encoder": base.encoder, "role": base.role, "model_uri": base.model_uri}
     return [replace(row, **today) for row in rows]
+
+
+def _training(settings: Settings, assignment: Assignment) -> FineTune:
+    wanted = settings.downstream
+    return wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
 
 
 def _note(contestant: Contestant, data: LabelledImages | DenseImages, note: str) -> str:

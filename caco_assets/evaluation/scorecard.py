@@ -18,6 +18,7 @@ METHODS = {
     "linear_probe_eval_bn": "linear probe, batch norm in evaluation mode",
     "knn5": "5 nearest neighbours",
     "knn20": "20 nearest neighbours",
+    "fine_tune": "fine-tuned",
 }
 _ROLES = ("candidate", "baseline", "published")
 _SETTING = ["row", "task", "protocol", "method", "size", "metric"]
@@ -62,7 +63,8 @@ class Section:
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.row} · {self.protocol} · {METHODS.get(self.method, self.method)} · {self.size} px"
+        metric = "" if self.metric == "accuracy" else f" · {self.metric.replace('_', ' ')}"
+        return f"{self.row} · {self.protocol} · {METHODS.get(self.method, self.method)} · {self.size} px{metric}"
 
     def of(self, encoder: str) -> Line | None:
         """The line of an encoder."""

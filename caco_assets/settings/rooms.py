@@ -221,6 +221,8 @@ class FineTune(Frozen):
     learning_rates: tuple[float, ...] = Field(default=(1e-4, 1e-3), min_length=1)
     """The validation part chooses among them; the `paper` protocol takes the first."""
     weight_decay: float = Field(default=0.05, ge=0)
+    paper_size: int = Field(default=224, ge=32)
+    """Input side in pixels where `paper` is a fine-tuning; elsewhere `sizes` of the row says it."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of training in which the rate rises to its height, from which a cosine takes it to zero."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -261,7 +263,7 @@ class Downstream(Frozen):
     """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
     """On archives: like published fine-tuning."""
-    fine_tune_twin: FineTune = FineTune(epochs=12, batch_size=32, learning_rates=(1e-3,))
+    fine_tune_twin: FineTune = FineTune(epochs=12, batch_size=16, learning_rates=(1e-3,), paper_size=64)
     """On embedded twins: what two cores do in a minute or two."""
 
 

@@ -1,0 +1,148 @@
+"""Judges any encoder on any tasks of the table, beside the baselines, and keeps the rows: what `caco evaluate` does.
+
+Rows go to `evaluations.parquet` of the profile's folder, in the format of `scores.parquet`, after every task: what is scored is
+kept whatever happens to the next one. The profile's own `scores.parquet` is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caco_assets.errors import UserError
+from caco_assets.progress import Say, to_stderr
+from caco_assets.settings import Settings, TaskData
+
+if TYPE_CHECKING:
+    from caco_assets.downstream.judge import Assignment
+    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.pretraining.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Order:
+    """One task to judge on."""
+
+    wanted: TaskData
+    twin: bool
+    """The data is an embedded twin: training is short there, and no published figure belongs beside it."""
+
+    @property
+    def row(self) -> str:
+        """Name in the rows: a twin or a part of a data set is never mistaken for the whole."""
+        limit = f"_limit{self.wanted.limit}" if self.wanted.limit else ""
+        return f"{self.wanted.task}{'_twin' if self.twin else ''}{limit}"
+
+
+def evaluate(
+    settings: Settings,
+    orders: Sequence[Order],
+    encoder: Encoder,
+    *,
+    name: str,
+    model_uri: str | None = None,
+    with_baselines: bool = True,
+    say: Say = to_stderr,
+) -> list[ScoreRow]:
+    """Judge one encoder on some tasks; every task's data is found and checked before anything is computed.
+
+    Args:
+        settings: the profile: seeds, baselines, epochs, workspace.
+        orders: the tasks, each with its data.
+        encoder: the candidate.
+        name: of the encoder in the rows.
+        model_uri: written to the rows.
+        with_baselines: judge the profile's baselines too; those measured before come from the cache.
+        say: outlet for progress.
+
+    Returns:
+        The rows, in the order of the tasks. They stand in `evaluations_file` too.
+
+    Raises:
+        UserError: data absent or damaged, or an encoder that needs bands the data does not have; rows of the tasks before are kept.
+    """
+    from caco_assets.downstream.baselines import Contestant, baselines
+    from caco_assets.downstream.judge import judge
+
+    seeds = settings.downstream.seeds
+    work = [_assigned(settings, order) for order in orders]
+    contestants = [Contestant.of(name, "candidate", seeds[0], encoder, model_uri)]
+    if with_baselines:
+        contestants += baselines(settings.downstream.baselines, encoder, seeds)
+    found: list[ScoreRow] = []
+    for own, assignment in work:
+        rows = list(judge(own, assignment, contestants, own.paths.cache, say))
+        record(evaluations_file(settings), rows)
+        found += rows
+    return found
+
+
+def evaluations_file(settings: Settings) -> Path:
+    """Where rows are kept."""
+    return settings.paths.root / "evaluations.parquet"
+
+
+def record(file: Path, rows: Sequence[ScoreRow]) -> None:
+    """Put rows into a file of rows; they take the place of older ones about the same thing."""
+    from caco_assets.downstream.rows import read_rows, write_rows
+
+    kept = {_about(row): row for row in (read_rows(file) if file.exists() else [])}
+    # what could not be measured before may be measured now, and the other way round
+    mine = {(row.row, row.encoder, row.role, row.protocol, row.data_version) for row in rows}
+    kept = {
+        about: row
+        for about, row in kept.items()
+        if row.status == "measured" or (row.row, row.encoder, row.role, row.protocol, row.data_version) not in mine
+    }
+    kept |= {_about(row): row for row in rows}
+    scratch = file.with_name(f".{file.name}.tmp")
+    write_rows(scratch, list(kept.values()))
+    scratch.replace(file)
+
+
+def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """These rows, and those of encoders judged before on the very same data."""
+    from caco_assets.downstream.rows import read_rows
+
+    known = {(row.row, row.data_version) for row in rows}
+    mine = {_about(row) for row in rows}
+    before = read_rows(file) if file.exists() else []
+    others = [row for row in before if (row.row, row.data_version) in known and _about(row) not in mine]
+    return [*rows, *(row for row in others if row.status == "measured")]
+
+
+def data_of(settings: Settings, task: str) -> Path | None:
+    """The data of a task's own that the profile names and that is there; None where there is none."""
+    named = (row.data for row in settings.downstream.tasks.values() if row.task == task and row.data is not None)
+    return next((path for path in named if path.exists()), None)
+
+
+def _about(row: ScoreRow) -> tuple[object, ...]:
+    who = (row.encoder, row.role, row.model_uri, row.seed)
+    return (row.row, row.data_version, *who, row.protocol, row.method, row.size, row.metric)
+
+
+def _assigned(settings: Settings, order: Order) -> tuple[Settings, Assignment]:
+    """The profile with this task alone, its data found and checked."""
+    from caco_assets.downstream.judge import assignments
+
+    wanted = settings.downstream
+    changes: dict[str, object] = {"tasks": {order.row: order.wanted}}
+    if order.twin:
+        # twins that lie outside the profile's benchmarks have a path, and are twins all the same
+        changes |= dict(_twin_settings(settings))
+    own = settings.model_copy(update={"downstream": wanted.model_copy(update=changes)})
+    (assignment,) = assignments(own)
+    if assignment.data is None:
+        raise UserError(f"{order.row}: {assignment.reason}")
+    return own, assignment
+
+
+def _twin_settings(settings: Settings) -> Iterator[tuple[str, object]]:
+    """Each section for archives, replaced by the one for twins: `fine_tune` by `fine_tune_twin`, and so on."""
+    wanted: Mapping[str, object] = dict(settings.downstream)
+    for name in wanted:
+        if f"{name}_twin" in wanted:
+            yield name, wanted[f"{name}_twin"]
