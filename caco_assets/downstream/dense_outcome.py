@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_FEWEST = 5
+
+
 def confusion(predictions: np.ndarray, masks: np.ndarray, classes: int) -> np.ndarray:
     """Counts (N, classes, classes) int64 of each tile: truth in rows, prediction in columns; ignored pixels count nowhere.
 
@@ -80,10 +83,11 @@ class Pixels:
 
     def figures(self, draws: int, rng: np.random.Generator) -> list[Figure]:
         """`f1_change` and `iou_change`, or `miou`; intervals by a bootstrap over images (all tiles of a place together)."""
-        both, either = grouped([tile.group for tile in self.tiles], *overlaps(self.counts, self.scored))
+        groups = groups_of(self.tiles)
+        both, either = grouped(groups, *overlaps(self.counts, self.scored))
         weights = resamples(len(both), draws, rng)
         drawn = weights @ both, weights @ either
-        note = f"interval by a bootstrap over {len(both)} images"
+        note = f"interval by a bootstrap over {len(both)} {'images' if len(both) < len(self.tiles) else 'tiles'}"
         total = both.sum(axis=0), either.sum(axis=0)
         if self.scored == (1,) and len(self.classes) == 2:
             figures = {"f1_change": f1, "iou_change": mean_iou}
@@ -100,13 +104,19 @@ class Pixels:
     def table(self) -> Mapping[str, Any]:
         """`image` (the tile), `group`, intersection and union of each scored class, and the whole confusion."""
         both, either = overlaps(self.counts, self.scored)
-        columns: dict[str, Any] = {"image": [tile.name for tile in self.tiles], "group": [tile.group for tile in self.tiles]}
+        columns: dict[str, Any] = {"image": [tile.name for tile in self.tiles], "group": groups_of(self.tiles)}
         for position, number in enumerate(self.scored):
             columns[f"intersection_{number}"] = both[:, position]
             columns[f"union_{number}"] = either[:, position]
         size = len(self.classes)
         columns |= {f"truth_{i}_predicted_{j}": self.counts[:, i, j] for i in range(size) for j in range(size)}
         return columns
+
+
+def groups_of(tiles: Sequence[Tile]) -> list[str]:
+    """What the bootstrap draws together: tiles of one place; each tile alone where there are fewer than five places."""
+    groups = [tile.group for tile in tiles]
+    return groups if len(set(groups)) >= _FEWEST else [tile.name for tile in tiles]
 
 
 def grouped(groups: Sequence[str], both: np.ndarray, either: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

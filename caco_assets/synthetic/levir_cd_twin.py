@@ -23,7 +23,7 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
         for image in range(number):
             before, after, label, _ = pair(seed, "levir_cd", start + image, SIDE, SIDE)
             for name, pixels in (("A", before), ("B", after), ("label", label)):
-                write(f"{part}.zip", f"{part}/{name}/{part}_{image + 1}.png", scenes.png(pixels))
+                write(f"{part}.zip", f"{name}/{part}_{image + 1}.png", scenes.png(pixels))
             progress.advance()
     progress.close()
     write.close()

@@ -16,14 +16,15 @@ from caco_assets.downstream.datasets.splits import PARTS
 from caco_assets.errors import UserError
 
 SIDE = 1024
-_MEMBER = re.compile(r"(?:^|/)(train|val|test)/(?:[^/]+/)?(A|B|label)/([^/]+)\.png$")
+_MEMBER = re.compile(r"(?:^|/)(?:(train|val|test)/(?:[^/]+/)?)?(A|B|label)/((train|val|test)_[^/]+|[^/]+)\.png$")
 
 
 def read(path: Path) -> DenseImages:
     """Check that each image has both dates and a mask of one size; no picture is decoded yet.
 
     Args:
-        path: a folder with `train.zip`, `val.zip`, `test.zip`, or with the folders they hold.
+        path: a folder with `train.zip`, `val.zip`, `test.zip`, or with what they hold, in a folder for each part or all together
+            (the files' names begin with their part).
 
     Raises:
         UserError: a part, a date or a mask is missing, or sizes differ.
@@ -32,7 +33,10 @@ def read(path: Path) -> DenseImages:
     found: dict[str, dict[str, dict[str, str]]] = {part: {} for part in PARTS}
     for name in archives.names():
         if match := _MEMBER.search(name):
-            found[match[1]].setdefault(match[3], {})[match[2]] = name
+            part = match[1] or match[4]
+            if part is None:
+                raise UserError(f"{path}: {name} lies in no folder train, val or test, nor does its name begin so; fetch it again")
+            found[part].setdefault(match[3], {})[match[2]] = name
     for part in PARTS:
         if not found[part]:
             raise UserError(f"{path}: no {part}/A/*.png in it; put {part}.zip there, or unpack it there")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
+from typing import IO
 
 import numpy as np
 
@@ -16,6 +18,9 @@ IGNORE = 255
 """In a mask: this pixel does not count."""
 # A photograph of 0.46 gigapixels is larger than Pillow takes for sane; here the size is known and checked.
 _PIXELS = 1 << 29
+# Tags of a TIFF, and the kinds of number that they come as: uint16, uint32, uint64.
+_WIDTH, _HEIGHT = 256, 257
+_KINDS = {3: "H", 4: "I", 16: "Q"}
 
 
 def side_of(archives: Archives, name: str) -> tuple[int, int]:
@@ -26,14 +31,9 @@ def side_of(archives: Archives, name: str) -> tuple[int, int]:
     """
     with archives.open(name) as stream:
         if name.lower().endswith((".tif", ".tiff")):
-            import tifffile
-
             try:
-                with tifffile.TiffFile(stream) as tiff:
-                    series = tiff.series[0]
-                    sizes = dict(zip(series.axes, series.shape, strict=True))
-                    return int(sizes["Y"]), int(sizes["X"])
-            except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
+                return _tif_side(stream)
+            except (OSError, ValueError, KeyError, struct.error, zlib.error, zipfile.BadZipFile) as error:
                 raise _damaged(archives, name, error) from error
         from PIL import Image, UnidentifiedImageError
 
@@ -42,6 +42,26 @@ def side_of(archives: Archives, name: str) -> tuple[int, int]:
                 return image.height, image.width
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise _damaged(archives, name, error) from error
+
+
+def _tif_side(stream: IO[bytes]) -> tuple[int, int]:
+    """Height and width by the first directory of a TIFF or BigTIFF (TIFF 6.0, section 2); no pixel is read."""
+    head = stream.read(16)
+    order = {b"II": "<", b"MM": ">"}[head[:2]]
+    (version,) = struct.unpack(f"{order}H", head[2:4])
+    # a BigTIFF has offsets of eight bytes, and entries of twenty
+    big = {42: False, 43: True}[version]
+    (start,) = struct.unpack(f"{order}Q", head[8:16]) if big else struct.unpack(f"{order}I", head[4:8])
+    stream.seek(start)
+    (count,) = struct.unpack(f"{order}Q", stream.read(8)) if big else struct.unpack(f"{order}H", stream.read(2))
+    size = 20 if big else 12
+    entries = stream.read(count * size)
+    sides = {}
+    for at in range(0, len(entries), size):
+        tag, kind = struct.unpack_from(f"{order}HH", entries, at)
+        if tag in (_WIDTH, _HEIGHT):
+            (sides[tag],) = struct.unpack_from(f"{order}{_KINDS[kind]}", entries, at + size - (8 if big else 4))
+    return int(sides[_HEIGHT]), int(sides[_WIDTH])
 
 
 def read_tif(archives: Archives, name: str) -> np.ndarray:
