@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caco_assets.products import Facts, write_atomic
 from caco_assets.progress import Progress, Say
-from caco_assets.synthetic.bigearthnet_scenes import NAMES, SIDE, Patch, draw, places, present, split_of, town_region
+from caco_assets.synthetic.bigearthnet_scenes import NAMES, SIDE, Patch, draw, places, present, split_of
 
 KIND = "bigearthnet"
 SPLITS = ("train", "val", "test")
@@ -40,7 +40,7 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
         if cloudy:
             cloudy_names.append(name)
         else:
-            lists[split_of(town_region(seed, KIND, place.town))].append(name)
+            lists[split_of(place.town)].append(name)
         progress.advance()
     progress.close()
     for part, names in lists.items():

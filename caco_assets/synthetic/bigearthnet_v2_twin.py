@@ -6,7 +6,7 @@ from pathlib import Path
 
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
-from caco_assets.synthetic.bigearthnet_scenes import GROUPS, draw, places, present, split_of, town_region
+from caco_assets.synthetic.bigearthnet_scenes import GROUPS, draw, places, present, split_of
 from caco_assets.synthetic.bigearthnet_twin import write_bands, write_tif
 
 KIND = "bigearthnet_v2"
@@ -29,7 +29,6 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
     rows = []
     progress = Progress("twin of BigEarthNet, second version", len(wanted), "patches", say)
     for place in wanted:
-        here = town_region(seed, KIND, place.town)
         patch = draw(seed, KIND, place)
         tile = f"S2A_MSIL2A_{patch.when:%Y%m%dT%H%M%S}_N9999_R{place.town % 143:03d}_T{patch.epsg % 100:02d}XXX"
         name = f"{tile}_{place.col:02d}_{place.row:02d}"
@@ -38,7 +37,7 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
         maps.mkdir(parents=True, exist_ok=True)
         write_tif(maps / f"{name}_reference_map.tif", patch.corine, patch)
         labels = sorted({GROUPS[code] for code in present(patch.corine) if code in GROUPS})
-        rows.append({"patch_id": name, "labels": labels, "split": _SPLITS[split_of(here)], "country": "Embedded Earth"})
+        rows.append({"patch_id": name, "labels": labels, "split": _SPLITS[split_of(place.town)], "country": "Embedded Earth"})
         progress.advance()
     progress.close()
     for row in rows:
