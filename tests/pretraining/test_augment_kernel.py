@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
@@ -71,6 +71,7 @@ def fast_view(
 
 @pytest.mark.parametrize("plan", ["caco", "moco"])
 @settings(deadline=None, max_examples=60)
+@example(seed=95_612, size=96)  # a contrast after the hue
 @given(seed=st.integers(0, 2**31), size=st.sampled_from([32, 40, 96]))
 def test_views_are_those_of_pillow(plan: str, seed: int, size: int):
     source = picture(seed)
@@ -78,7 +79,9 @@ def test_views_are_those_of_pillow(plan: str, seed: int, size: int):
     for v in range(len(PLANS[plan].views)):
         slow = slow_view(source, parameters, (v, 0), size, PLANS[plan].crop_first)
         difference = np.abs(fast_view(source, parameters, (v, 0), size, plan) - slow)
-        assert difference.max() <= 1.5  # levels: two roundings of the resize apart
+        # levels: two roundings of the resize apart; a hue a level off (see below), which later steps stretch by up to 1.4, is rare
+        assert difference.max() <= 3
+        assert (difference > 1.5).mean() < 1e-3
 
 
 @settings(deadline=None, max_examples=30)

@@ -32,7 +32,8 @@ def pack(settings: Settings) -> list[Table]:
     numbers(rows, ("row", "lon", "lat"))
     known = set(read_parquet(settings.paths.locations, ("location_id",))["location_id"])
     arrays = {str(file["name"]): _open(folder / file["name"]) for file in about.get("files") or []}
-    shape = (2, settings.imagery.seasons, settings.imagery.chip_size, settings.imagery.chip_size, len(settings.pretraining.packed_bands))
+    side = settings.imagery.chip_size
+    shape = (2, settings.imagery.seasons, side, side, len(settings.pretraining.packed_bands))
     sample = _sample(rows, arrays, shape, settings.seed)
     return [
         Table("pack", _whole(about, rows, arrays, settings)),
