@@ -67,7 +67,8 @@ class Network(nn.Module):
     def __init__(self, encoder: Encoder, classes: int, generator: torch.Generator) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(encoder.backbone)
-        self.head = nn.Linear(encoder.width, classes)
+        # not through torch's global generator
+        self.head = nn.Linear(encoder.width, classes, device="meta").to_empty(device="cpu")
         nn.init.trunc_normal_(self.head.weight, std=0.01, generator=generator)
         nn.init.zeros_(self.head.bias)
 
@@ -87,8 +88,8 @@ def fine_tune(trial: Trial) -> Iterator[Measurement]:
         test_name = "val"
         order = np.random.default_rng(_INNER_SEED).permutation(len(train))
         inner, rest = np.split(order, [max(1, round(_INNER_SHARE * len(order)))])
-        validation, part_of_validation = Inputs(train.images, train.index[inner]), part_of_training.take(inner)
-        train, part_of_training = Inputs(train.images, train.index[rest]), part_of_training.take(rest)
+        validation, part_of_validation = train.take(inner), part_of_training.take(inner)
+        train, part_of_training = train.take(rest), part_of_training.take(rest)
         split = f"no test list: a seeded {_INNER_SHARE:.0%} of train validates, tested on val"
     labels = Labels.of(part_of_training, trial.data.classes)
 

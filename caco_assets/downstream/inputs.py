@@ -16,19 +16,29 @@ from caco_assets.progress import Progress
 
 @dataclass(frozen=True)
 class Inputs:
-    """Preprocessed images of a part."""
+    """Preprocessed images of a part, or of several."""
 
-    images: np.ndarray
+    arrays: tuple[np.ndarray, ...]
     """float16 (all images, C, size, size), memory-mapped: a rounding far below one of the 256 levels of the pixels."""
+    which: np.ndarray
+    """(N,) the array that holds each image."""
     index: np.ndarray
-    """(N,) positions of the part's images in `images`."""
+    """(N,) its position there."""
 
     def __len__(self) -> int:
         return len(self.index)
 
+    def take(self, positions: np.ndarray) -> Inputs:
+        """Some of the images."""
+        return Inputs(self.arrays, self.which[positions], self.index[positions])
+
     def batch(self, positions: np.ndarray) -> torch.Tensor:
         """float32 (B, C, size, size) of positions in the part."""
-        return torch.from_numpy(self.images[self.index[positions]]).float()
+        images = np.empty((len(positions), *self.arrays[0].shape[1:]), np.float32)
+        for number, array in enumerate(self.arrays):
+            own = self.which[positions] == number
+            images[own] = array[self.index[positions[own]]]
+        return torch.from_numpy(images)
 
 
 def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, cache: FeatureCache) -> Inputs:
@@ -64,15 +74,10 @@ def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, c
         scratch.replace(file)
     position = {image: i for i, image in enumerate(names)}
     index = np.array([position[image] for image in data.parts[part].names])
-    return Inputs(np.load(file, mmap_mode="r"), index)
+    return Inputs((np.load(file, mmap_mode="r"),), np.zeros(len(index), np.int64), index)
 
 
 def joined(one: Inputs, other: Inputs) -> Inputs:
-    """Two parts of the same array as one.
-
-    Raises:
-        ValueError: they lie in different arrays.
-    """
-    if one.images.filename != other.images.filename:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError("two parts of different arrays cannot be joined without copying")
-    return Inputs(one.images, np.concatenate([one.index, other.index]))
+    """Two parts as one; nothing is copied."""
+    which = np.concatenate([one.which, other.which + len(one.arrays)])
+    return Inputs((*one.arrays, *other.arrays), which, np.concatenate([one.index, other.index]))
