@@ -18,6 +18,7 @@ METHODS = {
     "linear_probe_eval_bn": "linear probe, batch norm in evaluation mode",
     "knn5": "5 nearest neighbours",
     "knn20": "20 nearest neighbours",
+    "frozen_decoder": "U-Net on the frozen encoder",
     "fine_tune": "fine-tuned",
 }
 _ROLES = ("candidate", "baseline", "published")
@@ -149,7 +150,7 @@ def _section(rows: list[ScoreRow], with_published: bool) -> Section:
     for row in rows:
         by_encoder.setdefault(row.encoder, []).append(row)
     lines = [_line(group) for group in by_encoder.values()]
-    if with_published and (first.protocol, first.method) == ("paper", "linear_probe"):
+    if with_published and first.protocol == "paper" and first.method in ("linear_probe", "frozen_decoder"):
         lines += [
             Line(other.name, "published", other.share, None, None, 0, 0, f"{other.source}; {other.note}".rstrip("; "))
             for other in comparable(first.task, first.metric)

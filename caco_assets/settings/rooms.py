@@ -259,7 +259,7 @@ class Downstream(Frozen):
     bootstrap: int = Field(default=1000, ge=100)
     dense: Dense = Dense()
     """On archives: the published decoder."""
-    dense_twin: Dense = Dense(epochs=12, fine_tune_epochs=8, batch_size=8)
+    dense_twin: Dense = Dense(epochs=12, fine_tune_epochs=8, batch_size=4)
     """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
     """On archives: like published fine-tuning."""
