@@ -1,7 +1,7 @@
 """Patches of the embedded Earth as BigEarthNet's are: 1.2 km of a level-2A product, labelled by what covers them.
 
 How a label is decided: the true cover of every 10 m pixel is named by its class of CORINE Land Cover, and a patch has the labels
-of all classes that cover at least 5 % of it. Twelve of the forty-three classes are drawn; forest is broad-leaved, coniferous or
+of all classes that cover at least 5 % of it. Thirteen of the forty-three classes are drawn; forest is broad-leaved, coniferous or
 mixed by the share of conifers in its country, water that a coast explains is sea, other standing water is a lake.
 """
 
