@@ -88,7 +88,7 @@ def _events(
     happens: tuple[datetime, datetime],
     kinds: Sequence[str],
 ) -> tuple[Event, ...]:
-    """One or two patches that change between 3 and 35 % of the window together, where the land lets them."""
+    """One or two patches (in a strip, for each square of it), 35 % of the window at most, where the land lets them."""
     rows, cols = shape
     col, row = (round(metres / noise.PIXEL) for metres in corner)
     frame = Frame(np.arange(col, col + cols), np.arange(row, row + rows))
@@ -96,17 +96,18 @@ def _events(
     wanted = kinds or tuple(kind.name for kind in KINDS)
     chosen: list[Event] = []
     share = 0.0
-    for _ in range(24):
+    most = 2 * max(1, round(max(rows, cols) / min(rows, cols)))
+    for _ in range(12 * most):
         radius = 10.0 * min(rows, cols) * (0.1 + 0.14 * float(draw.random()))
         x, y = corner[0] + 10.0 * cols * float(draw.random()), corner[1] + 10.0 * rows * float(draw.random())
         when = happens[0] + timedelta(days=float(int((happens[1] - happens[0]).days * draw.random())))
         name = wanted[int(draw.integers(len(wanted)))]
         event = Event(name, round(x, 1), round(y, 1), round(radius, 1), when, int(draw.integers(2**32)))
         found = float(event.mask(frame, cover).mean())
-        if found > 0.02 and share + found < 0.35:
+        if found > 0.04 / most and share + found < 0.35:
             chosen.append(event)
             share += found
-        if len(chosen) == 2:
+        if len(chosen) == most:
             break
     return tuple(chosen)
 

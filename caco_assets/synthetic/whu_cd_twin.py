@@ -10,7 +10,8 @@ from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic.growth import ZOOM, pair
 
 _ROOT = Path("1. The two-period image data")
-_SHAPES = {"train": (320, 384), "test": (256, 352)}
+# strips, so that tiles stay small and many
+_SHAPES = {"train": (96, 1344), "test": (96, 960)}
 _SMALL = {"train": (128, 192), "test": (96, 160)}
 
 
