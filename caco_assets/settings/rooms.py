@@ -263,7 +263,7 @@ class Downstream(Frozen):
     """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
     """On archives: like published fine-tuning."""
-    fine_tune_twin: FineTune = FineTune(epochs=12, batch_size=16, learning_rates=(1e-3,), paper_size=64)
+    fine_tune_twin: FineTune = FineTune(epochs=8, batch_size=16, learning_rates=(1e-3,), paper_size=64)
     """On embedded twins: what two cores do in a minute or two."""
 
 
