@@ -77,6 +77,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def partial_of(path: Path, mark: str) -> Path:
+    """Where the product of fingerprint `mark` is made; files beside it whose names begin so are removed when it is finished."""
+    return path.with_name(f".{path.name}.partial-{mark[:12]}")
+
+
 def produce(
     name: str,
     path: Path,
@@ -106,7 +111,7 @@ def produce(
         # killed after its record was written: what it still held is of no use to anybody
         _clear(path, mark[:12])
         return known
-    partial = path.with_name(f".{path.name}.partial-{mark[:12]}")
+    partial = partial_of(path, mark)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = json.loads(json.dumps(make(partial), default=_plain))

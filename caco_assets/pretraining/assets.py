@@ -3,7 +3,7 @@
 import dagster as dg
 
 from caco_assets.imagery.assets import quarantine
-from caco_assets.pretraining.stage import build_pack, pretrain
+from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
 from caco_assets.pretraining.stopping import Stopped
 from caco_assets.products import recorded
 from caco_assets.recipes import recipe
@@ -33,9 +33,8 @@ def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVers
 def encoder(context: dg.AssetExecutionContext, profile: Profile, training: TrainingProcess) -> dg.MaterializeResult:
     """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
     settings = profile.settings()
-    goes_on = settings.paths.encoder.with_name(".encoder.partial-run.json")  # removed with the other leftovers of the training
     data = {"pack": recorded(settings.paths.records, "pack").content_hash, **data_versions(settings)}
-    with live_run(settings, "pretraining", data, context.run_id, context.log.info, goes_on) as live:
+    with live_run(settings, "pretraining", data, context.run_id, context.log.info, tracked_run(settings)) as live:
         try:
             product = pretrain(settings, context.log.info, sinks=(live,), start=training.start(context, before=live.begin))
         except Stopped as stopped:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, produce, recorded
+from caco_assets.products import Facts, Product, fingerprint, partial_of, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
@@ -77,19 +77,12 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
         Stopped: on request, with a checkpoint.
     """
     from caco_assets.pretraining.apart import make_encoder_apart
-    from caco_assets.pretraining.run_config import RunConfig, recipe_of
+    from caco_assets.pretraining.run_config import RunConfig
     from caco_assets.pretraining.stopping import stop_requests, this_process
 
     paths, options = settings.paths, settings.pretraining
-    pack = recorded(paths.records, "pack")
-    recipe_fields = recipe_of(options, settings.seed)
-    data = {
-        "profile": settings.profile,
-        "vintage": settings.vintage,
-        "gap_years": settings.gap_years,
-        "pack": pack.content_hash,
-        "places": pack.facts.get("places"),
-    }
+    inputs = encoder_inputs(settings)
+    data = inputs["data"]
     probe = recorded(paths.records, "probe_set").path if options.probe_every and options.probe_task else None
     truth = paths.change_truth if paths.change_truth.exists() else None
 
@@ -109,6 +102,31 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
         paths.encoder,
         records=paths.records,
         recipe=recipe("encoder"),
-        inputs={"data": data, **recipe_fields},
+        inputs=inputs,
         make=make,
     )
+
+
+def encoder_inputs(settings: Settings) -> dict[str, Any]:
+    """Everything that decides the encoder.
+
+    Raises:
+        UserError: there is no pack.
+    """
+    from caco_assets.pretraining.run_config import recipe_of
+
+    pack = recorded(settings.paths.records, "pack")
+    data = {
+        "profile": settings.profile,
+        "vintage": settings.vintage,
+        "gap_years": settings.gap_years,
+        "pack": pack.content_hash,
+        "places": pack.facts.get("places"),
+    }
+    return {"data": data, **recipe_of(settings.pretraining, settings.seed)}
+
+
+def tracked_run(settings: Settings) -> Path:
+    """The file that remembers the MLflow run of an encoder in the making; it goes when the encoder is made."""
+    mark = fingerprint(recipe("encoder"), encoder_inputs(settings))
+    return partial_of(settings.paths.encoder, mark).with_suffix(".run")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -159,7 +157,8 @@ def open_run(
         data: product → content hash; logged as inputs and as tags `data.<product>`.
         dagster_run_id: the orchestrator's run.
         tags: more tags.
-        goes_on: file that remembers the run until its work is done: the next call with the same settings and data continues it.
+        goes_on: file that remembers the run, named after the work and removed when that is done: a call that finds it continues
+            the run.
 
     Raises:
         UserError: the server refuses.
@@ -174,8 +173,7 @@ def open_run(
         **({"dagster_run_id": dagster_run_id} if dagster_run_id else {}),
         **(tags or {}),
     }
-    made_from = hashlib.sha256(json.dumps([flat_settings(settings), dict(data or {})]).encode()).hexdigest()
-    run = _continued(tracking, goes_on, made_from, facts) if goes_on else None
+    run = _continued(tracking, goes_on, facts) if goes_on else None
     if (known := run) is None:
         with tracking.explained():
             name = f"{room} {settings.profile} {settings.vintage}"
@@ -187,7 +185,7 @@ def open_run(
             if data:
                 run.inputs(data)
         if goes_on:
-            write_atomic(goes_on, json.dumps({"run_id": run.run_id, "made_from": made_from}))
+            write_atomic(goes_on, run.run_id)
         yield run
     except BaseException as error:
         # Ctrl-C and an orchestrator that ends its run are no failures; and the first error is the one to see, not a second
@@ -198,16 +196,13 @@ def open_run(
     _end(run, "FINISHED")
 
 
-def _continued(tracking: Tracking, file: Path, made_from: str, facts: Mapping[str, str]) -> Run | None:
-    """The run that a file remembers, running again, if it was opened for the same and the server still has it."""
+def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run | None:
+    """The run that a file remembers, running again, if the server still has it."""
     from mlflow.exceptions import MlflowException
 
     if not file.exists():
         return None
-    known = json.loads(file.read_text())
-    if known["made_from"] != made_from:
-        return None
-    client, run_id = tracking.client, known["run_id"]
+    client, run_id = tracking.client, file.read_text()
     try:
         found = client.get_run(run_id)
     except MlflowException:

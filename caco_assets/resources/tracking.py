@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ class LiveRun:
     ) -> None:
         self.run: Run | None = None
         self._goes_on = goes_on
+        # figures may come from the thread that follows a training while the one that starts it begins the run
+        self._lock = threading.Lock()
         self._stack, self._settings, self._room, self._data, self._run_id, self._say = stack, settings, room, data, run_id, say
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -39,13 +42,15 @@ class LiveRun:
 
     def begin(self) -> Run:
         """The run, opened if it is not yet."""
-        if self.run is None:
-            tracking = open_tracking(self._settings, self._say)
-            named = {"data": self._data, "dagster_run_id": self._run_id, "goes_on": self._goes_on}
-            opened = open_run(tracking, self._room, self._settings, **named)
-            self.run = self._stack.enter_context(opened)
-            self._sink = self._stack.enter_context(self.run.sink(self._say))
-        return self.run
+        with self._lock:
+            if self.run is None:
+                tracking = open_tracking(self._settings, self._say)
+                named = {"data": self._data, "dagster_run_id": self._run_id, "goes_on": self._goes_on}
+                opened = open_run(tracking, self._room, self._settings, **named)
+                run = self._stack.enter_context(opened)
+                self._sink = self._stack.enter_context(run.sink(self._say))
+                self.run = run
+            return self.run
 
 
 @contextmanager

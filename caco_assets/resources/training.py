@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 
 from caco_assets.pretraining.apart import Start
 
+# Dagster's client asks its own reader for something in preview; nobody here can do anything about it.
+warnings.filterwarnings("ignore", message="Function `PipesMessageReader", category=dg.PreviewWarning)
 # A step may be under way when the request comes, and a checkpoint of gigabytes may have to reach a slow disk.
 _PATIENCE_S = 300.0
 
@@ -27,7 +31,7 @@ class TrainingProcess(dg.ConfigurableResource):
             before()
             try:
                 client.run(context=context, command=arguments)
-            except dg.DagsterPipesExecutionError as error:
+            except DagsterPipesExecutionError as error:
                 return _status(str(error))
             return 0
 

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from caco_assets.errors import UserError
 from caco_assets.resources.mlflow import open_tracking, redacted, server_arguments
 from caco_assets.resources.mlflow_runs import MlflowSink, code_version, flat_settings, open_run
+from caco_assets.resources.tracking import live_run
 from caco_assets.settings import Settings, StacApiSource, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -189,8 +191,8 @@ def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_
     assert (read.info.status, read.data.tags["dagster_run_id"]) == ("FINISHED", "d-2")
     steps = {name: [point.step for point in tracking.client.get_metric_history(ids[0], name)] for name in ("loss", "epoch_loss")}
     assert steps == {"loss": [1, 2, 3], "epoch_loss": [2]}
-    # of other data it is another run
-    with open_run(tracking, "pretraining", mlflow_settings, goes_on=remembered, data={"pack": "abc"}) as run:
+    # the file is named after the work: other work is another run
+    with open_run(tracking, "pretraining", mlflow_settings, goes_on=tmp_path / "other.json") as run:
         assert run.run_id != ids[0]
 
 
@@ -205,3 +207,11 @@ def test_a_run_says_in_which_environment_it_was_made(mlflow_settings: Settings) 
     assert tags["environment.python"] == platform.python_version()
     assert tags["environment.torch"] == version("torch")
     assert len(tags["environment.packages"]) == len(tags["environment.lock"]) == 64
+
+
+def test_a_run_that_two_threads_begin_is_one(mlflow_settings: Settings) -> None:
+    with live_run(mlflow_settings, "pretraining", {}, "d-1", print) as live, ThreadPoolExecutor(4) as pool:
+        runs = {begun.result().run_id for begun in [pool.submit(live.begin) for _ in range(4)]}
+    assert len(runs) == 1
+    found = open_tracking(mlflow_settings).client.search_runs([open_tracking(mlflow_settings).experiment_id])
+    assert {run.info.run_id for run in found} == runs
