@@ -16,8 +16,6 @@ from caco_assets.pretraining.views import ViewPlan
 JITTER_P, GRAYSCALE_P, BLUR_P, FLIP_P = 0.8, 0.2, 0.5, 0.5
 JITTER = (0.4, 0.4, 0.4, 0.1)
 """Strength of brightness, contrast, saturation, hue: factors 1 ± strength, hue ± strength of a full circle."""
-SIGMA = (0.1, 2.0)
-"""Pixels of the blur."""
 RATIO = (3 / 4, 4 / 3)
 """Width over height of a crop."""
 CROP_ATTEMPTS = 10
@@ -68,7 +66,7 @@ def draw(generator: np.random.Generator, plan: ViewPlan, batch: int, side: int, 
         order=np.argsort(generator.random((*shape, 4)), axis=-1),
         factors=factors,
         grayscale=augmented & (generator.random(shape) < GRAYSCALE_P),
-        sigma=np.where(augmented & (generator.random(shape) < BLUR_P), generator.uniform(*SIGMA, shape), 0.0),
+        sigma=np.where(augmented & (generator.random(shape) < BLUR_P), generator.uniform(*plan.blur, shape), 0.0),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 
 from caco_assets.errors import UserError
 from caco_assets.pretraining import memory, processes
@@ -73,7 +73,7 @@ def train(
         say, sinks, probe = _quiet, (), None
     synchronise_batch_norm(objective, fabric, say)
     training = _Training(fabric, objective, batches, options, seed, stop or StopRequest())
-    training.kept = Checkpoints(folder, objective, training.sgd, recipe, options.checkpoint_minutes)
+    training.kept = Checkpoints(folder, objective, training.optimiser, recipe, options.checkpoint_minutes)
     training.go_on(say)
     epoch, step = training.epoch, training.step
     # randomness of the caller is the caller's
@@ -94,6 +94,13 @@ def train(
         raise training.too_large(words)
 
 
+def _optimiser(trained: list[nn.Parameter], options: Pretraining) -> Optimizer:
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.optimizer == "adamw":
+        return AdamW(trained, rate, weight_decay=decay, fused=True)
+    return SGD(trained, rate, momentum=_SGD_MOMENTUM, weight_decay=decay, fused=True)
+
+
 class _Training:
     """An objective with its optimiser, and how far they are."""
 
@@ -105,9 +112,8 @@ class _Training:
         self._fabric, self._objective, self._batches, self._options = fabric, objective, batches, options
         self._seed, self._stop = seed, stop
         self._trained = [p for p in objective.parameters() if p.requires_grad]
-        rate, decay = options.learning_rate, options.weight_decay
-        self.sgd = SGD(self._trained, rate, momentum=_SGD_MOMENTUM, weight_decay=decay, fused=True)
-        self._model, self._optimiser = fabric.setup(objective, self.sgd)
+        self.optimiser = _optimiser(self._trained, options)
+        self._model, self._optimiser = fabric.setup(objective, self.optimiser)
         self.epoch = self.step = 0
         self._batch: Batch | None = None
 
@@ -150,7 +156,7 @@ class _Training:
             # each process drops other units of its own images
             torch.manual_seed(_number(self._seed, self.epoch, self.step - first) + processes.rank())
             rate = learning_rate(self.step, whole, options)
-            for group in self.sgd.param_groups:
+            for group in self.optimiser.param_groups:
                 group["lr"] = rate
             objective.before_step()
             output = self._model(*self._fabric.to_device((batch.views, batch.slots)))

@@ -172,8 +172,8 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader | DeviceL
             "set it to false, or choose caco or simclr_caco"
         )
     arguments: dict[str, Any] = options.model_dump(include={"batch_size", "image_size", "crop_scale", "bands"})
-    arguments |= {"plan": replace(kind.plan, aligned=options.aligned_seasons), "seed": seed, "threads": share_of_cores(options)}
-    arguments |= {"part": (processes.rank(), processes.size())}
+    arguments["plan"] = replace(kind.plan, aligned=options.aligned_seasons, blur=options.blur_sigma)
+    arguments |= {"seed": seed, "threads": share_of_cores(options), "part": (processes.rank(), processes.size())}
     if accelerator == "cuda":
         from caco_assets.pretraining.device_loader import DeviceLoader
 

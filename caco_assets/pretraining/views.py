@@ -33,6 +33,8 @@ class ViewPlan:
     crop_first: bool
     """`moco` crops before the colour operations; the others augment the full image, then crop."""
     views: tuple[View, ...]
+    blur: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest deviation of the Gaussian blur, pixels of the image that is blurred (the crop's in crop-first plans)."""
     aligned: bool = False
     """Whether the queries of a pair show one season (see `seasons`)."""
 

@@ -112,6 +112,8 @@ class Pretraining(Frozen):
     """How reflectance becomes uint8 in the pack (see `pretraining/stretch.py`)."""
     image_size: int = Field(default=224, ge=32)
     crop_scale: tuple[float, float] = (0.2, 1.0)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Deviation of the blur in pixels; the published range belongs to images of 264 pixels, smaller ones lose their texture."""
     embedding_dim: int = Field(default=128, ge=2)
     batch_size: int = Field(default=256, ge=2)
     """Images per step over all processes; even for objectives that need both periods of a place."""
@@ -124,6 +126,8 @@ class Pretraining(Frozen):
     """Regions of the Earth that `gssl` tells apart."""
     ema_beta: float = Field(default=0.8, ge=0, lt=1)
     """Weight of the old value in the moving average of the change ratio."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd`: with momentum 0.9, as published; `adamw`: learns more in a few hundred steps (try a learning rate of 0.001)."""
     learning_rate: float = Field(default=0.03, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     schedule: Literal["step", "cosine"] = "step"
@@ -179,6 +183,13 @@ class Pretraining(Frozen):
             if count > 1 and name not in starts:
                 able = "torchrun or ray" if name == "processes" else "ray"
                 raise ValueError(f"{name}={count}: launcher={self.launcher} starts one; set launcher to {able}, or {name} to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _blur_in_order(self) -> Pretraining:
+        low, high = self.blur_sigma
+        if not 0 <= low <= high:
+            raise ValueError(f"blur_sigma={low:g}, {high:g}: needs two deviations in pixels, the smaller first, at least 0")
         return self
 
     @model_validator(mode="after")

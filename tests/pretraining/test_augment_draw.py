@@ -79,3 +79,13 @@ def test_the_stream_alone_decides():
     for field in fields(Parameters):
         assert np.array_equal(getattr(first, field.name), getattr(again, field.name))
         assert not np.array_equal(getattr(first, field.name), getattr(other, field.name))
+
+
+def test_the_plan_says_how_much_is_blurred():
+    from dataclasses import replace
+
+    sigma = draw(np.random.default_rng(0), replace(PLANS["moco"], blur=(0.3, 0.6)), 200, 64, (0.2, 1.0)).sigma
+    blurred = sigma[sigma > 0]
+    assert 0.3 <= blurred.min() < 0.35
+    assert 0.55 < blurred.max() <= 0.6
+    assert 0.4 < len(blurred) / sigma.size < 0.6

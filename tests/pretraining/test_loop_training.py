@@ -84,6 +84,18 @@ def run(folder: Path, opts: Pretraining, name: str = "caco", **kwargs) -> Object
     return objective
 
 
+def test_adamw_goes_on_bit_for_bit_too(tmp_path) -> None:
+    opts = options(optimizer="adamw", learning_rate=0.001)
+    whole = run(tmp_path / "whole", opts)
+    with pytest.raises(Killed):
+        run(tmp_path / "parts", opts, sinks=[KillAt(STEPS + 3)])
+    resumed = run(tmp_path / "parts", opts)
+    assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
+    for (key, ours), theirs in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
+        assert torch.equal(torch.nan_to_num(ours), torch.nan_to_num(theirs)), key
+    assert not torch.equal(next(resumed.encoder_q.parameters()), next(run(tmp_path / "sgd", options()).encoder_q.parameters()))
+
+
 def without_times(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "images_per_s"} for line in read_metrics(folder / "metrics.jsonl")]
 
