@@ -35,7 +35,7 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
         labels = [NAMES[code] for code in present(patch.corine)]
         target = folder / "BigEarthNet-v1.0" / name
         write_bands(target, name, patch)
-        write_atomic(target / f"{name}_labels_metadata.json", json.dumps(_metadata(patch, labels)) + "\n")
+        (target / f"{name}_labels_metadata.json").write_text(json.dumps(_metadata(patch, labels)) + "\n")
         # the authors' lists hold the sound patches alone
         if cloudy:
             cloudy_names.append(name)
