@@ -152,10 +152,16 @@ def _colour(planes, colours, jitter, order, factors, grayscale, top, bottom, lef
 
 @_jit
 def _box_radius(sigma):
-    """Radius of the box whose three-fold use has the variance of a Gaussian (Gwosdek et al., equations 7, 11 and 14)."""
-    variance = sigma * sigma / 3
-    whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
-    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) * (whole + 1)))
+    """Radius of the box whose three-fold use has the variance of a Gaussian (Gwosdek et al., equations 7, 11 and 14).
+
+    In float32 where Pillow computes in it: the radius' last bit decides ties of the rounding.
+    """
+    variance = np.float32(sigma) * np.float32(sigma) / np.float32(3)
+    length = np.float32(math.sqrt(12.0 * variance + 1.0))
+    whole = np.float32(math.floor((length - 1.0) / 2.0))
+    one, next_one = np.float32(1), whole + np.float32(1)
+    part = (np.float32(2) * whole + one) * (whole * next_one - np.float32(3) * variance)
+    part = part / (np.float32(6) * (variance - next_one * next_one))
     return whole + part
 
 
