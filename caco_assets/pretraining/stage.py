@@ -129,4 +129,5 @@ def encoder_inputs(settings: Settings) -> dict[str, Any]:
 def tracked_run(settings: Settings) -> Path:
     """The file that remembers the MLflow run of an encoder in the making; it goes when the encoder is made."""
     mark = fingerprint(recipe("encoder"), encoder_inputs(settings))
-    return partial_of(settings.paths.encoder, mark).with_suffix(".run")
+    partial = partial_of(settings.paths.encoder, mark)
+    return partial.with_name(f"{partial.name}.run")
