@@ -85,7 +85,7 @@ def judge(
             if each.trains and contestant.source is not None and not isinstance(contestant.source, Encoder):
                 continue  # statistics have nothing to train
             if (reason := _unfit(assignment, contestant, each)) is not None:
-                yield _not_measured(assignment, contestant, each, reason)
+                yield _not_measured(settings, assignment, contestant, each, reason)
                 continue
             for size, seed in _variants(settings, assignment, contestant, each):
                 yield from _measured(settings, assignment, contestant, each, size, seed, FeatureCache(cache, say))
@@ -147,9 +147,7 @@ def _variants(settings: Settings, assignment: Assignment, contestant: Contestant
     data = assignment.data
     if contestant.name == "random" and contestant.seed != seeds[0] and data is not None and len(data.parts["train"]) > LARGE:
         return
-    sizes = assignment.sizes(each.protocol)
-    if each.name == "paper" and each.trains:
-        sizes = (_training(settings, assignment).paper_size,)
+    sizes = _sizes(settings, assignment, each)
     own_size = isinstance(contestant.source, Encoder)
     splits = len(data.folds) if data is not None else 0
     if contestant.name == "random":
@@ -207,6 +205,13 @@ def _measured(
     return [replace(row, **today) for row in rows]
 
 
+def _sizes(settings: Settings, assignment: Assignment, each: _Pass) -> tuple[int, ...]:
+    """Input sides in pixels; fine-tuning as `paper` has its own, smaller on twins."""
+    if each.name == "paper" and each.trains:
+        return (_training(settings, assignment).paper_size,)
+    return assignment.sizes(each.protocol)
+
+
 def _training(settings: Settings, assignment: Assignment) -> FineTune:
     wanted = settings.downstream
     return wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
@@ -242,6 +247,6 @@ def _base(assignment: Assignment, contestant: Contestant, each: _Pass, size: int
     )
 
 
-def _not_measured(assignment: Assignment, contestant: Contestant, each: _Pass, reason: str) -> ScoreRow:
-    size = assignment.sizes(each.protocol)[0]
+def _not_measured(settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass, reason: str) -> ScoreRow:
+    size = _sizes(settings, assignment, each)[0]
     return replace(_base(assignment, contestant, each, size, contestant.seed), note=reason)
