@@ -53,8 +53,10 @@ downstream:
   seeds: [0]
   bootstrap: 1000
 """
-MOMENTUM_CONTRAST = {"learning_rate": 0.06, "temperature": 0.1, "momentum": 0.99}
-IN_BATCH = {"learning_rate": 0.1, "temperature": 0.2}
+MOMENTUM_CONTRAST = {"temperature": 0.1, "momentum": 0.99}
+IN_BATCH = {"temperature": 0.2}
+BLUR = (0.1 / 264, 2 / 264)
+"""The published range as a share of the image's side."""
 
 
 def settings_in(folder: Path, options: argparse.Namespace) -> Settings:
@@ -125,6 +127,9 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
         "epochs": epochs,
         "warmup_epochs": 1,
         "schedule": "cosine",
+        "optimizer": "adamw",
+        "learning_rate": 0.001,
+        "blur_sigma": tuple(options.side * share for share in BLUR),
         "device": options.device,
         **(IN_BATCH if objective.startswith("simclr") else MOMENTUM_CONTRAST),
     }
@@ -180,9 +185,9 @@ def table(results: list[dict[str, Any]]) -> None:
     """Means over seeds with the smallest and the largest."""
     columns = {
         "twin, probe": "eurosat_twin.linear_probe",
-        "twin, kNN-5": "eurosat_twin.knn_5",
+        "twin, kNN-5": "eurosat_twin.knn5",
         "real, probe": "eurosat_real.linear_probe",
-        "real, kNN-5": "eurosat_real.knn_5",
+        "real, kNN-5": "eurosat_real.knn5",
         "AUROC ratio": "auroc.ratio",
         "AUROC distance": "auroc.long",
     }

@@ -71,15 +71,22 @@ def test_cancelled_in_dagster_training_stops_with_a_checkpoint_and_goes_on_to_th
     shutil.copytree(home, whole, symlinks=True)
 
     dagster = [str(Path(sys.executable).with_name("dagster")), *MATERIALIZE]
-    with subprocess.Popen(dagster, env=_environment(home), cwd=home, stderr=subprocess.DEVNULL) as run:
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        instance.all_logs("none")  # its databases are made by one process alone
+        assert instance.get_runs() == []
+    log = (tmp_path / "dagster.log").open("w")
+    with log, subprocess.Popen(dagster, env=_environment(home), cwd=home, stderr=log) as run:
         deadline = time.monotonic() + 240
         while not any("images/s" in line for line in _lines(home)):
-            assert run.poll() is None, "the run ended before it said how far it was"
+            assert run.poll() is None, (tmp_path / "dagster.log").read_text()[-2000:]
             assert time.monotonic() < deadline
             time.sleep(2)
         (training,) = [pid for pid in _children(run.pid) if "pretraining.train" in Path(f"/proc/{pid}/cmdline").read_text()]
+        # what Dagster does on *Terminate*: it notes the request, then interrupts the process of the run
+        with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+            instance.report_run_canceling(instance.get_runs(limit=1)[0])
         run.send_signal(signal.SIGTERM)
-        run.wait(timeout=120)
+        run.wait(timeout=240)
     assert not Path(f"/proc/{training}").exists()
     root = home / "workspace" / "tiny"
     (checkpoint,) = root.glob(".encoder.partial-*/checkpoint.pt")
