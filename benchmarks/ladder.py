@@ -218,7 +218,7 @@ def _say(line: str) -> None:
 def main() -> int:
     """Draw, pretrain, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one objective, one seed, a minute")
+    parser.add_argument("--quick", action="store_true", help="one objective, one seed, a few minutes")
     parser.add_argument("--folder", type=Path, help="keeps pack, encoders and results; default a temporary one")
     parser.add_argument("--places", type=int, default=6000)
     parser.add_argument("--side", type=int, default=96, help="pixels of a chip, a multiple of 6")
