@@ -48,11 +48,20 @@ def file_md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def content_hash(path: Path) -> str:
-    """The hash that DVC gives `path`: md5 of a file, or of the sorted listing of a folder, with the suffix `.dir`."""
+def content_hash(path: Path, seen: Callable[[Path], None] = lambda _file: None) -> str:
+    """The hash that DVC gives `path`: md5 of a file, or of the sorted listing of a folder, with the suffix `.dir`.
+
+    Args:
+        path: a file or a folder.
+        seen: told each file of a folder once it has been read, for progress.
+    """
     if path.is_file():
         return file_md5(path)
-    listing = [{"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()} for file in path.rglob("*") if file.is_file()]
+    listing = []
+    for file in path.rglob("*"):
+        if file.is_file():
+            listing.append({"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()})
+            seen(file)
     listing.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 

@@ -67,7 +67,7 @@ def evaluate(
     from caco_assets.downstream.judge import judge
 
     seeds = settings.downstream.seeds
-    work = [_assigned(settings, order) for order in orders]
+    work = [_assigned(settings, order, say) for order in orders]
     contestants = [Contestant.of(name, "candidate", seeds[0], encoder, model_uri)]
     if with_baselines:
         contestants += baselines(settings.downstream.baselines, encoder, seeds)
@@ -124,7 +124,7 @@ def _about(row: ScoreRow) -> tuple[object, ...]:
     return (row.row, row.data_version, *who, row.protocol, row.method, row.size, row.metric)
 
 
-def _assigned(settings: Settings, order: Order) -> tuple[Settings, Assignment]:
+def _assigned(settings: Settings, order: Order, say: Say) -> tuple[Settings, Assignment]:
     """The profile with this task alone, its data found and checked."""
     from caco_assets.downstream.judge import assignments
 
@@ -134,7 +134,7 @@ def _assigned(settings: Settings, order: Order) -> tuple[Settings, Assignment]:
         # twins that lie outside the profile's benchmarks have a path, and are twins all the same
         changes |= dict(_twin_settings(settings))
     own = settings.model_copy(update={"downstream": wanted.model_copy(update=changes)})
-    (assignment,) = assignments(own)
+    (assignment,) = assignments(own, say)
     if assignment.data is None:
         raise UserError(f"{order.row}: {assignment.reason}")
     return own, assignment

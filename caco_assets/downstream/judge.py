@@ -11,6 +11,7 @@ import numpy as np
 
 from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.dense import DenseImages
+from caco_assets.downstream.datasets.hashes import Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, key
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.dense_protocols import DENSE_PROTOCOLS, DenseTrial
@@ -21,7 +22,7 @@ from caco_assets.downstream.tasks import Task, find_task
 from caco_assets.downstream.trial import LARGE, Trial
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.progress import Say
+from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.settings import FineTune, Settings, TaskData
 
@@ -48,18 +49,22 @@ class Assignment:
         return self.data.version if self.data else ""
 
 
-def assignments(settings: Settings) -> list[Assignment]:
+def assignments(settings: Settings, say: Say = to_stderr) -> list[Assignment]:
     """Find and check the data of every row of the profile, before anything is computed.
+
+    Args:
+        settings: the profile.
+        say: outlet for progress; a large data set takes minutes to hash, once.
 
     Raises:
         UserError: an unknown task, damaged data, or absent data of a row that is not optional.
     """
-    found = []
+    found, hashes = [], Hashes(settings.paths.cache / "content", say)
     for row, wanted in settings.downstream.tasks.items():
         task = find_task(wanted.task)
         path = wanted.data or settings.paths.benchmarks / task.folder
         try:
-            data = task.read(path)
+            data = task.read(path, hashes)
             data = data.tiled(wanted.tile or task.tile) if isinstance(data, DenseImages) else data
             data = data.limited(wanted.limit, settings.seed)
         except DataAbsentError as absent:

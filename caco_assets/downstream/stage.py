@@ -59,7 +59,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
     wanted = settings.downstream
     if not wanted.tasks:
         raise UserError(f"profile {settings.profile}: downstream.tasks is empty; name at least one task to judge the encoder on")
-    work = assignments(settings)
+    work = assignments(settings, say)
     folders = dict(encoders or {settings.pretraining.objective: settings.paths.encoder})
     loaded = {name: Encoder.load(folder) for name, folder in folders.items()}
     contestants = [
@@ -114,7 +114,7 @@ def score_encoder(
     from caco_assets.downstream.judge import assignments, judge
     from caco_assets.pretraining.encoder import Encoder
 
-    work = assignments(settings)
+    work = assignments(settings, say)
     folder = encoder if isinstance(encoder, Path) else None
     loaded = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
     uri = model_uri or (_uri(settings, folder) if folder else None)

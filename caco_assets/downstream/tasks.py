@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from caco_assets.downstream.datasets.dense import DenseImages
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.errors import UserError
 
@@ -64,17 +65,21 @@ class Task:
         """Of the embedded twin, below the folder of twins."""
         return self.twin or self.name
 
-    def read(self, path: Path) -> LabelledImages | DenseImages:
+    def read(self, path: Path, hashes: Hashes = FRESH) -> LabelledImages | DenseImages:
         """Open and check the data at `path`.
+
+        Args:
+            path: as its authors ship it.
+            hashes: remembers what has been hashed before.
 
         Raises:
             UserError: the data is absent (`DataAbsentError`) or not in its authors' layout.
         """
         module, _, function = self.reader.partition(":")
-        reader: Callable[[Path], LabelledImages | DenseImages] = getattr(
+        reader: Callable[[Path, Hashes], LabelledImages | DenseImages] = getattr(
             importlib.import_module(f"caco_assets.downstream.datasets.{module}"), function
         )
-        return reader(path)
+        return reader(path, hashes)
 
 
 _EUROSAT_PAGE = "https://github.com/phelber/EuroSAT"

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.datasets.layout import index_members
 from caco_assets.downstream.datasets.splits import list_sha256
@@ -64,7 +65,7 @@ _VALIDATION = 0.1
 _MAX_BYTES = 8 << 20
 
 
-def read(path: Path, share: float) -> LabelledImages:
+def read(path: Path, share: float, hashes: Hashes = FRESH) -> LabelledImages:
     """Check archive, classes and counts; no pixel is decoded yet.
 
     The pictures are photographs without a radiometric scale: 255 counts as reflectance 0.275, as in EuroSAT's pictures.
@@ -73,6 +74,7 @@ def read(path: Path, share: float) -> LabelledImages:
         path: `AID.zip`, a folder that holds it, or a folder with `AID/<Class>/<class>_<n>.jpg` somewhere below. A folder with
             `subset.json` holds what that declares instead of all thirty classes.
         share: of every class that is for training: 0.2 or 0.5.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: see `open_store` and `index_members`; or classes or images are missing.
@@ -99,21 +101,21 @@ def read(path: Path, share: float) -> LabelledImages:
         shape=(3, SIDE, SIDE),
         dtype="uint8",
         parts=folds[0],
-        version=f"data-{store.version()}/splits-{digest}",
+        version=f"data-{store.version(hashes)}/splits-{digest}",
         note=note,
         decode=partial(_decode, store, members),
         folds=folds,
     )
 
 
-def read_20(path: Path) -> LabelledImages:
+def read_20(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """AID with 20 % for training; see `read`."""
-    return read(path, 0.2)
+    return read(path, 0.2, hashes)
 
 
-def read_50(path: Path) -> LabelledImages:
+def read_50(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """AID with 50 % for training; see `read`."""
-    return read(path, 0.5)
+    return read(path, 0.5, hashes)
 
 
 def split(labels: dict[str, int], share: float, number: int) -> dict[str, Part]:

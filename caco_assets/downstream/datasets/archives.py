@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.store import DataAbsentError, FolderStore, ZipStore, open_store
 from caco_assets.errors import UserError
 
@@ -63,9 +64,9 @@ class Archives:
         except UnicodeDecodeError as error:
             raise UserError(f"{self.root}: {name} is no text ({error}); fetch the data set again") from error
 
-    def version(self) -> str:
+    def version(self, hashes: Hashes = FRESH) -> str:
         """md5 of everything, as `Store.version`; of several archives, of theirs."""
-        versions = [store.version() for _, store in sorted(self.stores.items())]
+        versions = [store.version(hashes) for _, store in sorted(self.stores.items())]
         return versions[0] if len(versions) == 1 else hashlib.md5("\n".join(versions).encode(), usedforsecurity=False).hexdigest()
 
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, of_43
 from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, read_patch
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.errors import UserError
-from caco_assets.products import content_hash
 
 FOLDERS = ("BigEarthNet-v1.0", "BigEarthNet-S2-v1.0")
 PARTS = ("train", "val", "test")
@@ -37,17 +37,16 @@ _PUBLISHED = {
     "test": "697fb90677e30571b9ac7699b7e5b432",
 }
 _SHARES = (0.6, 0.2, 0.2)
-# Up to so many patches every byte is hashed; beyond, it would take longer than judging (the published set has 66 GB).
-HASHED_PATCHES = 2000
 _THREADS = 8
 
 
-def read(path: Path) -> LabelledImages:
+def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """Check lists, folders and labels; no pixel is decoded yet.
 
     Args:
         path: the folder that holds the patches' folders, or the one that holds `BigEarthNet-v1.0/` and the lists. The lists lie
             in the one or beside it. Without lists: a seeded 60/20/20 split of the patches that are there.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: nothing there (`DataAbsentError`), an archive that is not extracted, a list that names a missing patch, a patch
@@ -77,21 +76,20 @@ def read(path: Path) -> LabelledImages:
         shape=(len(BANDS), SIDE, SIDE),
         dtype="uint16",
         parts=parts,
-        version=version_of(root, parts),
+        version=version_of(root, parts, hashes),
         note=f"{source}; {drop_note}; {unlabelled} patches without any of the 19 labels dropped",
         decode=partial(_decode, root, BANDS),
         decode_bands=partial(_decode, root),
     )
 
 
-def version_of(root: Path, parts: dict[str, Part]) -> str:
-    """Hash of names, labels and, where there are few patches, of every byte below `root`."""
+def version_of(root: Path, parts: dict[str, Part], hashes: Hashes) -> str:
+    """Hash of names and labels, and of every byte below `root`."""
     digest = hashlib.sha256()
     for part, members in parts.items():
         digest.update(f"{part} {list_sha256(members.names)}".encode())
         digest.update(np.ascontiguousarray(members.labels).tobytes())
-    few = sum(len(members) for members in parts.values()) <= HASHED_PATCHES
-    return f"labels-{digest.hexdigest()}" + (f"/data-{content_hash(root)}" if few else "")
+    return f"labels-{digest.hexdigest()}/data-{hashes.of(root)}"
 
 
 def _patches(path: Path) -> Path:

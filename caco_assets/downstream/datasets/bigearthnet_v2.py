@@ -13,6 +13,7 @@ import numpy as np
 from caco_assets.downstream.datasets.bigearthnet import version_of
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, of_19
 from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, read_patch
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.errors import UserError
@@ -23,11 +24,12 @@ _COLUMNS = ("patch_id", "labels", "split")
 _FLAGS = ("contains_seasonal_snow", "contains_cloud_or_shadow")
 
 
-def read(path: Path) -> LabelledImages:
+def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """Check metadata and folders; no pixel is decoded yet.
 
     Args:
         path: the folder that holds `BigEarthNet-S2/` and `metadata.parquet`.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: nothing there (`DataAbsentError`), not extracted, a patch of the table that is not there, an unknown label.
@@ -67,7 +69,7 @@ def read(path: Path) -> LabelledImages:
         shape=(len(BANDS), SIDE, SIDE),
         dtype="uint16",
         parts=parts,
-        version=version_of(root, parts),
+        version=version_of(root, parts, hashes),
         note=note,
         decode=partial(_decode, root, BANDS),
         decode_bands=partial(_decode, root),

@@ -17,6 +17,7 @@ import numpy as np
 
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages, Scene
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.errors import UserError
@@ -32,11 +33,12 @@ _LIST = re.compile(r"(?:^|/)(train|val|test)\.txt$")
 _CUBE = re.compile(r"\d+_\d+_\d+")
 
 
-def read(path: Path) -> DenseImages:
+def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """Check the lists, and that each of their lines has a picture and a mask of one size; no picture is decoded yet.
 
     Args:
         path: a folder with the authors' `train.txt`, `val.txt`, `test.txt` (in `dynnet_training_splits`), `planet` and `labels`.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: a list is missing, a line is not understood or names a missing file, or sizes differ.
@@ -61,7 +63,7 @@ def read(path: Path) -> DenseImages:
             raise UserError(f"{path}: cube {both[0]} is in {one}.txt and in {other}.txt; fetch the lists again")
     side = next(iter(scenes["train"]))
     size = "" if (side.height, side.width) == (SIDE, SIDE) else f"; cubes of {side.height}×{side.width}, the authors' have {SIDE}"
-    hashes = {part: list_sha256(lists[part]) for part in PARTS}
+    digests = {part: list_sha256(lists[part]) for part in PARTS}
     return DenseImages(
         task="dynamicearthnet",
         classes=CLASSES,
@@ -70,9 +72,9 @@ def read(path: Path) -> DenseImages:
         dates=1,
         dtype="uint16",
         scenes=scenes,
-        version=f"data-{archives.version()}/splits-{list_sha256(tuple(hashes.values()))}",
+        version=f"data-{archives.version(hashes)}/splits-{list_sha256(tuple(digests.values()))}",
         note="authors' lists ("
-        + ", ".join(f"{part} {len(cubes[part])} cubes, sha256 {hashes[part]}" for part in PARTS)
+        + ", ".join(f"{part} {len(cubes[part])} cubes, sha256 {digests[part]}" for part in PARTS)
         + f"), first day of each month; snow and ice ignored{size}",
         decode=partial(_decode, archives, members),
     )

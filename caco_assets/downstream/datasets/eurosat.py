@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
 from caco_assets.downstream.datasets.store import Store, open_store
@@ -32,12 +33,13 @@ SIDE = 64
 _MAX_BYTES = 1 << 20
 
 
-def read(path: Path) -> LabelledImages:
+def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """Check archive, classes and split lists; no pixel is decoded yet.
 
     Args:
         path: `EuroSAT.zip`, a folder that holds it, or a folder with the class folders. The lists (`split-train.txt`, …) lie
             beside the archive, or in the folder or beside it.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: see `open_store`, `index_members` and `read_lists`.
@@ -52,7 +54,7 @@ def read(path: Path) -> LabelledImages:
         shape=(3, SIDE, SIDE),
         dtype="uint8",
         parts=parts,
-        version=f"data-{store.version()}/splits-{lists}",
+        version=f"data-{store.version(hashes)}/splits-{lists}",
         note=note,
         decode=partial(_decode, store, members),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.downstream.datasets.eurosat import CLASSES, SIDE, lists_folder
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
 from caco_assets.downstream.datasets.store import Store, open_store
@@ -24,12 +25,13 @@ FORMAT = PixelFormat(BANDS, 1e-4)
 _MAX_BYTES = 1 << 20
 
 
-def read(path: Path) -> LabelledImages:
+def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """Check archive, classes and split lists; no pixel is decoded yet.
 
     Args:
         path: `EuroSATallBands.zip`, a folder that holds it, or a folder with the class folders somewhere below. Lists made for
             the jpg are read with `.tif`; without lists the split is stratified and seeded.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: see `open_store`, `index_members` and `read_lists`.
@@ -44,7 +46,7 @@ def read(path: Path) -> LabelledImages:
         shape=(len(BANDS), SIDE, SIDE),
         dtype="uint16",
         parts=parts,
-        version=f"data-{store.version()}/splits-{lists}",
+        version=f"data-{store.version(hashes)}/splits-{lists}",
         note=note,
         decode=partial(_decode, store, members),
     )

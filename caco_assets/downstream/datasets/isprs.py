@@ -16,6 +16,7 @@ import numpy as np
 
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages, Scene
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import RGB, PixelFormat
@@ -81,25 +82,25 @@ VAIHINGEN = Town(
 )
 
 
-def read_potsdam(path: Path) -> DenseImages:
+def read_potsdam(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """ISPRS Potsdam: `4_Ortho_RGBIR` (or `2_Ortho_RGB`) and `5_Labels_all`, zipped or not.
 
     Raises:
         UserError: see `_read`.
     """
-    return _read(path, POTSDAM)
+    return _read(path, POTSDAM, hashes)
 
 
-def read_vaihingen(path: Path) -> DenseImages:
+def read_vaihingen(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """ISPRS Vaihingen: `top/*.tif` and the complete ground truth beside it, zipped or not.
 
     Raises:
         UserError: see `_read`.
     """
-    return _read(path, VAIHINGEN)
+    return _read(path, VAIHINGEN, hashes)
 
 
-def _read(path: Path, town: Town) -> DenseImages:
+def _read(path: Path, town: Town, hashes: Hashes) -> DenseImages:
     """Check that every area has a picture and a mask of its size; no picture is decoded yet.
 
     Raises:
@@ -133,7 +134,7 @@ def _read(path: Path, town: Town) -> DenseImages:
         dates=1,
         dtype="uint8",
         scenes=scenes,
-        version=f"data-{archives.version()}",
+        version=f"data-{archives.version(hashes)}",
         note=f"{town.note} ({counts}); clutter is learned, its IoU does not count{border}",
         decode=partial(_decode, archives, pictures[kind], masks, len(town.kinds[kind])),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from caco_assets.downstream.datasets import pairs
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.splits import PARTS
 from caco_assets.errors import UserError
 
@@ -19,12 +20,13 @@ SIDE = 1024
 _MEMBER = re.compile(r"(?:^|/)(?:(train|val|test)/(?:[^/]+/)?)?(A|B|label)/((train|val|test)_[^/]+|[^/]+)\.png$")
 
 
-def read(path: Path) -> DenseImages:
+def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """Check that each image has both dates and a mask of one size; no picture is decoded yet.
 
     Args:
         path: a folder with `train.zip`, `val.zip`, `test.zip`, or with what they hold, in a folder for each part or all together
             (the files' names begin with their part).
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: a part, a date or a mask is missing, or sizes differ.
@@ -55,7 +57,7 @@ def read(path: Path) -> DenseImages:
         dates=2,
         dtype="uint8",
         scenes=scenes,
-        version=f"data-{archives.version()}",
+        version=f"data-{archives.version(hashes)}",
         note=f"authors' split ({counts} images){pairs.same_size(archives, scenes, SIDE)}",
         decode=partial(pairs.decode, archives, known),
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages, Scene
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import IGNORE, coded, expect, read_picture, side_of
 from caco_assets.errors import UserError
 
@@ -25,11 +26,12 @@ CODES = {0: IGNORE, **{number: number - 1 for number in range(1, 8)}}
 _MEMBER = re.compile(r"(?:^|/)(Train|Val)/(Urban|Rural)/(images_png|masks_png)/([^/]+)\.png$")
 
 
-def read(path: Path) -> DenseImages:
+def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """Check that each picture has a mask of its size; no picture is decoded yet.
 
     Args:
         path: a folder with `Train.zip` and `Val.zip`, or with the folders they hold.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: a part, a picture or a mask is missing, or sizes differ.
@@ -58,7 +60,7 @@ def read(path: Path) -> DenseImages:
         dates=1,
         dtype="uint8",
         scenes=scenes,
-        version=f"data-{archives.version()}",
+        version=f"data-{archives.version(hashes)}",
         note=f"trained on Train ({len(scenes['train'])}), tested on Val ({len(scenes['test'])}): Test has no public masks{size}",
         decode=partial(_decode, archives, found),
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages, Scene
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import change_mask, expect, read_picture, read_tif, side_of
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.errors import UserError
@@ -28,12 +29,13 @@ Files = dict[str, dict[tuple[int, str], str]]
 """City → (date, band) → member."""
 
 
-def read(path: Path) -> DenseImages:
+def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """Check files, lists and sizes; no picture is decoded yet.
 
     Args:
         path: a folder with the three zips (`Onera Satellite Change Detection dataset - Images.zip`, `… - Train Labels.zip`,
             `… - Test Labels.zip`) or with what they hold.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: a list, city, band or mask is missing, or sizes differ.
@@ -55,7 +57,7 @@ def read(path: Path) -> DenseImages:
     if both := sorted(set(lists["train"]) & set(lists["test"])):
         raise UserError(f"{path}: {both[0]} is in train.txt and in test.txt; fetch the lists again")
     scenes = {part: tuple(_scene(archives, city, files, masks, part) for city in cities) for part, cities in lists.items()}
-    hashes = {part: list_sha256(cities) for part, cities in lists.items()}
+    digests = {part: list_sha256(cities) for part, cities in lists.items()}
     return DenseImages(
         task="oscd",
         classes=CLASSES,
@@ -64,9 +66,9 @@ def read(path: Path) -> DenseImages:
         dates=2,
         dtype="uint16",
         scenes=scenes,
-        version=f"data-{archives.version()}/splits-{hashes['train'][:16]}-{hashes['test'][:16]}",
-        note=f"authors' lists of cities ({len(lists['train'])} train sha256 {hashes['train']}, "
-        f"{len(lists['test'])} test sha256 {hashes['test']})",
+        version=f"data-{archives.version(hashes)}/splits-{digests['train'][:16]}-{digests['test'][:16]}",
+        note=f"authors' lists of cities ({len(lists['train'])} train sha256 {digests['train']}, "
+        f"{len(lists['test'])} test sha256 {digests['test']})",
         decode=partial(_decode, archives, files, masks),
     )
 

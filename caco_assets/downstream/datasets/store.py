@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.errors import UserError
-from caco_assets.products import content_hash, file_md5
 
 
 class DataAbsentError(UserError):
@@ -32,7 +32,7 @@ class Store(Protocol):
         """Bytes of one member; safe to call from several threads."""
         ...
 
-    def version(self) -> str:
+    def version(self, hashes: Hashes = FRESH) -> str:
         """md5 of the bytes of everything, as DVC computes it."""
         ...
 
@@ -66,9 +66,9 @@ class ZipStore:
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
             raise UserError(f"{self.root}: {name} cannot be read from the archive ({error}); fetch the archive again") from error
 
-    def version(self) -> str:
+    def version(self, hashes: Hashes = FRESH) -> str:
         """md5 of the archive."""
-        return file_md5(self.root)
+        return hashes.of(self.root)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class FolderStore:
         """Bytes of one file."""
         return (self.root / name).read_bytes()
 
-    def version(self) -> str:
+    def version(self, hashes: Hashes = FRESH) -> str:
         """md5 of the sorted listing of the files' md5."""
-        return content_hash(self.root)
+        return hashes.of(self.root)
 
 
 def open_store(path: Path, *, max_bytes: int) -> Store:

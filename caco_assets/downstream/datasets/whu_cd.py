@@ -17,6 +17,7 @@ import numpy as np
 from caco_assets.downstream.datasets import pairs
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages, Scene
+from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.pairs import Pair
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.errors import UserError
@@ -29,11 +30,12 @@ _LIST = re.compile(r"(?:^|/)list/(train|val|test)\.txt$")
 _SHARES, _SEED = (0.8, 0.1, 0.1), 0
 
 
-def read(path: Path) -> DenseImages:
+def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """Tell the split by the layout, and check its files; no picture is decoded yet.
 
     Args:
         path: a folder with the zip, or with what it holds.
+        hashes: remembers what has been hashed before.
 
     Raises:
         UserError: neither layout, a file is missing, or sizes differ.
@@ -54,7 +56,7 @@ def read(path: Path) -> DenseImages:
         dates=2,
         dtype="uint8",
         scenes=scenes,
-        version=f"data-{archives.version()}/split-{split}",
+        version=f"data-{archives.version(hashes)}/split-{split}",
         note=note,
         decode=partial(pairs.decode, archives, known),
     )

@@ -1,0 +1,79 @@
+"""The hash of all bytes of a data set: computed once, and remembered for as long as no file below it has changed.
+
+One rule for every data set, however large: each byte counts. The published BigEarthNet has 66 GB, which takes minutes to read, so
+the hash is kept beside a signature of the files (their names, sizes, and times of content and of inode). As long as that is the
+same, so is the hash; anything else, and all bytes are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from caco_assets.products import content_hash, write_atomic
+from caco_assets.progress import Progress, Say, to_stderr
+
+_MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """Where hashes are remembered."""
+
+    folder: Path | None = None
+    """Deleting it only costs time; none: nothing is remembered."""
+    say: Say = to_stderr
+    """Outlet for progress."""
+
+    def of(self, path: Path) -> str:
+        """The hash that DVC gives a file or folder (`products.content_hash`)."""
+        if self.folder is None:
+            return content_hash(path)
+        where = path.absolute()
+        file = self.folder / f"{hashlib.sha256(os.fsencode(where)).hexdigest()[:32]}.json"
+        signature, size = _signature(where)
+        if file.exists():
+            known = json.loads(file.read_text())
+            if known["signature"] == signature:
+                return known["hash"]
+        progress, done = Progress(f"read all of {path.name} for its hash", size // _MB, "MB", self.say), 0
+
+        def advance(file: Path) -> None:
+            nonlocal done
+            before, done = done, done + file.stat().st_size
+            progress.advance(done // _MB - before // _MB)
+
+        found = content_hash(where, advance)
+        # a file that changed while it was read belongs to neither signature
+        if _signature(where)[0] == signature:
+            write_atomic(file, json.dumps({"path": where.as_posix(), "signature": signature, "hash": found}, indent=1) + "\n")
+        return found
+
+
+FRESH = Hashes()
+"""Remembers nothing."""
+
+
+def _signature(path: Path) -> tuple[str, int]:
+    """sha256 over name, size and times of every file, and their bytes in all; symbolic links are followed to files."""
+    digest, total = hashlib.sha256(), 0
+    for name, status in _files(path):
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode(errors="surrogateescape"))
+        total += status.st_size
+    return digest.hexdigest(), total
+
+
+def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    if path.is_file():
+        yield path.name, path.stat()
+        return
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = os.path.join(folder, name)  # noqa: PTH118 - millions of files: a Path each would double the time
+            if os.path.isfile(file):  # noqa: PTH113
+                yield os.path.relpath(file, path), os.stat(file)  # noqa: PTH116
