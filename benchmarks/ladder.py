@@ -70,7 +70,7 @@ def settings_in(folder: Path, options: argparse.Namespace) -> Settings:
 
 def wanted(options: argparse.Namespace) -> Wanted:
     """Europe, where EuroSAT lies."""
-    return Wanted(options.side, options.seasons, box=(-9.0, 36.0, 29.0, 62.0))
+    return Wanted(options.side, options.seasons, box=(-9.0, 36.0, 29.0, 62.0), balanced=options.balanced)
 
 
 def make_pack(folder: Path, options: argparse.Namespace) -> Path:
@@ -223,7 +223,8 @@ def main() -> int:
     parser.add_argument("--places", type=int, default=6000)
     parser.add_argument("--side", type=int, default=96, help="pixels of a chip, a multiple of 6")
     parser.add_argument("--seasons", type=int, default=3, help="dates in each period")
-    parser.add_argument("--stretch", default="seco_fine")
+    parser.add_argument("--balanced", type=int, default=12, help="positions looked at for a place (see synthetic.chips.Wanted)")
+    parser.add_argument("--stretch", default="eurosat")
     parser.add_argument("--steps", type=int, default=600, help="of each rung, about")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--backbone", default="resnet18")

@@ -12,14 +12,19 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from caco_assets.synthetic import noise
+from caco_assets.synthetic import noise, terrain
 from caco_assets.synthetic.change import event_for, marked
 from caco_assets.synthetic.earth import GSD, View, Window
-from caco_assets.synthetic.region import Region, region
+from caco_assets.synthetic.noise import Frame
+from caco_assets.synthetic.region import CLASSES, Region, region
 from caco_assets.synthetic.weather import acquisition
 
 CHANGED_FROM = 0.01
 """Share of a chip's pixels whose cover differs from which on the place counts as changed."""
+_NEAR_M = 2000.0
+"""The same for the further positions of a balanced draw."""
+_STRIDE = 6
+"""Every so many pixels of a position are looked at."""
 _YEAR = timedelta(days=365)
 _REACH_M = 4800.0
 """Half the side of the square around a town's centre in which places lie."""
@@ -40,6 +45,9 @@ class Wanted:
     box: tuple[float, float, float, float] = (-180.0, -45.0, 180.0, 65.0)
     """West, south, east, north of the towns."""
     places_per_town: int = 8
+    balanced: int = 1
+    """Positions that are looked at for a place, most of them near the town, where rivers and motorways are: of them the one with
+    most of a class of cover that is drawn for the place, all equally often. 1: the first, so that classes are as common as they are."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class DrawnPlace:
     changed: bool
     fraction: float
     """Share of its pixels whose cover changed between the periods; crop rotation is no change."""
+    cover: np.ndarray
+    """Share of its pixels in each of `region.CLASSES` in the early period."""
 
 
 def draw_places(seed: int, start: int, stop: int, wanted: Wanted) -> Iterator[DrawnPlace]:
@@ -78,7 +88,7 @@ def draw_places(seed: int, start: int, stop: int, wanted: Wanted) -> Iterator[Dr
 def _draw(seed: int, number: int, wanted: Wanted) -> DrawnPlace:
     here = _town(seed, number // wanted.places_per_town, wanted)
     draw = noise.generator("chips place", seed, number)
-    offset = [60.0 * round(_REACH_M * (2.0 * float(draw.random()) - 1.0) / 60.0) for _ in range(2)]
+    offset = _position(seed, number, here, draw, wanted)
     window = Window(here.epsg, here.origin[0] + offset[0], here.origin[1] + offset[1], wanted.side, wanted.side)
     extent = 10.0 * wanted.side
     late = datetime(2023, 1, 1, tzinfo=UTC)
@@ -96,8 +106,31 @@ def _draw(seed: int, number: int, wanted: Wanted) -> DrawnPlace:
         for period, start in enumerate((early, late))
         for season in range(wanted.seasons)
     ]
-    fraction = float(np.mean(view.cover(early) != view.cover_at_last()))
-    return DrawnPlace(tuple(chips), fraction >= CHANGED_FROM, fraction)
+    cover = view.cover(early)
+    fraction = float(np.mean(cover != view.cover_at_last()))
+    return DrawnPlace(
+        tuple(chips), fraction >= CHANGED_FROM, fraction, np.bincount(cover.ravel(), minlength=len(CLASSES)) / cover.size
+    )
+
+
+def _position(seed: int, number: int, here: Region, draw: np.random.Generator, wanted: Wanted) -> list[float]:
+    """Metres east of the town's centre of a place's western edge, and north of its northern edge."""
+    found = [_offset(draw, _REACH_M)]
+    if wanted.balanced == 1:
+        return found[0]
+    aim = noise.generator("chips aim", seed, number)
+    target = int(aim.integers(len(CLASSES)))
+    found += [_offset(aim, _NEAR_M) for _ in range(wanted.balanced - 1)]
+    shares = []
+    for east, north in found:
+        col, row = round(east / 10.0), round(-north / 10.0)
+        step = np.arange(2, wanted.side, _STRIDE)
+        shares.append(float((terrain.survey(here, Frame(col + step, row + step)).cover == target).mean()))
+    return found[int(np.argmax(shares))]
+
+
+def _offset(draw: np.random.Generator, reach: float) -> list[float]:
+    return [60.0 * round(reach * (2.0 * float(draw.random()) - 1.0) / 60.0) for _ in range(2)]
 
 
 def _pixels(view: View, start: datetime, season: int, share: float, wanted: Wanted) -> np.ndarray:

@@ -55,6 +55,16 @@ def test_true_change_shows_in_the_pixels_more_than_seasons_do() -> None:
     assert np.median([gap(place) for place in strong]) > 1.3 * np.median([gap(place) for place in still])
 
 
+def test_balanced_places_show_every_cover() -> None:
+    usual, balanced = (
+        np.mean([place.cover for place in draw_places(0, 0, 64, Wanted(48, 1, balanced=count))], axis=0) for count in (1, 12)
+    )
+    assert usual.min() < 0.02
+    assert balanced.min() > 2 * usual.min()
+    assert balanced.max() < usual.max()
+    assert balanced.sum() == pytest.approx(1)
+
+
 def test_60_m_bands_are_on_the_same_grid() -> None:
     (place,) = draw_places(0, 3, 4, Wanted(48, 1, bands=("B01", "B04")))
     blocks = place.chips[0].pixels[0].reshape(8, 6, 8, 6)
