@@ -46,8 +46,8 @@ class Wanted:
     """West, south, east, north of the towns."""
     places_per_town: int = 8
     balanced: int = 1
-    """Positions that are looked at for a place, most of them near the town, where rivers and motorways are: of them the one with
-    most of a class of cover that is drawn for the place, all equally often. 1: the first, so that classes are as common as they are."""
+    """Positions that are looked at for a place, most of them near the town, where rivers and motorways are; the one that has most
+    of a class of cover drawn for the place is taken. 1: the first, so that classes are as common as they are."""
 
 
 @dataclass(frozen=True)
