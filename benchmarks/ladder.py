@@ -40,7 +40,7 @@ from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.chips import DrawnPlace, Wanted, draw_places
 
 MARK, GOAL = 0.862, 0.931
-LADDER = ("moco_v2", "moco_v2_tp", "gssl", "seco", "teco", "caco", "simclr_seco", "simclr_caco")
+LADDER = ("moco_v2", "moco_v2_tp", "gssl", "seco", "teco", "caco", "simclr", "simclr_seco", "simclr_caco")
 ESTIMATES = ("ratio", "distance")
 """Further rows of `caco`; its default is `ema_ratio`."""
 PROFILE = """

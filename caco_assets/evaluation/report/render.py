@@ -26,6 +26,7 @@ _TITLES = {
     "gssl": "GSSL",
     "moco_v2": "MoCo v2",
     "moco_v2_tp": "MoCo v2 with temporal positives",
+    "simclr": "SimCLR",
     "simclr_seco": "SimCLR SeCo",
     "simclr_caco": "SimCLR CACo",
 }

@@ -15,6 +15,7 @@ from caco_assets.pretraining.objectives.moco_v2 import MocoV2
 from caco_assets.pretraining.objectives.moco_v2_tp import MocoV2TemporalPositives
 from caco_assets.pretraining.objectives.objective import EpochReport, Objective, StepOutput
 from caco_assets.pretraining.objectives.seco import Seco
+from caco_assets.pretraining.objectives.simclr import SimClr
 from caco_assets.pretraining.objectives.simclr_caco import SimClrCaco
 from caco_assets.pretraining.objectives.simclr_seco import SimClrSeco
 from caco_assets.pretraining.objectives.teco import Teco
@@ -31,6 +32,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "seco": Seco,
     "teco": Teco,
     "caco": Caco,
+    "simclr": SimClr,
     "simclr_seco": SimClrSeco,
     "simclr_caco": SimClrCaco,
 }

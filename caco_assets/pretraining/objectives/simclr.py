@@ -16,11 +16,15 @@ from torch import Tensor
 
 from caco_assets.pretraining.objectives.objective import Objective
 from caco_assets.pretraining.processes import mine
+from caco_assets.pretraining.views import PLANS
 
 
 class SimClr(Objective):
-    """Base of the objectives in the SimCLR framework: every view passes the one encoder, with gradient."""
+    """Two augmented views of one date attract. Base of the objectives in this framework: every view passes the one encoder, with
+    gradient."""
 
+    plan = PLANS["moco"]
+    spaces = 1
     everyones_gradient = True
 
     def embed_keys(self, images: list[Tensor]) -> Tensor:
