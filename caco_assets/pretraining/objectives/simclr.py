@@ -20,8 +20,7 @@ from caco_assets.pretraining.views import PLANS
 
 
 class SimClr(Objective):
-    """Two augmented views of one date attract. Base of the objectives in this framework: every view passes the one encoder, with
-    gradient."""
+    """Two augmented views of one date attract. Base of the others in this framework: each view passes the one encoder."""
 
     plan = PLANS["moco"]
     spaces = 1
