@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
+from pydantic import PrivateAttr
 
 from caco_assets.errors import UserError
 from caco_assets.home import ensure_home, write_stage_settings
+from caco_assets.resources.dvc_repo import UnavailableError, data_versions, locked, remember, repository
 from caco_assets.settings import Settings
 
-# Another process may hold DVC's lock for the length of one commit; longer than this means that something hangs.
-LOCK_WAIT_S = 60.0
+__all__ = ["DataVersions", "data_versions"]
 
 
 class DataVersions(dg.ConfigurableResource):
@@ -23,6 +20,15 @@ class DataVersions(dg.ConfigurableResource):
 
     push: bool = True
     """Push after each commit; a failed push fails the asset."""
+    retries: int = 3
+    """So often is an asset tried again whose push has failed; what is made is reused then."""
+    retry_s: float = 30.0
+    """Seconds until it is tried again: a store that is away is seldom back sooner."""
+    _in_a_run: bool = PrivateAttr(default=False)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster passes it
+        """Dagster calls this where the resource serves a run, which can be asked to try again."""
+        self._in_a_run = True
 
     def commit(self, settings: Settings, stage: str) -> dict[str, str]:
         """Record what lies in the workspace as the outputs of `stage`: cache, `dvc.lock`, remote.
@@ -31,51 +37,43 @@ class DataVersions(dg.ConfigurableResource):
             Output path relative to the home → md5.
 
         Raises:
-            UserError: the remote cannot be reached, or DVC's lock is held for too long.
+            UserError: the remote cannot be reached, or DVC's lock is held for too long; in a run of Dagster, `RetryRequested`.
         """
-        from dvc.exceptions import DvcException
-        from dvc.lock import LockError
-        from dvc.repo import Repo
+        try:
+            return self._commit(settings, stage)
+        except UnavailableError as error:
+            if self._in_a_run:
+                raise dg.RetryRequested(self.retries, self.retry_s) from error
+            raise
 
-        # "Updating lock file" for every stage of every run is noise
-        logging.getLogger("dvc").setLevel(logging.WARNING)
+    def _commit(self, settings: Settings, stage: str) -> dict[str, str]:
+        from dvc.exceptions import DvcException
+
         ensure_home(settings)
         write_stage_settings(settings)
         # DVC takes a bare stage name relative to the working directory, which need not be the home folder
         pipeline = settings.home / "dvc.yaml"
-        target, deadline = f"{stage}@{settings.profile}", time.monotonic() + LOCK_WAIT_S
-        while True:
+        target, what = f"{pipeline}:{stage}@{settings.profile}", f"dvc commit {stage}@{settings.profile}"
+        with repository(settings.home, what) as repo:
             try:
-                with Repo(str(settings.home)) as repo:
-                    repo.commit(f"{pipeline}:settings@{settings.profile}", force=True)
-                    repo.commit(f"{pipeline}:{target}", force=True)
-                    if self.push:
-                        repo.push([f"{pipeline}:{target}"])
-                return locked(settings.home, target)
-            except LockError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(f"dvc commit {target}: the repository is locked by another process ({error})") from error
-                time.sleep(0.5)
+                repo.commit(f"{pipeline}:settings@{settings.profile}", force=True)
+                repo.commit(target, force=True)
             except (DvcException, OSError) as error:
-                remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
-                raise UserError(f"dvc commit {target}: {' '.join(str(error).split())}; {remedy}") from error
+                raise UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
+            remember(settings, stage)
+            if self.push:
+                _push(repo, target, what)
+        return locked(settings, stage)
 
 
-def locked(home: Path, target: str) -> dict[str, str]:
-    """Outputs of a stage (`archive@embedded`) as `dvc.lock` names them: path → md5."""
-    stages = _lock(home).get("stages", {})
-    return {out["path"]: out["md5"] for out in stages.get(target, {}).get("outs", [])}
+def _push(repo: Any, target: str, what: str) -> None:
+    try:
+        repo.push([target])
+    # the client of each kind of store raises errors of its own
+    except Exception as error:
+        remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
+        raise UnavailableError(f"{what}: not pushed: {_one_line(error)}; {remedy}") from error
 
 
-def data_versions(settings: Settings) -> dict[str, str]:
-    """md5 of every committed data product of the profile, by product name (`locations`, `scenes`, `archive`, `pack`, …)."""
-    versions: dict[str, str] = {}
-    for stage in ("locations", "scenes", "archive", "pack"):
-        for path, md5 in locked(settings.home, f"{stage}@{settings.profile}").items():
-            versions[Path(path).stem] = md5
-    return versions
-
-
-def _lock(home: Path) -> dict[str, Any]:
-    path = home / "dvc.lock"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -17,6 +17,7 @@ from caco_assets.settings.rooms import (
     Validation,
 )
 from caco_assets.settings.sources import CatalogSource, FolderSource, PublishedSource, Source, StacApiSource, SyntheticSource
+from caco_assets.settings.versions import Versions
 
 __all__ = [
     "PROFILES",
@@ -39,6 +40,7 @@ __all__ = [
     "SyntheticSource",
     "TaskData",
     "Validation",
+    "Versions",
     "find_home",
     "load_settings",
     "profile_names",

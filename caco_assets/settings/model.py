@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from caco_assets.settings.paths import Paths
 from caco_assets.settings.rooms import Automation, Downstream, Imagery, Pretraining, Registry, Sampling, Validation
+from caco_assets.settings.versions import Versions
 
 
 class Settings(BaseSettings):
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     pretraining: Pretraining = Pretraining()
     downstream: Downstream = Downstream()
     registry: Registry = Registry()
+    versions: Versions = Versions()
     automation: Automation = Automation()
 
     @model_validator(mode="after")

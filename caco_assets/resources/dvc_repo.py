@@ -1,0 +1,104 @@
+"""A home's DVC repository as the library opens it: its lock, what `dvc.lock` names, and what was ever committed here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from caco_assets.errors import UserError
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+# Another process may hold DVC's lock for the length of one commit; longer than this means that something hangs.
+LOCK_WAIT_S = 60.0
+_TRY_AGAIN_S = 0.5
+# files that every run writes and that no version consists of
+_NO_DATA = "settings"
+
+
+class UnavailableError(UserError):
+    """The remote cannot be reached or DVC's lock is held: the same call may succeed later."""
+
+
+@contextmanager
+def repository(home: Path, what: str) -> Iterator[Repo]:
+    """The repository, locked for the length of the block.
+
+    Args:
+        home: the home folder.
+        what: said in the error.
+
+    Raises:
+        UnavailableError: another process holds the lock for longer than `LOCK_WAIT_S`.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo, lock_repo
+
+    # "Updating lock file" for every stage of every run is noise
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    deadline = time.monotonic() + LOCK_WAIT_S
+    with Repo(str(home)) as repo:
+        while True:
+            held = lock_repo(repo)
+            try:
+                held.__enter__()
+                break
+            except LockError as error:
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"{what}: the repository is locked by another process ({error})") from error
+                time.sleep(_TRY_AGAIN_S)
+        try:
+            yield repo
+        finally:
+            held.__exit__(None, None, None)
+
+
+def stages_of(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The entries of `dvc.lock` that are about data of this profile: stage (`archive`) → `cmd`, `deps`, `outs`."""
+    path = settings.home / "dvc.lock"
+    known = (yaml.safe_load(path.read_text()) or {}).get("stages", {}) if path.exists() else {}
+    parted = {tuple(name.split("@", 1)): entry for name, entry in known.items() if "@" in name}
+    return {stage: entry for (stage, profile), entry in parted.items() if profile == settings.profile and stage != _NO_DATA}
+
+
+def locked(settings: Settings, stage: str) -> dict[str, str]:
+    """Outputs of a stage as `dvc.lock` names them: path relative to the home → md5."""
+    return {out["path"]: out["md5"] for out in stages_of(settings).get(stage, {}).get("outs", [])}
+
+
+def data_versions(settings: Settings) -> dict[str, str]:
+    """md5 of every committed data product of the profile, by product name (`locations`, `scenes`, `archive`, `pack`, …)."""
+    stages = ("locations", "scenes", "archive", "pack")
+    return {Path(path).stem: md5 for stage in stages for path, md5 in locked(settings, stage).items()}
+
+
+def remember(settings: Settings, stage: str) -> None:
+    """Add the outputs of a stage to the list of all that was committed here: names for bytes that no lock names any more."""
+    path = _history_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {(entry["path"], entry["md5"]) for entry in history(settings)}
+    outs = [out for out in stages_of(settings).get(stage, {}).get("outs", []) if (out["path"], out["md5"]) not in known]
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    lines = [json.dumps({"when": when, "profile": settings.profile, "stage": stage, **out}) + "\n" for out in outs]
+    with path.open("a") as file:
+        file.write("".join(lines))
+
+
+def history(settings: Settings) -> list[dict[str, Any]]:
+    """What was committed in this home, of any profile, oldest first: `when`, `profile`, `stage`, `path`, `md5`, `size`."""
+    path = _history_file(settings)
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+
+
+def _history_file(settings: Settings) -> Path:
+    return settings.paths.workspace / "dvc" / "history.jsonl"

@@ -1,0 +1,22 @@
+"""The section `versions`: where every version of the data is kept."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from caco_assets.settings.frozen import Frozen
+
+
+class Versions(Frozen):
+    """Where DVC keeps every version of the data."""
+
+    remote: str | None = None
+    """A folder, `s3://bucket/folder` or another address that DVC knows; none: as `.dvc/config` says, a folder in the workspace."""
+    endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    """Address of the S3 store, where it is not Amazon's."""
+
+    @model_validator(mode="after")
+    def _endpoint_of_a_store(self) -> Versions:
+        if self.endpoint and not (self.remote or "").startswith("s3://"):
+            raise ValueError(f"endpoint={self.endpoint}: is of use for a remote in S3 alone; set remote to s3://bucket/folder")
+        return self
