@@ -7,7 +7,7 @@ preprocessing; the validation part picks epoch and threshold, the test part is r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from caco_assets.downstream.dense_training import Part, Recipe, answers, fit
 from caco_assets.downstream.features import FeatureCache, FeatureSource
 from caco_assets.downstream.pixel_baseline import fit_pixels
 from caco_assets.downstream.pyramids import POSITIONS, Fresh, Tiles, Tuned, batches, pyramids
+from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.tasks import Task
 from caco_assets.downstream.trial import Measurement
 from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
@@ -43,6 +44,8 @@ class DenseTrial:
     seed: int
     cache: FeatureCache
     training: Dense
+    kept: EpochFile = field(default_factory=EpochFile)
+    """Where an interrupted training goes on from."""
 
 
 def paper(trial: DenseTrial) -> Iterator[Measurement]:
@@ -99,7 +102,7 @@ def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: boo
     train = part("train", POSITIONS)
     if method == TUNED:
         train = replace(train, pyramids=Tuned(encoder))
-    fitted = fit(train, part("val", 1) if validated else None, kind, recipe, trial.seed, device, trial.cache.say)
+    fitted = fit(train, part("val", 1) if validated else None, kind, recipe, trial.seed, device, trial.cache.say, trial.kept)
     test = part("test", 1)
     counts, start = [], 0
     for classes in answers(fitted, test, kind):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from caco_assets.downstream.dense_kinds import HALF, Kind
 from caco_assets.downstream.pyramids import POSITIONS, Pyramids, Tiles, Tuned, batches
+from caco_assets.downstream.resume import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
 from caco_assets.downstream.unet import UNetDecoder
 from caco_assets.progress import Progress, Say
 
@@ -51,7 +52,16 @@ class Fitted:
     """Of the validation part; none where there was none."""
 
 
-def fit(train: Part, val: Part | None, kind: Kind, recipe: Recipe, seed: int, device: torch.device, say: Say) -> Fitted:
+def fit(
+    train: Part,
+    val: Part | None,
+    kind: Kind,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    say: Say,
+    kept: EpochFile | None = None,
+) -> Fitted:
     """Train a decoder; each tile in a random one of its eight positions.
 
     Args:
@@ -62,8 +72,10 @@ def fit(train: Part, val: Part | None, kind: Kind, recipe: Recipe, seed: int, de
         seed: of the decoder's start, the order, the positions and the dropout. Torch's global generator is left as it was.
         device: where the decoder lives.
         say: outlet for progress.
+        kept: where an interrupted training goes on from; none: it is not kept.
     """
     tuned = train.pyramids if isinstance(train.pyramids, Tuned) else None
+    kept = kept or EpochFile()
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -75,9 +87,16 @@ def fit(train: Part, val: Part | None, kind: Kind, recipe: Recipe, seed: int, de
             groups.append({"params": list(tuned.parameters()), "lr": recipe.encoder_rate})
         optimiser = torch.optim.Adam(groups, weight_decay=recipe.weight_decay)
         falling = torch.optim.lr_scheduler.ExponentialLR(optimiser, recipe.decay)
-        best: Fitted | None = None
-        progress = Progress(f"decoder, seed {seed}", recipe.epochs, "epoch", say)
-        for epoch in range(1, recipe.epochs + 1):
+        moving = {"decoder": decoder, **({"tuned": tuned} if tuned else {}), "optimiser": optimiser, "falling": falling}
+        done, best = 0, None
+        if (state := kept.load()) is not None:
+            for name, part in moving.items():
+                part.load_state_dict(state[name])
+            set_chance(rng, state["order"])
+            set_torch_chance(state["chance"], device)
+            done, best = state["epoch"], _best_of(state["best"], decoder, tuned)
+        progress = Progress(f"decoder, seed {seed}", recipe.epochs, "epoch", say, done)
+        for epoch in range(done + 1, recipe.epochs + 1):
             _modes(decoder, tuned, training=True)
             for batch in _shuffled(len(train.tiles), recipe.batch_size, rng):
                 positions = rng.integers(POSITIONS, size=len(batch)).tolist()
@@ -91,11 +110,33 @@ def fit(train: Part, val: Part | None, kind: Kind, recipe: Recipe, seed: int, de
                 score, threshold = _validate(decoder, tuned, val, kind)
                 if best is None or best.score is None or score > best.score:
                     best = Fitted(copy.deepcopy(decoder), copy.deepcopy(tuned), epoch, threshold, score)
+            if kept.due():
+                now = {name: part.state_dict() for name, part in moving.items()}
+                chance = {"order": chance_of(rng), "chance": torch_chance(device)}
+                kept.save({"epoch": epoch, **now, **chance, "best": _state_of(best)})
             progress.advance()
         progress.close()
     fitted = best or Fitted(decoder, tuned, recipe.epochs, HALF, None)
     _modes(fitted.decoder, fitted.tuned, training=False)
     return fitted
+
+
+def _state_of(best: Fitted | None) -> dict[str, Any] | None:
+    if best is None:
+        return None
+    tuned = best.tuned.state_dict() if best.tuned else None
+    figures = {"epoch": best.epoch, "threshold": best.threshold, "score": best.score}
+    return {"decoder": best.decoder.state_dict(), "tuned": tuned, **figures}
+
+
+def _best_of(state: dict[str, Any] | None, decoder: UNetDecoder, tuned: Tuned | None) -> Fitted | None:
+    if state is None:
+        return None
+    decoder, tuned = copy.deepcopy(decoder), copy.deepcopy(tuned)
+    decoder.load_state_dict(state["decoder"])
+    if tuned is not None:
+        tuned.load_state_dict(state["tuned"])
+    return Fitted(decoder, tuned, state["epoch"], state["threshold"], state["score"])
 
 
 def answers(fitted: Fitted, part: Part, kind: Kind) -> Iterator[np.ndarray]:

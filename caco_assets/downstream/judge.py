@@ -17,6 +17,7 @@ from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.dense_protocols import DENSE_PROTOCOLS, DenseTrial
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.protocols import PROTOCOLS, TRAINING
+from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.rows import RowStore, ScoreRow
 from caco_assets.downstream.tasks import Task, find_task
 from caco_assets.downstream.trial import LARGE, Trial
@@ -24,7 +25,7 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
-from caco_assets.settings import FineTune, Settings, TaskData
+from caco_assets.settings import Dense, FineTune, Settings, TaskData
 
 
 @dataclass(frozen=True)
@@ -178,16 +179,17 @@ def _measured(
     data = data.fold(seed)
     wanted = settings.downstream
     epochs = wanted.paper_epochs if each.protocol == "paper" else 0
-    if isinstance(data, DenseImages):
-        training = wanted.dense if assignment.wanted.data else wanted.dense_twin
-        run = partial(DENSE_PROTOCOLS[each.run_by], DenseTrial(assignment.task, data, contestant, source, seed, cache, training))
-    else:
-        training = _training(settings, assignment)
-        trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, training)
-        run = partial(PROTOCOLS[each.run_by], trial)
     base = _base(assignment, contestant, each, size, seed)
     made_from = [recipe("scores"), contestant.identity, data.version, assignment.task, each.name, size, seed, epochs]
+    training = _decoding(settings, assignment) if assignment.task.dense else _training(settings, assignment)
     mark = key(*made_from, *([training] if each.trains or assignment.task.dense else []), wanted.bootstrap, settings.seed)
+    kept = EpochFile(settings.paths.cache / "training" / f"{mark}.pt", cache.say)
+    if isinstance(data, DenseImages):
+        dense = DenseTrial(assignment.task, data, contestant, source, seed, cache, _decoding(settings, assignment), kept)
+        run = partial(DENSE_PROTOCOLS[each.run_by], dense)
+    else:
+        trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, _training(settings, assignment), kept)
+        run = partial(PROTOCOLS[each.run_by], trial)
     store = RowStore(settings.paths.root, settings.paths.cache)
 
     def measure() -> list[ScoreRow]:
@@ -202,6 +204,7 @@ def _measured(
         return rows
 
     rows = store.rows(mark, measure)
+    kept.clear()
     several = len({row.metric for row in rows}) > 1
     figures = ", ".join(f"{row.method} {f'{row.metric} ' if several else ''}{row.value:.1%}" for row in rows)
     cache.say(f"{assignment.row}: {contestant.name} (seed {seed}), {each.name}, {size} px: {figures}")
@@ -220,6 +223,11 @@ def _sizes(settings: Settings, assignment: Assignment, each: _Pass) -> tuple[int
 def _training(settings: Settings, assignment: Assignment) -> FineTune:
     wanted = settings.downstream
     return wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
+
+
+def _decoding(settings: Settings, assignment: Assignment) -> Dense:
+    wanted = settings.downstream
+    return wanted.dense if assignment.wanted.data else wanted.dense_twin
 
 
 def _note(contestant: Contestant, data: LabelledImages | DenseImages, note: str) -> str:

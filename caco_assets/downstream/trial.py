@@ -10,6 +10,7 @@ from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.features import FeatureCache, FeatureSource
 from caco_assets.downstream.outcomes import Outcome
+from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.tasks import Task
 from caco_assets.settings import FineTune
 
@@ -31,6 +32,8 @@ class Trial:
     """Of the `paper` protocol."""
     cache: FeatureCache
     fine_tune: FineTune = field(default_factory=FineTune)
+    kept: EpochFile = field(default_factory=EpochFile)
+    """Where an interrupted fine-tuning goes on from."""
 
     def features(self, part: str, size: int, source: FeatureSource | None = None) -> np.ndarray:
         """(N, D) features of a part; of the contestant as it is, or of another form of it."""

@@ -13,7 +13,8 @@ from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.evaluate import Order, evaluate, evaluations_file
 from caco_assets.downstream.features import FeatureCache
-from caco_assets.downstream.finetune import Labels, Network, fine_tune, fine_tune_paper, predict, train_network
+from caco_assets.downstream.finetune import fine_tune, fine_tune_paper
+from caco_assets.downstream.finetune_training import Labels, Network, predict, train_network
 from caco_assets.downstream.inputs import joined, preprocessed
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.downstream.trial import Trial
