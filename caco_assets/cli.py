@@ -16,10 +16,12 @@ from caco_assets.commands.evaluate import evaluate
 from caco_assets.commands.evaluation import report
 from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
+from caco_assets.commands.lineage import gc, lineage, restore
 from caco_assets.commands.pretraining import pack, pretrain
-from caco_assets.commands.registry import embed, export, promote, register, rollback
+from caco_assets.commands.registry import embed, export, promote, register, release, rollback
 from caco_assets.commands.sampling import sample
 from caco_assets.commands.validation import validate
+from caco_assets.commands.vintages import drift, parent, vintages
 from caco_assets.commands.whole_chain import demo, settings, up
 from caco_assets.errors import UserError
 
@@ -49,11 +51,12 @@ def main() -> None:
     """From a point on the Earth to a registered encoder."""
 
 
-WHOLE_CHAIN = (settings, demo, up)
+WHOLE_CHAIN = (settings, demo, up, vintages)
 ROOMS = (
-    *(sample, footprints, catalog, plan, ingest, archive, validate),
-    *(pack, benchmarks, probe_set, pretrain, encoder, score, evaluate, report),
-    *(register, promote, rollback, embed, export),
+    *(sample, footprints, catalog, plan, ingest, archive, validate, drift),
+    *(pack, benchmarks, probe_set, parent, pretrain, encoder, score, evaluate, report),
+    *(register, promote, release, rollback, embed, export),
+    *(lineage, restore, gc),
 )
 for command in (*WHOLE_CHAIN, *ROOMS):
     main.add_command(command)

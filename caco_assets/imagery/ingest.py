@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,8 @@ from caco_assets.imagery.hrefs import unpack
 from caco_assets.imagery.reader import Outcome, SceneFiles, Want, read_chips
 from caco_assets.imagery.remote import RemoteFiles, is_http
 from caco_assets.imagery.scene import BAND_MARK
-from caco_assets.imagery.spool import NOTHING, Entry, Spool
+from caco_assets.imagery.spool import NOTHING, Entry, Key, Spool
+from caco_assets.imagery.takeover import Known
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 
@@ -121,7 +122,15 @@ class Pace:
 
 
 def fill_shard(
-    target: Path, shard: int, places: list[Place], rows: list[Row], want: Want, min_seasons: int, pace: Pace, say: Say
+    target: Path,
+    shard: int,
+    places: list[Place],
+    rows: list[Row],
+    want: Want,
+    min_seasons: int,
+    pace: Pace,
+    say: Say,
+    earlier: Iterable[Known] = (),
 ) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard to the folder `target`.
 
@@ -137,9 +146,11 @@ def fill_shard(
         min_seasons: clear dates that a place needs in each period; the chips of a place with fewer are not archived.
         pace: how much at once.
         say: progress.
+        earlier: what an earlier vintage has read already; not read again, and the result is the same.
 
     Returns:
-        Facts: `places`, `places_complete`, `chips`, `widened`, `clear_fraction` (mean), `refused` (reason → count), `bytes`.
+        Facts: `places`, `places_complete`, `chips`, `taken_over` (of them, from `earlier`), `widened`, `clear_fraction` (mean),
+        `refused` (reason → count), `bytes`.
 
     Raises:
         UserError: a provider does not serve its files; what was read is kept.
@@ -155,6 +166,9 @@ def fill_shard(
             slot.candidates.append(row)
     wanted = sum(len(state.slots) for state in states.values())
     with Spool(spool_of(target)) as spool:
+        taken = _take_over(spool, earlier)
+        if taken:
+            say(f"shard {shard:04d}: {len(taken)} outcomes of an earlier vintage are taken over, not read again")
         kept_chips = sum(entry.reason is None for entry in spool.entries.values())
         progress = Progress(f"shard {shard:04d}", wanted, "chips", say, done=kept_chips)
         with _crew(rows, want, pace) as crew:
@@ -174,11 +188,21 @@ def fill_shard(
             else:
                 quarantine.append(_place_refusal(state, shard, dates, min_seasons))
         target.mkdir(parents=True)
-        facts = _write(target, spool, kept, want)
+        facts = _write(target, spool, kept, want, taken)
     write_quarantine(target / QUARANTINE, quarantine)
     progress.close()
     refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
     return {"places": len(places), "places_complete": len(kept), **facts, "refused": refused}
+
+
+def _take_over(spool: Spool, earlier: Iterable[Known]) -> set[Key]:
+    """Add to the spool what it lacks; the keys of all that is known from earlier."""
+    taken: set[Key] = set()
+    for one in earlier:
+        taken.add(one.key)
+        if one.key not in spool.entries:
+            spool.add(one.key, one.reason, one.detail, one.clear_fraction, one.data)
+    return taken
 
 
 def spool_of(target: Path) -> Path:
@@ -285,7 +309,7 @@ def _neighbourhood(request: Request) -> tuple:
     return grid.epsg, grid.top // _NEAR_M, grid.left, grid.top
 
 
-def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want) -> Facts:
+def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken: set[Key]) -> Facts:
     chips = [(state, key, slot) for state in kept for key, slot in sorted(state.slots.items()) if slot.chosen is not None]
     footprints = dict(
         zip((state.place.location_id for state in kept), chip_footprints([state.place.grid for state in kept]), strict=True)
@@ -310,7 +334,9 @@ def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want) -> Fa
     write_index(target / INDEX, rows, want.bands)
     mean = sum(row["clear_fraction"] for row in rows) / len(rows) if rows else 0.0
     widened = sum(row["status"] == "widened" for row in rows)
-    return {"chips": len(rows), "widened": widened, "clear_fraction": round(mean, 4), "bytes": (target / TAR).stat().st_size}
+    known = sum((row["location_id"], row["item_id"]) in taken for row in rows)
+    facts = {"chips": len(rows), "taken_over": known, "widened": widened}
+    return {**facts, "clear_fraction": round(mean, 4), "bytes": (target / TAR).stat().st_size}
 
 
 def _refusal(row: Row, shard: int, reason: str, detail: str, clear_fraction: float | None = None) -> Row:

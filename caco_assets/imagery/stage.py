@@ -82,6 +82,7 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
     from caco_assets.imagery.archive import rows_hash, shard_name
     from caco_assets.imagery.lock import alone
     from caco_assets.imagery.scene_rows import read_scenes
+    from caco_assets.imagery.takeover import is_noted, known, note
 
     shards = recorded(settings.paths.records, "locations").facts["shards"]
     if not 0 <= shard < shards:
@@ -90,6 +91,10 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
         return recorded(settings.paths.records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
     recorded(settings.paths.records, "scenes")
     imagery, table = settings.imagery, read_scenes(settings.paths.scenes, shard)
+    records, name = settings.paths.records, f"archive/{shard_name(shard)}"
+    chip = [imagery.chip_size, imagery.resolution, imagery.bands]
+    reading = {"recipe": recipe("archive"), "chip": chip, "min_clear": imagery.min_clear}
+    noted = records / f"{name}.read"
 
     def make(path: Path) -> Facts:
         from caco_assets.imagery.catalog import catalog_folder
@@ -98,27 +103,32 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
         from caco_assets.imagery.signing import signer
 
         places = [place for place, _ in _places(settings, shard)]
+        rows = table.to_pylist()
+        earlier = known(noted, _on_record(records, name), reading, rows, places)
         want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings, say))
         pace = Pace(imagery.workers, imagery.connections)
-        return fill_shard(path, shard, places, table.to_pylist(), want, imagery.min_seasons, pace, say)
+        return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, say, earlier)
 
-    name = f"archive/{shard_name(shard)}"
-    with alone(settings.paths.records / f"{name}.lock", name, say):
-        return produce(
+    with alone(records / f"{name}.lock", name, say):
+        product = produce(
             name,
             settings.paths.archive / shard_name(shard),
-            records=settings.paths.records,
+            records=records,
             recipe=recipe("archive"),
             inputs={
                 # the shard's own rows: places that join other shards leave it as it is
                 "scenes": rows_hash(table),
                 "catalog": _catalog_mark(settings),
-                "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
+                "chip": chip,
                 "min_clear": imagery.min_clear,
                 "min_seasons": imagery.min_seasons,
             },
             make=make,
         )
+        # a file of a folder may change under its name, and is quick to read again
+        if not isinstance(imagery.source, FolderSource) and not is_noted(noted, product):
+            note(noted, product, reading, table.to_pylist(), [place for place, _ in _places(settings, shard)])
+        return product
 
 
 def collect(settings: Settings, say: Say = to_stderr) -> Product:
@@ -221,12 +231,19 @@ def _catalog_mark(settings: Settings) -> Any:
     return [catalog.content_hash, catalog.fingerprint] if isinstance(source, FolderSource) else catalog.content_hash
 
 
+def _on_record(records: Path, name: str) -> Product | None:
+    """The product as its record describes it; none: it has not been made yet."""
+    return recorded(records, name) if (records / f"{name}.json").exists() else None
+
+
 def _archive_facts(shards: list[Facts]) -> Facts:
     refused: dict[str, int] = {}
     for facts in shards:
         for reason, count in facts["refused"].items():
             refused[reason] = refused.get(reason, 0) + count
-    total = {name: sum(facts[name] for facts in shards) for name in ("places", "places_complete", "chips", "widened", "bytes")}
+    counted = ("places", "places_complete", "chips", "taken_over", "widened", "bytes")
+    # an imported archive has taken nothing over
+    total = {name: sum(facts.get(name, 0) for facts in shards) for name in counted}
     clear = sum(facts["clear_fraction"] * facts["chips"] for facts in shards) / max(total["chips"], 1)
     return {"shards": len(shards), **total, "clear_fraction": round(clear, 4), "refused": dict(sorted(refused.items()))}
 

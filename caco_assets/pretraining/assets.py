@@ -26,7 +26,7 @@ def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVers
 @dg.asset(
     group_name="pretraining",
     code_version=recipe("encoder"),
-    deps=[pack, dg.AssetKey("probe_set")],
+    deps=[pack, dg.AssetKey("probe_set"), dg.AssetKey("parent")],
     pool="gpu",
     kinds={"pytorch", "mlflow"},
 )

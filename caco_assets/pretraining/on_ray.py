@@ -167,7 +167,7 @@ def cluster(workers: int, config: RunConfig) -> Iterator[bool]:
 
 def absolute(config: RunConfig) -> RunConfig:
     """The same config for processes with other working directories."""
-    paths = {name: value.absolute() for name in ("pack", "target", "probe", "truth") if (value := getattr(config, name))}
+    paths = {name: value.absolute() for name in ("pack", "target", "probe", "truth", "parent") if (value := getattr(config, name))}
     return config.model_copy(update=paths)
 
 

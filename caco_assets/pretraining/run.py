@@ -30,6 +30,7 @@ from caco_assets.pretraining.pack import Pack
 from caco_assets.pretraining.run_config import recipe_of
 from caco_assets.pretraining.samples import Sampler
 from caco_assets.pretraining.stopping import StopRequest
+from caco_assets.pretraining.warm_start import begin_with
 from caco_assets.pretraining.workplace import DONE, alone_in, finished, write_outcome
 from caco_assets.products import Facts
 from caco_assets.progress import Say
@@ -54,6 +55,7 @@ def make_encoder(
     probe: Path | None = None,
     truth: Path | None = None,
     stop: StopRequest | None = None,
+    parent: Path | None = None,
 ) -> Facts:
     """Pretrain on the pack at `pack` and fill `folder`; goes on from what an interrupted call left there.
 
@@ -69,6 +71,7 @@ def make_encoder(
         probe: the probe set that judges the encoder each `options.probe_every` epochs (see `online_probe`).
         truth: table of true change (see `change_truth`), for figures alone: the weights are the same without it.
         stop: asked after each step; then a checkpoint is written.
+        parent: folder of an encoder whose weights training begins with; it stands in `data`. None: random ones of the seed.
 
     Returns:
         Facts of the product; of several processes the first alone has them, and writes.
@@ -81,7 +84,7 @@ def make_encoder(
     join(options)
     with alone_in(folder, say) if processes.rank() == 0 else nullcontext():
         return finished(folder, recipe_of(options, seed), data) or _make(
-            pack, folder, options, seed, data, say, sinks, probe, truth, stop
+            pack, folder, options, seed, data, say, sinks, probe, truth, stop, parent
         )
 
 
@@ -96,6 +99,7 @@ def _make(
     probe: Path | None,
     truth: Path | None,
     stop: StopRequest | None,
+    parent: Path | None,
 ) -> Facts:
     if options.probe_every and probe is None:
         raise UserError(
@@ -106,6 +110,8 @@ def _make(
     known = ChangeTruth.read(truth, opened.location_id) if truth else None
     judge = load_probe(probe, options.backbone, loader.preprocessing) if probe and options.probe_every else None
     encoder = Encoder.random(options.backbone, loader.preprocessing, seed)
+    if parent is not None:
+        begin_with(encoder, parent)
     config = ObjectiveConfig(
         slots=2 * loader.places,
         embedding_dim=options.embedding_dim,

@@ -26,9 +26,13 @@ SPEED_ONLY = {
 }
 
 
+# what training begins with is named by the data of the run (`stage.encoder_inputs`), weight by weight
+NAMED_ELSEWHERE = {"warm_start"}
+
+
 def recipe_of(options: Pretraining, seed: int) -> dict[str, Any]:
     """All settings that decide the result, JSON-able."""
-    return {**options.model_dump(mode="json", exclude=SPEED_ONLY), "seed": seed}
+    return {**options.model_dump(mode="json", exclude=SPEED_ONLY | NAMED_ELSEWHERE), "seed": seed}
 
 
 class RunConfig(Frozen):
@@ -45,6 +49,8 @@ class RunConfig(Frozen):
     """The profile's section."""
     probe: Path | None = None
     """A probe set, for `pretraining.probe_every`."""
+    parent: Path | None = None
+    """The folder of an encoder whose weights training begins with; none: random ones of the seed."""
     truth: Path | None = None
     """Table of true change, for figures alone."""
     starter: tuple[str, int] | None = None

@@ -73,7 +73,8 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
         start: of the process that trains (see `apart`); default: as `pretraining.launcher` says.
 
     Raises:
-        UserError: there is no pack, settings do not fit each other or the pack, or training has diverged.
+        UserError: there is no pack, nobody has looked yet what to begin with, settings do not fit each other or the pack, or
+            training has diverged.
         Stopped: on request, with a checkpoint.
     """
     from caco_assets.pretraining.apart import make_encoder_apart
@@ -82,12 +83,13 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
 
     paths, options = settings.paths, settings.pretraining
     inputs = encoder_inputs(settings)
+    parent, _ = starting_point(settings)
     data = inputs["data"]
     probe = recorded(paths.records, "probe_set").path if options.probe_every and options.probe_task else None
     truth = paths.change_truth if paths.change_truth.exists() else None
 
     def make(folder: Path) -> Facts:
-        told = {"seed": settings.seed, "data": data, "probe": probe, "truth": truth}
+        told = {"seed": settings.seed, "data": data, "probe": probe, "truth": truth, "parent": parent}
         if start is not None or options.launcher != "inline":
             config = RunConfig(pack=paths.pack, target=folder, pretraining=options, starter=this_process(), **told)
             return make_encoder_apart(config, say, sinks, start)
@@ -111,7 +113,7 @@ def encoder_inputs(settings: Settings) -> dict[str, Any]:
     """Everything that decides the encoder.
 
     Raises:
-        UserError: there is no pack.
+        UserError: there is no pack, or nobody has looked yet what to begin with.
     """
     from caco_assets.pretraining.run_config import recipe_of
 
@@ -122,8 +124,30 @@ def encoder_inputs(settings: Settings) -> dict[str, Any]:
         "gap_years": settings.gap_years,
         "pack": pack.content_hash,
         "places": pack.facts.get("places"),
+        **starting_point(settings)[1],
     }
     return {"data": data, **recipe_of(settings.pretraining, settings.seed)}
+
+
+def starting_point(settings: Settings) -> tuple[Path | None, dict[str, Any]]:
+    """The folder to begin with and what names it, as the product `parent` holds them.
+
+    Returns:
+        The folder, and the fields that go into the encoder's `data`: none of both where training begins from scratch.
+
+    Raises:
+        UserError: the profile wants a warm start, and nobody has looked yet what this vintage begins with.
+    """
+    if settings.pretraining.warm_start == "none":
+        return None, {}
+    found = recorded(settings.paths.records, "parent")
+    if found.facts["vintage"] != settings.vintage:
+        raise UserError(
+            f"parent: of vintage {found.facts['vintage']}, wanted is {settings.vintage}; run `caco parent`, or materialize `parent`"
+        )
+    if found.facts["uri"] is None:
+        return None, {}
+    return found.path, {"parent": {"uri": found.facts["uri"], "identity": found.facts["identity"]}}
 
 
 def tracked_run(settings: Settings) -> Path:

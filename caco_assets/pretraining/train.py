@@ -51,6 +51,7 @@ def run(config: RunConfig, say: Say, stop: StopRequest) -> int:
             say=say,
             probe=config.probe,
             truth=config.truth,
+            parent=config.parent,
             stop=stop,
         )
     except UserError as error:

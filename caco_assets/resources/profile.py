@@ -1,12 +1,26 @@
-"""The profile of a code location as a Dagster resource: a name and a home folder; the settings are read from them."""
+"""The profile of a code location as a Dagster resource: a name and a home folder; the settings are read from them.
+
+While a run uses it, the run holds its place in the workspace (see `turn.py`): two never write the same products at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
+from caco_assets.errors import UserError
+from caco_assets.progress import to_stderr
+from caco_assets.resources.turn import alive, turn
 from caco_assets.settings import Settings, load_settings
+
+WHOLE = ("chain",)
+"""Jobs that make everything: such a run is alone in its workspace. Others (a backfill of shards) share it."""
+MAKE_NOTHING = ("judge_challenger", "retrain")
+"""Jobs that make no product: they disturb nobody."""
 
 
 class Profile(dg.ConfigurableResource):
@@ -18,8 +32,45 @@ class Profile(dg.ConfigurableResource):
     """Home folder: `dvc.yaml`, `mlflow/`, `workspace/`."""
     vintage: str | None = None
     """The vintage of this run, `YYYY-MM`; none: the profile's own."""
+    warm_start: str | None = None
+    """What this run's training begins with, `none` or `champion`; none: as the profile says."""
+    epochs: int | None = None
+    """Epochs of this run's training; none: as the profile says."""
+    force: bool = False
+    """Look up again what training begins with, though this vintage has begun already."""
 
     def settings(self) -> Settings:
-        """The checked settings; raises `UserError` for a wrong key or value."""
-        overrides = {} if self.vintage is None else {"vintage": self.vintage}
-        return load_settings(self.name, home=Path(self.home), **overrides)
+        """The checked settings.
+
+        Raises:
+            UserError: a wrong key or value, or the environment says otherwise than the run.
+        """
+        training = {"warm_start": self.warm_start, "epochs": self.epochs}
+        wanted = {name: value for name, value in training.items() if value is not None}
+        overrides: dict[str, Any] = {"pretraining": wanted} if wanted else {}
+        if self.vintage is not None:
+            overrides["vintage"] = self.vintage
+        settings = load_settings(self.name, home=Path(self.home), **overrides)
+        # a variable of the environment wins over everything else: a run would make another vintage than its name says
+        given = {"vintage": settings.vintage, **{name: getattr(settings.pretraining, name) for name in wanted}}
+        for name, value in {"vintage": self.vintage, **wanted}.items():
+            if value is not None and given[name] != value:
+                variable = "CACO_VINTAGE" if name == "vintage" else f"CACO_PRETRAINING__{name.upper()}"
+                raise UserError(f"{name}={value}: the environment of the run has {variable}={given[name]}; unset it there")
+        return settings
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Profile]:
+        """Hold the run's place for as long as it lasts; a schedule or a sensor, which makes nothing, needs none."""
+        run = context.run
+        if run is None:
+            yield self
+            return
+        say = context.log.info if context.log else to_stderr
+        with ExitStack() as stack:
+            if context.instance is not None:
+                stack.enter_context(alive(Path(context.instance.root_directory), run.run_id))
+            if run.job_name not in MAKE_NOTHING:
+                who = f"run {run.run_id} ({run.job_name})"
+                stack.enter_context(turn(self.settings(), run.run_id, who, say, whole=run.job_name in WHOLE))
+            yield self

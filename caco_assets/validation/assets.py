@@ -6,6 +6,7 @@ import dagster as dg
 
 from caco_assets.resources.describe import page, table
 from caco_assets.resources.profile import Profile
+from caco_assets.validation.drift import judge_drift
 from caco_assets.validation.stage import build_docs, validate
 
 # product as the suites name it → the asset that carries the check
@@ -14,7 +15,35 @@ CHECKED = {"locations": "locations", "scenes": "scenes", "archive": "quarantine"
 
 def build_checks(without: str | None = None) -> list[dg.AssetChecksDefinition]:
     """One blocking check for each data product, but for the one that a profile does not make."""
-    return [_check(product, asset) for product, asset in CHECKED.items() if product != without]
+    return [*(_check(product, asset) for product, asset in CHECKED.items() if product != without), vintage_has_not_drifted]
+
+
+@dg.asset_check(asset="quarantine", blocking=True)
+def vintage_has_not_drifted(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
+    """Bands, ground and sky of the vintage beside those of the last one that was accepted."""
+    settings = profile.settings()
+    product, result = judge_drift(settings, context.log.info)
+    facts = product.facts
+    shown = {"rules": table(facts["rules"])} if facts["rules"] else {}
+    if result.evaluated:
+        shown["data_docs"] = page(settings.paths.root, build_docs(settings))
+    if facts["reference"] is None:
+        words = "no earlier vintage has been accepted: there is nothing to compare with"
+    elif not facts["findings"]:
+        words = f"every rule holds against vintage {facts['reference']}"
+    elif facts["accepted"]:
+        words = f"accepted by {facts['accepted_by']}: {facts['reason']} ({'; '.join(facts['findings'])})"
+    else:
+        words = (
+            "; ".join(facts["findings"]) + f"; if this is as it should be: caco drift --vintage {settings.vintage} --accept REASON"
+        )
+    stops = settings.validation.drift.severity == "blocking"
+    return dg.AssetCheckResult(
+        passed=facts["accepted"],
+        severity=dg.AssetCheckSeverity.ERROR if stops else dg.AssetCheckSeverity.WARN,
+        description=words,
+        metadata={"reference": str(facts["reference"]), **shown},
+    )
 
 
 def _check(product: str, asset: str) -> dg.AssetChecksDefinition:

@@ -49,14 +49,19 @@ def validate(settings: Settings, product_name: str, say: Say = to_stderr) -> Val
         raise UserError(f"product={product_name}: cannot be validated; choose one of {', '.join(PRODUCTS)}")
     tables = _facts(settings, product_name)
 
+    from caco_assets.validation.suites import SUITES
+
+    return keep(settings, product_name, tables, SUITES[product_name](settings), say)
+
+
+def keep(settings: Settings, product_name: str, tables: list[Table], suites: list[Any], say: Say) -> ValidationResult:
+    """Run suites over their tables of facts, and keep what they found."""
     from great_expectations.core.run_identifier import RunIdentifier
 
     from caco_assets.validation.run import run
-    from caco_assets.validation.suites import SUITES
 
     now = datetime.now(UTC).replace(microsecond=0)
     run_id = RunIdentifier(run_name=settings.vintage, run_time=now)
-    suites = SUITES[product_name](settings)
     outcomes = [run(table, suite, run_id) for table, suite in zip(tables, suites, strict=True)]
     rows = [row for outcome in outcomes for row in outcome.rows]
     lines = {
@@ -83,6 +88,14 @@ def validate(settings: Settings, product_name: str, say: Say = to_stderr) -> Val
     return ValidationResult(**{name: summary[name] for name in fields}, docs=folder / "index.html")
 
 
+def nothing_to_check(settings: Settings, product_name: str) -> ValidationResult:
+    """The outcome where there is nothing to compare with yet; what was found earlier is forgotten."""
+    folder = settings.paths.data_docs
+    for file in (folder / "results" / f"{product_name}.json", folder / "results" / "gx" / f"{product_name}.json"):
+        file.unlink(missing_ok=True)
+    return ValidationResult(True, [], [], 0, [], folder / "index.html")
+
+
 def build_docs(settings: Settings) -> Path:
     """Write the data docs of all products validated so far; returns their `index.html`.
 
@@ -92,7 +105,7 @@ def build_docs(settings: Settings) -> Path:
     from caco_assets.validation.docs import build_site, read_results
 
     folder = settings.paths.data_docs
-    results, details = read_results(folder, PRODUCTS)
+    results, details = read_results(folder, (*PRODUCTS, "drift"))
     if not results:
         raise UserError(f"{folder}: nothing has been validated yet; run `caco validate` first")
     return build_site(folder, results, details)

@@ -1,0 +1,116 @@
+"""Who may work in a workspace: one run that makes everything at a time, whichever scheduler or command has started it.
+
+Two files are locked, and the locks go with their process however that ends. `turn.lock` is shared by runs that make single products
+and held alone by a run of the whole chain; who comes second waits, and then finds made what the first has made, or goes on where
+it died. `life/RUN.lock` says that a run's process is alive (see `launcher.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from caco_assets.errors import UserError
+from caco_assets.products import write_atomic
+from caco_assets.progress import Say
+from caco_assets.settings import Settings
+
+POLL_S = 1.0
+SAY_S = 600.0
+"""Between two lines of one who waits."""
+
+
+@contextmanager
+def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool) -> Iterator[None]:
+    """Hold a place in the workspace while the block runs; wait for it if need be.
+
+    Args:
+        settings: the profile.
+        run_id: of the run.
+        who: for the one who waits.
+        say: told whom there is to wait for.
+        whole: hold it alone.
+
+    Raises:
+        UserError: a run of another vintage makes single products, which this one would take for its own.
+    """
+    root = settings.paths.root
+    root.mkdir(parents=True, exist_ok=True)
+    holder = root / "turn.json"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    mine = {"who": who, "run_id": run_id, "vintage": settings.vintage, "host": platform.node(), "pid": os.getpid(), "since": now}
+    with (root / "turn.lock").open("w") as file:
+        said = -SAY_S
+        while not (alone := _lock(file, fcntl.LOCK_EX)) and (whole or not _lock(file, fcntl.LOCK_SH)):
+            if time.monotonic() - said >= SAY_S:
+                said = time.monotonic()
+                say(f"{root}: {_held_by(holder)} is at work here; waiting for it, nothing is lost")
+            time.sleep(POLL_S)
+        if alone:
+            write_atomic(holder, json.dumps(mine, indent=1) + "\n")
+            if not whole:
+                _lock(file, fcntl.LOCK_SH)
+        elif (held := _read(holder)) and held["vintage"] != settings.vintage:
+            raise UserError(
+                f"vintage={settings.vintage}: {_held_by(holder)} makes products in {root}; run this when it is done, or with its "
+                "vintage"
+            )
+        yield
+
+
+@contextmanager
+def alive(home: Path, run_id: str) -> Iterator[None]:
+    """Say in an instance's home that the process of a run is alive, while the block runs."""
+    file = life_sign(home, run_id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held:
+        _lock(held, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            # gone before the lock is: a run that ends in peace is never taken for dead
+            file.unlink(missing_ok=True)
+
+
+def life_sign(home: Path, run_id: str) -> Path:
+    """The file that a run's process holds while it works."""
+    return home / "life" / f"{run_id}.lock"
+
+
+def is_dead(home: Path, run_id: str) -> bool:
+    """Whether the process of a run has gone without ending its work; False where that cannot be told."""
+    try:
+        with life_sign(home, run_id).open() as file:
+            return _lock(file, fcntl.LOCK_EX)
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held_by(holder: Path) -> str:
+    held = _read(holder)
+    if not held:
+        return "another run"
+    return f"{held['who']} of vintage {held['vintage']}, process {held['pid']} on {held['host']} since {held['since']},"
+
+
+def _read(holder: Path) -> dict[str, str]:
+    try:
+        return json.loads(holder.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}

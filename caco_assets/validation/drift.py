@@ -1,0 +1,167 @@
+"""Has the data drifted? A vintage against the last one that was accepted: rules with thresholds, and a person's word over them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from caco_assets.errors import UserError
+from caco_assets.products import Facts, Product, produce, write_atomic
+from caco_assets.progress import Say, to_stderr
+from caco_assets.settings import Settings
+from caco_assets.validation.stage import ValidationResult, keep, nothing_to_check
+from caco_assets.validation.statistics import folder_of, statistics
+
+NAME = "drift"
+_RECIPE = "1"
+BEYOND = 0.5
+"""A chip's mean is strange when it lies farther outside of what the older vintage has seen than half the width of that."""
+RULES = {
+    "mean_change": "mean",
+    "spread_change": "spread",
+    "strange": "strange",
+    "cover_change": "cover",
+    "clear_sky_change": "clear_sky",
+}
+"""Column → field of `validation.drift` that bounds it."""
+
+
+def judge_drift(settings: Settings, say: Say = to_stderr) -> tuple[Product, ValidationResult]:
+    """Compare the vintage with the last accepted one before it, and keep the verdict as the product `drift`.
+
+    Returns:
+        The product, whose facts are `vintage`, `reference` (None: there is nothing to compare with), `accepted`, `findings` (a line
+        for each rule that does not hold), `accepted_by` and `reason` (of a person), `rules` (rows of a table: old, new, change,
+        threshold); and the outcome of the expectations.
+
+    Raises:
+        UserError: there is no archive.
+    """
+    paths, vintage = settings.paths, settings.vintage
+    now = statistics(settings)
+    older = _reference(settings, now)
+    figures = json.loads(now.path.read_text())
+    bands, whole = compare(older, figures) if older else ([], [])
+    result = _check(settings, bands, whole, say) if older else nothing_to_check(settings, NAME)
+    findings = [*result.blocking_failed, *result.warnings]
+    word = _word(settings, now)
+    person = word if word and word["by"] != "rules" else None
+    accepted = not findings or person is not None
+
+    def make(file: Path) -> Facts:
+        facts = {
+            "vintage": vintage,
+            "reference": older and older["vintage"],
+            "accepted": accepted,
+            "findings": findings,
+            "accepted_by": person and person["by"],
+            "reason": person and person["reason"],
+            "rules": _rows(settings, bands, whole),
+        }
+        file.write_text(json.dumps(facts, indent=1) + "\n")
+        return facts
+
+    limits = settings.validation.drift.model_dump(mode="json")
+    inputs = {"now": now.content_hash, "older": older, "limits": limits, "word": person, "vintage": vintage}
+    product = produce(NAME, paths.root / "data" / "drift.json", records=paths.records, recipe=_RECIPE, inputs=inputs, make=make)
+    if not findings:
+        _give_word(settings, now, "rules", "every rule holds")
+    return product, result
+
+
+def accept(settings: Settings, who: str, reason: str, say: Say = to_stderr) -> Product:
+    """A person's word that the vintage is as it should be, though a rule says otherwise; it holds for exactly this data.
+
+    Raises:
+        UserError: no reason is given, or there is no archive.
+    """
+    if not reason.strip():
+        raise UserError("--reason: say why this vintage is accepted; it stands in the record for whoever asks later")
+    _give_word(settings, statistics(settings), who, reason)
+    product, _ = judge_drift(settings, lambda _: None)
+    say(f"drift: vintage {settings.vintage} is accepted by {who}: {reason}; launch its run again, it goes on from here")
+    return product
+
+
+def compare(older: dict[str, Any], newer: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What has changed between the figures of two vintages: a row for each band, and one for ground and sky."""
+    import numpy as np
+
+    bands = []
+    for band, was in older["bands"].items():
+        now = newer["bands"][band]
+        room = BEYOND * (was["high"] - was["low"])
+        means = np.array(now["means"])
+        strange = (means < was["low"] - room) | (means > was["high"] + room)
+        bands.append(
+            {
+                "id": band,
+                **{f"{name}_{age}": figures[name] for name in ("mean", "spread") for age, figures in (("old", was), ("new", now))},
+                **{f"{name}_change": now[name] / max(was[name], 1e-9) - 1 for name in ("mean", "spread")},
+                "strange": float(strange.mean()),
+                "dead": now["dead"],
+            }
+        )
+    kinds = {*older["cover"], *newer["cover"]}
+    moved = sum(abs(newer["cover"].get(kind, 0) - older["cover"].get(kind, 0)) for kind in kinds) / 2
+    sky = {"clear_sky_old": older["clear_sky"], "clear_sky_new": newer["clear_sky"]}
+    change = newer["clear_sky"] - older["clear_sky"]
+    return bands, [{"id": newer["vintage"], "cover_change": moved, **sky, "clear_sky_change": change}]
+
+
+def _check(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str, Any]], say: Say) -> ValidationResult:
+    import pandas as pd
+
+    from caco_assets.validation.drift_suite import suites
+    from caco_assets.validation.facts.table import Table
+
+    tables = [Table("drift.bands", pd.DataFrame(bands)), Table("drift.ground", pd.DataFrame(whole))]
+    return keep(settings, NAME, tables, suites(settings), say)
+
+
+def _reference(settings: Settings, now: Product) -> dict[str, Any] | None:
+    """The figures of the last accepted vintage before this one that were measured in the same bands."""
+    for file in sorted(folder_of(settings).glob("????-??.json"), reverse=True):
+        if file.stem >= settings.vintage or not _word_file(settings, file.stem).exists():
+            continue
+        figures = json.loads(file.read_text())
+        if list(figures["bands"]) == list(json.loads(now.path.read_text())["bands"]):
+            return figures
+    return None
+
+
+def _rows(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Old, new, change and threshold of every rule, for people."""
+    limits, rows = settings.validation.drift, []
+    for facts in (*bands, *whole):
+        for column, field in RULES.items():
+            if column in facts:
+                name, limit, change = column.removesuffix("_change"), getattr(limits, field), facts[column]
+                row = {"rule": field, "of": facts["id"], "old": facts.get(f"{name}_old"), "new": facts.get(f"{name}_new")}
+                rows.append({**row, "change": round(change, 4), "threshold": limit, "holds": abs(change) <= limit})
+    return rows
+
+
+def _word_file(settings: Settings, vintage: str) -> Path:
+    return folder_of(settings) / f"{vintage}.accepted.json"
+
+
+def _word(settings: Settings, now: Product) -> dict[str, str] | None:
+    """Who has accepted exactly this data, if anyone has."""
+    file = _word_file(settings, settings.vintage)
+    word = json.loads(file.read_text()) if file.exists() else None
+    if word and word["data"] == now.content_hash:
+        return word
+    # the word was about other data of this vintage
+    file.unlink(missing_ok=True)
+    return None
+
+
+def _give_word(settings: Settings, now: Product, who: str, reason: str) -> None:
+    if (known := _word(settings, now)) and known["by"] == who and known["reason"] == reason:
+        return
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    word = {"by": who, "reason": reason, "at": at, "data": now.content_hash}
+    write_atomic(_word_file(settings, settings.vintage), json.dumps(word, indent=1) + "\n")
