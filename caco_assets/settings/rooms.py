@@ -88,11 +88,31 @@ class Imagery(Frozen):
         return self
 
 
+class Drift(Frozen):
+    """How far a vintage may be from the last one that was accepted."""
+
+    severity: Literal["blocking", "warning"] = "blocking"
+    """`blocking`: the chain stops before training until a person accepts it; `warning`: the promotion policy has the last word."""
+    places: int = Field(default=64, ge=1)
+    """Places whose chips are measured: a seeded choice, the same for every vintage."""
+    mean: float = Field(default=0.2, gt=0)
+    """Largest change of a band's mean reflectance, as a share of the older."""
+    spread: float = Field(default=0.35, gt=0)
+    """Largest change of a band's standard deviation, as a share of the older."""
+    strange: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of chips whose mean lies far outside of what the older vintage has seen in that band."""
+    cover: float = Field(default=0.15, gt=0, le=1)
+    """Largest share of the ground that may have another cover: half the sum of the differences of the shares."""
+    clear_sky: float = Field(default=0.2, gt=0, le=1)
+    """Largest change of the share of tried scenes that were clear."""
+
+
 class Validation(Frozen):
     """When data is bad enough to stop."""
 
     max_quarantined: float = Field(default=0.5, ge=0, le=1)
     """Largest share of wanted chips that may be in quarantine."""
+    drift: Drift = Drift()
 
 
 class Pretraining(Frozen):
@@ -142,6 +162,8 @@ class Pretraining(Frozen):
     """Largest share of a GPU's free memory that the pack may take; a larger pack is streamed from this machine's."""
     threads: int = Field(default=0, ge=0)
     """CPU threads for the views; 0: all cores."""
+    warm_start: Literal["none", "champion"] = "none"
+    """`champion`: training begins with the weights of the version that serves (where there is one); `none`: from scratch."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints."""
     checkpoint_minutes: float = Field(default=10.0, gt=0)
@@ -265,6 +287,10 @@ class Downstream(Frozen):
     tasks: dict[str, TaskData] = Field(default_factory=dict)
     """Name of the row in scores → what to run."""
     baselines: tuple[Literal["random", "imagenet", "raw_statistics"], ...] = ("random", "imagenet", "raw_statistics")
+    encoders: tuple[str, ...] = ()
+    """Names of imported encoders (`caco encoder import`) that stand beside the profile's own in scores and report."""
+    allow_overlap: bool = False
+    """Test images that lie on pretraining places are a warning instead of an error: for published sets, whose places are given."""
     seeds: tuple[int, ...] = (0, 1, 2)
     paper_epochs: int = Field(default=100, ge=1)
     bootstrap: int = Field(default=1000, ge=100)
@@ -286,10 +312,21 @@ class Registry(Frozen):
     """Relative to the home folder."""
     tracking_uri: str | None = None
     """An MLflow server; none: SQLite and files in the workspace."""
+    notify: tuple[str, ...] = ()
+    """A command and its arguments, run without a shell after each decision and move, with JSON on its standard input; none: nobody."""
+    notify_timeout_s: float = Field(default=30.0, gt=0)
+    """It is stopped after so long; nothing that has happened is undone."""
+    forms: tuple[Literal["timm", "exported", "onnx"], ...] = ("timm", "exported", "onnx")
+    """What a champion is exported to (`exported`: torch.export); the encoder itself and the STAC item always are."""
+    data_licence: str | None = None
+    """Licence of the training data, for the model card; none: what is known of the kind of source."""
 
 
 class Automation(Frozen):
     """The monthly loop."""
 
     cron: str = "0 3 1 * *"
+    """When the vintage of the month that has just ended is begun."""
     timezone: str = "UTC"
+    missed: Literal["latest", "each"] = "latest"
+    """After a time without a scheduler: `latest`: the last month alone, whose periods hold the others' too; `each`: all in turn."""

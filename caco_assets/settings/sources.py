@@ -20,6 +20,8 @@ class SyntheticSource(Frozen):
     """Share of places with true long-term change between the two periods."""
     benchmark_images_per_class: int = Field(default=100, ge=10)
     """Size of the EuroSAT twin: images in each of the ten classes."""
+    calendar: str | None = Field(default=None, pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    """The vintage whose periods say when overpasses happen, so that vintages near it share scenes; none: the run's own."""
 
 
 class FolderSource(Frozen):

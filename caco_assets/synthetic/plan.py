@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from caco_assets.imagery.periods import month_start, period_spans, period_windows
 from caco_assets.synthetic.change import Event, event_for, marked
 from caco_assets.synthetic.earth import Window
 from caco_assets.synthetic.noise import Floats, generator, uniform
@@ -127,6 +128,26 @@ def acquisitions(tile: Tile, windows: list[list[tuple[datetime, datetime]]], per
                 when = when if when >= start else when + timedelta(days=1)
                 when = when if when < stop else when - timedelta(days=1)
                 looks.append(acquisition(tile.region, when, _sky(number, float(draw.random()))))
+    return looks
+
+
+def overpasses(
+    tile: Tile, vintage: str, calendar: str, gap_years: int, period_months: int, seasons: int, per_season: int
+) -> list[Acquisition]:
+    """Overpasses of a tile in the periods of `vintage`, when those of `calendar` say where in time they are drawn.
+
+    The periods of `calendar` are repeated along time without holes, and `acquisitions` draws in each; what lies in a period of
+    `vintage` is seen. So vintages a month apart share the scenes of the months that they share, as with a real satellite.
+    """
+    (year, month), (first_year, first_month) = ([int(part) for part in text.split("-")] for text in (vintage, calendar))
+    cycle = (12 * (year - first_year) + month - first_month) // period_months
+    looks = []
+    for period, (start, stop) in enumerate(period_spans(period_windows(vintage, gap_years, period_months, seasons))):
+        for repeat in (cycle, cycle + 1):
+            moved = month_start(first_year, first_month, repeat * period_months)
+            windows = period_windows(f"{moved:%Y-%m}", gap_years, period_months, seasons)
+            drawn = acquisitions(tile, [own if index == period else [] for index, own in enumerate(windows)], per_season)
+            looks += [look for look in drawn if start <= look.when < stop]
     return looks
 
 

@@ -35,15 +35,15 @@ def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
     if imagery.resolution % 10:
         raise UserError(f"imagery.resolution={imagery.resolution:g}: the embedded Earth is drawn at 10 m; give a multiple of 10")
     locations = recorded(settings.paths.records, "locations")
+    # the calendar of the vintage itself is what there is without one
+    usual = {"calendar"} if source.calendar in (None, settings.vintage) else set[str]()
 
     def make(folder: Path) -> Facts:
         from caco_assets.synthetic.catalog import write_documents, write_truth
 
         tiles = _tiles(settings, source, locations.path)
-        jobs = [
-            (folder, tile, settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons, source.scenes_per_season)
-            for tile in tiles
-        ]
+        when = settings.vintage, source.calendar or settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons
+        jobs = [(folder, tile, *when, source.scenes_per_season) for tile in tiles]
         per_tile = 2 * imagery.seasons * source.scenes_per_season
         progress = Progress("catalog", per_tile * len(tiles), "scenes", say)
         items: list[Path] = []
@@ -71,7 +71,7 @@ def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
         recipe=recipe("catalog"),
         inputs={
             "locations": locations.content_hash,
-            "source": source.model_dump(mode="json", exclude={"benchmark_images_per_class"}),
+            "source": source.model_dump(mode="json", exclude={"benchmark_images_per_class", *usual}),
             "seed": settings.seed,
             "vintage": settings.vintage,
             "gap_years": settings.gap_years,
@@ -183,7 +183,8 @@ def _tiles(settings: Settings, source: SyntheticSource, locations: Path) -> list
     ids, lon, lat, distance = (np.array(table[name]) for name in ("location_id", "lon", "lat", "distance_km"))
     cities = np.array([f"{country}/{city}" for country, city in zip(table["country"], table["city"], strict=True)])
     grids = chip_grids(lon, lat, imagery.chip_size, imagery.resolution)
-    early, late = period_spans(period_windows(settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons))
+    when = source.calendar or settings.vintage
+    early, late = period_spans(period_windows(when, settings.gap_years, imagery.period_months, imagery.seasons))
     between = early[1], max(late[0], early[1])
     side = imagery.chip_size * imagery.resolution
     tiles = []
@@ -204,16 +205,15 @@ def _tiles(settings: Settings, source: SyntheticSource, locations: Path) -> list
 
 
 def _draw_tile(
-    folder: Path, tile: Tile, vintage: str, gap_years: int, period_months: int, seasons: int, per_season: int
+    folder: Path, tile: Tile, vintage: str, calendar: str, gap_years: int, period_months: int, seasons: int, per_season: int
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Write all scenes of one tile and the truth of its places (runs in a process of its own)."""
-    from caco_assets.imagery.periods import period_windows
     from caco_assets.synthetic import plan
     from caco_assets.synthetic.catalog import truth_of
     from caco_assets.synthetic.earth import Earth
     from caco_assets.synthetic.writer import COLLECTION, write_scene
 
     earth = Earth(tile.region, tile.events)
-    looks = plan.acquisitions(tile, period_windows(vintage, gap_years, period_months, seasons), per_season)
+    looks = plan.overpasses(tile, vintage, calendar, gap_years, period_months, seasons, per_season)
     items = [write_scene(folder / COLLECTION, tile, earth, look) for look in looks]
     return items, truth_of(folder / "truth", earth.view(tile.window), tile.spots)
