@@ -1,20 +1,53 @@
 """The loop that runs itself: the chain as a job, a monthly schedule for the next vintage, a sensor for new challengers."""
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from pydantic import Field
 
+from caco_assets.errors import UserError
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource
 from caco_assets.sampling.assets import SHARDS, shard_key
 from caco_assets.settings import Settings
+from caco_assets.vintages import finished, finished_month, missed, note_finished
 
 # The registry is asked this often; judging takes minutes, so a shorter interval would gain nothing.
 SENSOR_INTERVAL_S = 60
+# A person waits for the run that a form has asked for.
+FORM_INTERVAL_S = 15
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
-CHAIN = dg.define_asset_job("chain", dg.AssetSelection.all(), description="From places to a decided version: everything.")
+
+@dg.success_hook(required_resource_keys={"profile"})
+def note_vintage(context: dg.HookContext) -> None:
+    """Once the policy has decided, the vintage of the run counts as retrained."""
+    if context.op.name != "champion":
+        return
+    settings = context.resources.profile.settings()
+    event = context.instance.get_latest_materialization_event(dg.AssetKey("champion"))
+    shown = event.asset_materialization.metadata if event and event.asset_materialization else {}
+    version, passed = (shown[name].value if name in shown else "" for name in ("version", "passed"))
+    note_finished(settings, context.run_id, str(version), bool(passed))
+
+
+# the matrix of tasks and encoders has partitions of its own: its cells follow a version, they are no part of the way to one
+CHAIN = dg.define_asset_job(
+    "chain",
+    dg.AssetSelection.all() - dg.AssetSelection.key_substring("evaluations"),
+    description="From places to a decided version: everything.",
+    hooks={note_vintage},
+)
 
 
 def shard_range_tags(settings: Settings) -> dict[str, str]:
@@ -27,11 +60,6 @@ def announce_shards(settings: Settings, instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions(str(SHARDS.name), [shard_key(shard) for shard in range(settings.shards)])
 
 
-def finished_month(moment: datetime) -> str:
-    """The last month that is over at `moment`: the vintage that can be made now."""
-    return f"{moment.replace(day=1) - timedelta(days=1):%Y-%m}"
-
-
 def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
     """Each month the whole chain for the vintage that has just ended; one run per vintage, whatever is retried or missed."""
 
@@ -42,16 +70,118 @@ def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
         execution_timezone=settings.automation.timezone,
         description="Retrains on the vintage of the month that has just ended.",
     )
-    def schedule(context: dg.ScheduleEvaluationContext, profile: Profile) -> dg.RunRequest:
-        vintage = finished_month(context.scheduled_execution_time)
+    def schedule(context: dg.ScheduleEvaluationContext, profile: Profile) -> dg.RunRequest | list[dg.RunRequest] | dg.SkipReason:
+        due = finished_month(context.scheduled_execution_time)
+        skipped = missed(settings, due)
+        wanted = [*skipped, due] if settings.automation.missed == "each" else [due]
+        reasons = {vintage: _no_need(settings, vintage, context.instance) for vintage in wanted}
         announce_shards(settings, context.instance)
-        return dg.RunRequest(
-            run_key=f"{settings.profile}-{vintage}",
-            run_config={"resources": {"profile": {"config": {**profile.model_dump(), "vintage": vintage}}}},
-            tags={**shard_range_tags(settings), "vintage": vintage, "profile": settings.profile},
-        )
+        requests = [
+            retraining(settings, profile, vintage, run_key=f"{settings.profile}-{vintage}", superseded=skipped)
+            for vintage, reason in reasons.items()
+            if reason is None
+        ]
+        if not requests:
+            return dg.SkipReason("; ".join(reason for reason in reasons.values() if reason))
+        return requests[0] if len(requests) == 1 else requests
 
     return schedule
+
+
+def retraining(
+    settings: Settings, profile: Profile, vintage: str, *, run_key: str, superseded: Sequence[str] = (), **wishes: Any
+) -> dg.RunRequest:
+    """One run of the whole chain for one vintage.
+
+    Args:
+        settings: the profile's.
+        profile: of the code location.
+        vintage: `YYYY-MM`.
+        run_key: two requests of the same key are one run.
+        superseded: vintages that no run was started for; they stand in the tags of this one.
+        wishes: fields of `Profile` for this run alone.
+    """
+    others = [other for other in superseded if other != vintage]
+    named = {"vintage": vintage, "profile": settings.profile}
+    told = {"superseded": ",".join(others)} if others and settings.automation.missed == "latest" else {}
+    config = {**profile.model_dump(), **wishes, "vintage": vintage}
+    return dg.RunRequest(
+        run_key=run_key,
+        run_config={"resources": {"profile": {"config": config}}},
+        tags={**shard_range_tags(settings), **named, **told},
+    )
+
+
+def _no_need(settings: Settings, vintage: str, instance: dg.DagsterInstance) -> str | None:
+    """Why no run of a vintage is to be started, if so: it is done, here or by another scheduler, or a run of it is on its way."""
+    if (done := finished(settings).get(vintage)) is not None:
+        return f"vintage {vintage} was retrained at {done.at} by run {done.run_id}: version {done.version}"
+    tags = {"vintage": vintage, "profile": settings.profile}
+    under_way = instance.get_runs(filters=dg.RunsFilter(job_name=CHAIN.name, tags=tags, statuses=UNDER_WAY), limit=1)
+    return f"run {under_way[0].run_id} of vintage {vintage} is {under_way[0].status.value.lower()}" if under_way else None
+
+
+class WarmStart(Enum):
+    """What training begins with."""
+
+    as_profile = "as_profile"
+    champion = "champion"
+    none = "none"
+
+
+class Retraining(dg.Config):
+    """One retraining, launched by hand: the form in the launchpad."""
+
+    vintage: str = Field(default="", description="YYYY-MM, a month that is over; empty: the last one.")
+    warm_start: WarmStart = Field(
+        default=WarmStart.as_profile, description="Begin with the champion's weights (champion), or from scratch (none)."
+    )
+    epochs: int = Field(default=0, ge=0, description="Of the training; 0: as the profile says.")
+    force: bool = Field(default=False, description="Also where the vintage has been retrained, or its month is not over.")
+
+    def wishes(self) -> dict[str, Any]:
+        """The fields of `Profile` that it sets."""
+        begin = None if self.warm_start is WarmStart.as_profile else self.warm_start.value
+        return {"warm_start": begin, "epochs": self.epochs or None, "force": self.force}
+
+
+@dg.op
+def check_request(context: dg.OpExecutionContext, config: Retraining, profile: Profile) -> str:
+    """Says in seconds whether the vintage can be made; the run that makes it follows."""
+    vintage = config.vintage or finished_month(datetime.now(UTC))
+    settings = Profile(**{**profile.model_dump(), **config.wishes(), "vintage": vintage}).settings()
+    if not config.force:
+        if vintage > finished_month(datetime.now(UTC)):
+            raise UserError(f"vintage={vintage}: that month is not over, its imagery is not complete; wait, or set force")
+        if (reason := _no_need(settings, vintage, context.instance)) is not None:
+            raise UserError(f"{reason}; set force to make it again")
+    context.log.info(f"vintage {vintage}: the run that makes it is on its way; follow it under Runs, tag vintage={vintage}")
+    return vintage
+
+
+@dg.job(description="Retrains on one vintage: fill in the form in the launchpad; a run of `chain` follows within half a minute.")
+def retrain() -> None:
+    """One launch is one vintage."""
+    check_request()
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    monitored_jobs=[retrain],
+    request_job=CHAIN,
+    minimum_interval_seconds=FORM_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def requested_vintage(context: dg.RunStatusSensorContext, profile: Profile) -> dg.RunRequest:
+    """Launches the run that a form has asked for."""
+    sent: dict[str, Any] = {**context.dagster_run.run_config}
+    form = sent.get("ops", {}).get("check_request", {}).get("config", {})
+    config = Retraining(**form)
+    settings = profile.settings()
+    # the month that was meant when the form was sent
+    vintage = config.vintage or finished_month(datetime.now(UTC))
+    announce_shards(settings, context.instance)
+    return retraining(settings, profile, vintage, run_key=f"form-{context.dagster_run.run_id}", **config.wishes())
 
 
 class Challenger(dg.Config):
@@ -64,10 +194,12 @@ class Challenger(dg.Config):
 @dg.op
 def judge_version(context: dg.OpExecutionContext, config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
     """Scores a registered version that came from elsewhere, and lets the policy decide on it."""
-    from caco_assets.registry.stage import judge
+    from caco_assets.registry.stage import judge, release
 
-    decision = judge(profile.settings(), tracking.open(profile.settings()), config.version, context.log.info)
-    context.log.info(decision.text())
+    settings = profile.settings()
+    server = tracking.open(settings)
+    if judge(settings, server, config.version, context.log.info).passed:
+        release(settings, context.log.info, tracking=server)
 
 
 @dg.job(description="Scores one registered version and lets the promotion policy decide on it.")
@@ -93,4 +225,19 @@ def unscored_challenger(profile: Profile, tracking: TrackingResource) -> Iterato
         )
 
 
-JOBS = [CHAIN, judge_challenger]
+@dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.SkipReason:
+    """Records that a person has moved the champion in MLflow, which is respected; warns where its gate has not passed."""
+    from caco_assets.registry.stage import notice
+
+    settings = profile.settings()
+    try:
+        found = notice(settings, tracking.open(settings), context.log.info)
+    except UserError as error:
+        return dg.SkipReason(str(error))
+    for line in found:
+        (context.log.warning if line.startswith("WARNING") else context.log.info)(line)
+    return dg.SkipReason("; ".join(found) or f"the aliases of {settings.registry.model} are where they were put")
+
+
+JOBS = [CHAIN, judge_challenger, retrain]
