@@ -45,11 +45,12 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             evaluation.report,
             registry.challenger,
             registry.champion,
+            registry.release,
         ],
         asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks],
         jobs=automation.JOBS,
         schedules=[automation.monthly_retraining(settings)],
-        sensors=[automation.unscored_challenger],
+        sensors=[automation.unscored_challenger, automation.alias_moved],
         resources={
             "profile": Profile(name=profile, home=str(settings.home)),
             "versions": DataVersions(),

@@ -36,7 +36,7 @@ def ensure_home(settings: Settings) -> None:
         probed = settings.profile if settings.pretraining.probe_task else ""
         template = _artifacts_of(_PROBED_LINE.sub(rf"\g<1>[{probed}]", template), settings)
         write_atomic(pipeline, _PROFILES_LINE.sub(rf"\g<1>[{settings.profile}]", template))
-    for name in (".dvc/config", ".dvcignore", "mlflow/promotion.yaml", "mlflow/model_card.md.j2"):
+    for name in (".dvc/config", ".dvcignore", "mlflow/promotion.yaml", "mlflow/model_card.md.j2", "mlflow/release_card.md.j2"):
         if not (home / name).exists():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_TEMPLATE / name, home / name)
@@ -51,6 +51,11 @@ def ensure_home(settings: Settings) -> None:
             f"profile={settings.profile}: not among the `profiles` of {pipeline} ({listed[2]}), so its data would not be "
             "versioned; add it there"
         )
+
+
+def template(name: str) -> Path:
+    """The file that a new home folder gets under this name."""
+    return _TEMPLATE / name
 
 
 def write_stage_settings(settings: Settings) -> Path:

@@ -27,21 +27,42 @@ def register(profile: str, encoder: str | None) -> None:
 
 @click.command()
 @profile_option
-def promote(profile: str) -> None:
+@click.option("--override", is_flag=True, help="Also against rules that fail, for those whom the policy allows; needs --reason.")
+@click.option("--reason", default="", help="Why; kept with the version.")
+def promote(profile: str, override: bool, reason: str) -> None:
     """Registry: let the policy decide on the challenger."""
     from caco_assets.registry.stage import decide
+    from caco_assets.registry.stage import release as publish
 
-    if not decide(settings_of(profile), to_stderr).passed:
+    if reason and not override:
+        raise UserError("--reason: belongs to --override; without it the policy alone decides")
+    resolved = settings_of(profile)
+    if not decide(resolved, to_stderr, override=reason if override else None).passed and not override:
         raise UserError("the challenger does not pass the policy (see above); the champion stays")
+    publish(resolved, to_stderr)
 
 
 @click.command()
 @profile_option
-def rollback(profile: str) -> None:
-    """Registry: put the previous champion back in service."""
+def release(profile: str) -> None:
+    """Registry: exports and model card of the champion, as files of its run; once per version."""
+    from caco_assets.registry.stage import release as run
+
+    released = run(settings_of(profile), to_stderr)
+    if released is None:
+        raise UserError("there is no champion to release; `caco promote` decides on the challenger")
+    click.echo(f"version {released.version}: {released.where}")
+
+
+@click.command()
+@profile_option
+@click.option("--reason", required=True, help="Why; kept with the version that is taken out of service.")
+@click.option("--restore", is_flag=True, help="Also to a version that a rollback took out of service before.")
+def rollback(profile: str, reason: str, restore: bool) -> None:
+    """Registry: swap champion and previous."""
     from caco_assets.registry.stage import rollback as run
 
-    click.echo(f"version {run(settings_of(profile), to_stderr)} serves")
+    click.echo(f"version {run(settings_of(profile), to_stderr, reason=reason, restore=restore)} serves")
 
 
 @click.command()

@@ -5,7 +5,8 @@ import dagster as dg
 from caco_assets.evaluation.assets import report
 from caco_assets.products import recorded
 from caco_assets.registry.stage import decide, register
-from caco_assets.resources.describe import table
+from caco_assets.registry.stage import release as publish
+from caco_assets.resources.describe import picture, table
 from caco_assets.resources.dvc import data_versions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource, run_of
@@ -29,5 +30,35 @@ def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: Trac
     """The policy's decision on the challenger, rule by rule; the version that serves."""
     settings = profile.settings()
     decision = decide(settings, context.log.info, tracking=tracking.open(settings, context.log.info))
-    rules = [{"rule": rule.rule, "passed": rule.passed, "finding": rule.sentence} for rule in decision.findings]
-    return dg.MaterializeResult(metadata={"passed": decision.passed, "version": decision.version, "rules": table(rules)})
+    verdict = "passes" if decision.passed else f"does not pass: {', '.join(finding.rule for finding in decision.failed)}"
+    against = f"champion {decision.champion}" if decision.champion else "no champion"
+    return dg.MaterializeResult(
+        metadata={
+            "passed": decision.passed,
+            "verdict": f"version {decision.version} {verdict}",
+            "version": decision.version,
+            "compared_with": against,
+            "rules": table([finding.row() for finding in decision.findings]),
+        }
+    )
+
+
+@dg.asset(group_name="registry", deps=[champion], kinds={"mlflow", "onnx"})
+def release(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+    """The champion's exports and model card, logged to its run; made once per version."""
+    settings = profile.settings()
+    released = publish(settings, context.log.info, tracking=tracking.open(settings, context.log.info))
+    if released is None:
+        return dg.MaterializeResult(metadata={"released": False, "why": "no version has passed the promotion policy yet"})
+    shown = {"places": picture(released.places, "where the pixels come from")} if released.places else {}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(released.where),
+        metadata={
+            "released": True,
+            "version": released.version,
+            "where": released.where,
+            "reused": released.reused,
+            "card": dg.MetadataValue.md(released.card),
+            **shown,
+        },
+    )

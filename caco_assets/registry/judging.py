@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -14,41 +17,67 @@ from caco_assets.downstream.stage import score_encoder
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.progress import Say
-from caco_assets.registry.aliases import WITHDRAWN, promote
-from caco_assets.registry.packaged_encoder import load_version, preprocessing_hash
+from caco_assets.registry import latency
+from caco_assets.registry.aliases import promote
+from caco_assets.registry.artifact_rules import drift, loads, round_trip, size
+from caco_assets.registry.moves import FAILED, OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN, moving
+from caco_assets.registry.notify import notify, told
+from caco_assets.registry.override import TAG as OVERRIDE
+from caco_assets.registry.override import Override, ask, check
+from caco_assets.registry.people import who
 from caco_assets.registry.policy import Policy, read_policy
 from caco_assets.registry.promotion import Decision, Finding, main_rule, not_collapsed, weigh
-from caco_assets.registry.versions import CHAMPION, DECISION, GATE, IDENTITY, SCORES, aliases, find, registry_lock
+from caco_assets.registry.versions import DECISION, GATE, SCORES, find, registry_lock
 from caco_assets.resources.mlflow import Tracking
 from caco_assets.settings import Settings
 
-PREPROCESSING = "preprocessing_sha256"
-"""Tag: `packaged_encoder.preprocessing_hash` at registration."""
 # Enough to tell a collapse, few enough for a singular value decomposition in a blink.
 _IMAGES = 512
 
 
-def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say) -> Decision:
+def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say, *, override: str | None = None) -> Decision:
     """Decide on one version of the profile's model; it becomes the champion when it passes every rule.
 
-    One decision at a time is taken per model and workspace: what a challenger is compared with is the champion until the end.
-    A version that is the champion already keeps its decision.
+    What a challenger is compared with is the champion until the end: in this workspace one decision at a time is taken, and if the
+    champion has been moved from elsewhere meanwhile, the decision is taken again, against the new one. A version that is the
+    champion already keeps its decision.
+
+    Args:
+        settings: the profile.
+        tracking: the server.
+        version: number.
+        say: outlet for progress.
+        override: reason to promote it against rules that it fails; only for those whom the policy allows.
 
     Raises:
-        UserError: no such version, a bad policy, data of a task missing, or the server refuses.
+        UserError: no such version, a bad policy, data of a task missing, an override that is not allowed, or the server refuses.
     """
     policy, model = read_policy(settings), settings.registry.model
+    asked = ask(policy, override) if override is not None else None
     with registry_lock(tracking, model, say):
-        found = find(tracking, f"models:/{model}/{version}")
-        champion = aliases(tracking, model).get(CHAMPION)
-        if champion == version and DECISION in found.tags:
-            say(f"{model}: version {version} is the champion already")
-            return Decision.from_json(found.tags[DECISION])
-        rival = None if champion in (None, version) else champion
-        decision = _decision(settings, tracking, policy, version, rival, say)
-        _record(tracking, decision, found.run_id)
-        if decision.passed:
-            promote(tracking, model, version)
+        while True:
+            found = find(tracking, f"models:/{model}/{version}")
+            with moving(tracking, model, say) as mover:
+                champion = mover.serving.champion
+            if champion == version and DECISION in found.tags:
+                say(f"{model}: version {version} is the champion already")
+                return Decision.from_json(found.tags[DECISION])
+            rival = None if champion in (None, version) else champion
+            decision, rows = _decision(settings, tracking, policy, version, rival, say)
+            if asked is not None and not decision.passed:
+                check(policy, decision)
+            with moving(tracking, model, say) as mover:
+                if mover.serving.champion != champion:
+                    say(f"{model}: version {mover.serving.champion} has become champion meanwhile; deciding again")
+                    continue
+                _record(tracking, decision, asked, served=version == mover.serving.previous and found.tags.get(GATE) != FAILED)
+                if decision.passed or asked is not None:
+                    promote(mover, version, asked.reason if asked and not decision.passed else "passed the policy", say)
+            _into_run(tracking, decision, rows, found.run_id)
+            break
+    event = PROMOTED if decision.passed else OVERRIDDEN if asked else "refused"
+    more = {"by": asked.by, "reason": asked.reason} if asked and not decision.passed else {"by": who(), "reason": "the policy"}
+    notify(settings, tracking, event, say, **told(decision), **more)
     return decision
 
 
@@ -60,49 +89,40 @@ def scores_line(rows: Sequence[ScoreRow]) -> str:
     return "; ".join(shown) or "nothing measured"
 
 
-def _decision(settings: Settings, tracking: Tracking, policy: Policy, version: str, champion: str | None, say: Say) -> Decision:
+def _decision(
+    settings: Settings, tracking: Tracking, policy: Policy, version: str, champion: str | None, say: Say
+) -> tuple[Decision, list[ScoreRow]]:
     model = settings.registry.model
     found = find(tracking, f"models:/{model}/{version}")
-    findings, encoder = _loads(tracking, version, model)
-    if encoder is None:
-        return Decision(model, version, champion, (findings,))
+    whole, fetched = loads(tracking, model, version)
+    if fetched is None:
+        return Decision(model, version, champion, (whole,)), []
+    encoder = fetched.encoder
+    all_findings = [whole, round_trip(fetched, found.tags, policy.round_trip)]
     if WITHDRAWN in found.tags:
         sentence = f"a rollback took it out of service on {found.tags[WITHDRAWN]}; register a better encoder"
-        return Decision(model, version, champion, (findings, Finding("not withdrawn", False, sentence)))
+        return Decision(model, version, champion, (*all_findings, Finding("not withdrawn", False, sentence, key=WITHDRAWN))), []
     rows = score_encoder(settings, encoder, name=model, model_uri=f"models:/{model}/{version}", say=say)
     with tracking.explained():
         tracking.client.set_model_version_tag(model, version, SCORES, scores_line(rows))
-    rival_rows, compared = None, champion
-    all_findings = [findings]
+    rival, rival_rows, compared = None, None, champion
     if champion is not None:
-        rival_finding, rival = _loads(tracking, champion, model)
+        rival_finding, rival = loads(tracking, model, champion)
         if rival is None:
-            say(f"{model}: champion {champion} does not load ({rival_finding.sentence}); the absolute rules decide")
+            say(f"WARNING: {model}: champion {champion} does not load ({rival_finding.sentence}); the absolute rules decide")
             compared = None
         else:
-            rival_rows = score_encoder(settings, rival, name=model, model_uri=f"models:/{model}/{champion}", say=say)
+            rival_rows = score_encoder(settings, rival.encoder, name=model, model_uri=f"models:/{model}/{champion}", say=say)
     untrained = Encoder.random(encoder.architecture, encoder.preprocessing, settings.downstream.seeds[0])
     random = score_encoder(settings, untrained, "baseline", name="random", say=say)
     all_findings += weigh(policy, rows, rival_rows, random, settings.paths.root)
     if (rule := main_rule(policy, rows)) is not None:
         features = _features(settings, encoder, rule.row, rule.size, say)
         all_findings.append(not_collapsed(features, policy.not_collapsed))
-    return Decision(model, version, compared, tuple(all_findings))
-
-
-def _loads(tracking: Tracking, version: str, model: str) -> tuple[Finding, Encoder | None]:
-    """The registered files give back the encoder that was registered, preprocessing included."""
-    name = "artifact loads"
-    found = find(tracking, f"models:/{model}/{version}")
-    try:
-        encoder = load_version(tracking, found)
-    except UserError as error:
-        return Finding(name, False, str(error)), None
-    for tag, value in ((IDENTITY, encoder.identity), (PREPROCESSING, preprocessing_hash(encoder))):
-        if found.tags.get(tag, value) != value:
-            return Finding(name, False, f"{tag} is {value[:12]}…, registered was {found.tags[tag][:12]}…"), None
-    known = "the same weights and preprocessing as registered" if IDENTITY in found.tags else "weights and preprocessing are whole"
-    return Finding(name, True, f"{known} ({encoder.identity[:12]}…)"), encoder
+    timing = latency.measure(encoder, rival.encoder if rival else None, policy.latency)
+    all_findings += latency.judge(timing, policy.latency, encoder.preprocessing.size)
+    all_findings += [size(fetched, policy.size), drift(found.tags, policy.drift)]
+    return Decision(model, version, compared, tuple(all_findings)), rows
 
 
 def _features(settings: Settings, encoder: Encoder, row: str, size: int, say: Say) -> np.ndarray:
@@ -111,18 +131,35 @@ def _features(settings: Settings, encoder: Encoder, row: str, size: int, say: Sa
     if data is None:
         raise UserError(f"downstream.tasks.{row}: its data has gone since it was scored; bring it back and decide again")
     if isinstance(data, DenseImages):
-        raise UserError(f"policy.main: {row} has a class for each pixel; name a row of image labels, whose features can collapse")
+        raise TypeError(f"{row}: has a class for each pixel, which `read_policy` refuses")
     part = "test" if "test" in data.parts else "val"
     features = FeatureCache(settings.paths.cache, say).features(encoder, encoder.identity, data, part, size)
     return features[np.random.default_rng(settings.seed).permutation(len(features))[:_IMAGES]]
 
 
-def _record(tracking: Tracking, decision: Decision, run_id: str | None) -> None:
-    """The decision as tags of the version and files of its run."""
+def _record(tracking: Tracking, decision: Decision, override: Override | None, *, served: bool) -> None:
+    """The decision as tags of the version; the gate last: it is what lets a version serve.
+
+    One that `served` before and is sound keeps its gate when it merely loses to the champion: it is what a rollback goes back to.
+    """
     client, model, version = tracking.client, decision.model, decision.version
+    gate = PASSED if decision.passed else FAILED
+    if served and {finding.key for finding in decision.failed} <= {"main", "others"}:
+        gate = find(tracking, f"models:/{model}/{version}").tags.get(GATE, gate)
     with tracking.explained():
         client.set_model_version_tag(model, version, DECISION, decision.to_json())
-        client.set_model_version_tag(model, version, GATE, "passed" if decision.passed else "failed")
-        if run_id:
-            client.log_text(run_id, decision.to_json() + "\n", f"decision/version-{version}.json")
-            client.log_text(run_id, decision.text() + "\n", f"decision/version-{version}.txt")
+        if override is not None and not decision.passed:
+            client.set_model_version_tag(model, version, OVERRIDE, override.tag(decision))
+            gate = OVERRIDDEN
+        client.set_model_version_tag(model, version, GATE, gate)
+
+
+def _into_run(tracking: Tracking, decision: Decision, rows: Sequence[ScoreRow], run_id: str | None) -> None:
+    """The decision and the scores it rests on as files of the version's run."""
+    if not run_id:
+        return
+    log = partial(tracking.client.log_text, run_id)
+    with tracking.explained():
+        log(decision.to_json() + "\n", f"decision/version-{decision.version}.json")
+        log(decision.text() + "\n", f"decision/version-{decision.version}.txt")
+        log(json.dumps([asdict(row) for row in rows], indent=1) + "\n", f"decision/version-{decision.version}.scores.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import yaml
 
 import caco_assets
 from caco_assets.errors import UserError
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder
+from caco_assets.pretraining.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
 from caco_assets.registry.versions import find
 from caco_assets.resources.mlflow import Tracking
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
-_FILES = ("encoder.safetensors", "encoder.json")
+ROUND_TRIP = "round_trip.safetensors"
+"""In a registered model: a picture, and what the encoder's preprocessing made of it when it was registered."""
+_FILES = (WEIGHTS, DESCRIPTION)
 # What the model code imports beside this package; exact versions, because features must not drift.
 _LIBRARIES = ("mlflow", "numpy", "safetensors", "timm", "torch")
 _PROBE_SIDE = 32
@@ -54,7 +56,7 @@ def package(encoder_dir: Path, target: Path) -> Encoder:
         save_model(
             path=str(target),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"encoder": str(source)},
+            artifacts={"encoder": str(source), "round_trip": str(write_round_trip(encoder, Path(scratch) / ROUND_TRIP))},
             signature=_signature(encoder),
             input_example=probe(encoder)[:1],
             pip_requirements=[f"caco_assets=={caco_assets.__version__}", *(f"{name}=={installed(name)}" for name in _LIBRARIES)],
@@ -101,9 +103,30 @@ def load_encoder(uri: str, tracking: Tracking) -> Encoder:
 
 def load_version(tracking: Tracking, version: ModelVersion) -> Encoder:
     """The encoder of a version; as `load_encoder`."""
+    return fetch(tracking, version).encoder
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A version's encoder as its registered files give it back."""
+
+    encoder: Encoder
+    megabytes: float
+    """Of `encoder.safetensors`, 10^6 bytes."""
+    round_trip: bool | None
+    """Its preprocessing gives the stored tensor bit for bit; None: none is stored."""
+
+
+def fetch(tracking: Tracking, version: ModelVersion) -> Fetched:
+    """Load a version and look at its files; raises as `load_encoder`."""
     uri = f"models:/{version.name}/{version.version}"
     with tempfile.TemporaryDirectory() as scratch:
-        return _read(download(tracking, version, Path(scratch)), uri)
+        folder = download(tracking, version, Path(scratch))
+        files = files_of(folder, uri)
+        encoder = Encoder.load(files)
+        megabytes = (files / WEIGHTS).stat().st_size / 1e6
+        stored = list(folder.rglob(ROUND_TRIP))
+        return Fetched(encoder, megabytes, same_tensor(encoder, stored[0]) if stored else None)
 
 
 def download(tracking: Tracking, version: ModelVersion, target: Path) -> Path:
@@ -127,6 +150,33 @@ def probe(encoder: Encoder) -> np.ndarray:
     """uint16 (2, C, 32, 32): a fixed picture of archive values, for checks that two encoders see the same pixels the same way."""
     shape = (2, len(encoder.preprocessing.bands), _PROBE_SIDE, _PROBE_SIDE)
     return np.random.default_rng(0).integers(0, 10_000, shape, dtype=np.uint16)
+
+
+def write_round_trip(encoder: Encoder, path: Path) -> Path:
+    """Store a picture and the tensor that `encoder` makes of it: `pixels` uint16 (2, C, S, S), `tensor` float32 of the same shape.
+
+    The picture has the encoder's own side, so that nothing is resized: what is left is exact on every machine.
+    """
+    from safetensors.numpy import save_file
+
+    wanted = encoder.preprocessing
+    pixels = np.random.default_rng(0).integers(0, 10_000, (2, len(wanted.bands), wanted.size, wanted.size), dtype=np.uint16)
+    tensor = encoder.preprocess(pixels, replace(ARCHIVE, bands=wanted.bands)).cpu().numpy()
+    save_file({"pixels": pixels, "tensor": np.ascontiguousarray(tensor)}, path)
+    return path
+
+
+def same_tensor(encoder: Encoder, path: Path) -> bool:
+    """Whether `encoder` makes the stored tensor of the stored picture, bit for bit; a file that is no such pair: no."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        stored = load_file(path)
+        made = encoder.preprocess(stored["pixels"], replace(ARCHIVE, bands=encoder.preprocessing.bands)).cpu().numpy()
+    except (SafetensorError, KeyError, UserError):
+        return False
+    return made.shape == stored["tensor"].shape and made.tobytes() == stored["tensor"].tobytes()
 
 
 def preprocessing_hash(encoder: Encoder) -> str:

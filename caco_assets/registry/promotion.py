@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,11 @@ import numpy as np
 from caco_assets.downstream.metrics import paired_gain
 from caco_assets.downstream.rows import ScoreRow
 from caco_assets.registry.policy import MainRule, NotCollapsed, Policy
+
+MAIN_ROW = "main_row"
+"""Key of the finding that nothing could be compared at all: no one can set that aside."""
+COSTS = ("ms", "MB", "x")
+"""Units of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,22 @@ class Finding:
     low: float | None = None
     high: float | None = None
     bound: float | None = None
-    """What `low` (or, where there is no interval, `figure`) had to exceed."""
+    """What `low` (or, where there is no interval, `figure`) had to exceed; where `unit` is a cost, what it may not exceed."""
+    key: str = ""
+    """Part of the policy that the rule stands in, or one of the rules that no policy sets aside."""
+    unit: str = ""
+    """Of figure and bound: `share`, `ms`, `MB`, or none."""
+
+    def row(self) -> dict[str, str]:
+        """The rule as a line of a table for people."""
+        shown = "–" if self.figure is None else _shown(self.figure, self.unit)
+        interval = (
+            "" if self.low is None or self.high is None else f" [{_shown(self.low, self.unit)}, {_shown(self.high, self.unit)}]"
+        )
+        sense = "≤" if self.unit in COSTS else ">"
+        bound = "–" if self.bound is None else f"{sense} {_shown(self.bound, self.unit)}"
+        verdict = "pass" if self.passed else "FAIL"
+        return {"rule": self.rule, "verdict": verdict, "figure": shown + interval, "bound": bound, "finding": self.sentence}
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,11 @@ class Decision:
     def passed(self) -> bool:
         """Every rule holds (and there was at least one)."""
         return bool(self.findings) and all(finding.passed for finding in self.findings)
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """The rules that do not hold."""
+        return tuple(finding for finding in self.findings if not finding.passed)
 
     def text(self) -> str:
         """A table for people."""
@@ -90,11 +115,17 @@ def weigh(
     if rule is None:
         wanted = ", ".join(f"{rule.row} ({rule.protocol}, {rule.method}, {rule.size} px)" for rule in policy.main)
         measured = ", ".join(sorted({row.row for row in challenger if row.status == "measured"})) or "none"
-        return [Finding("main row", False, f"none of the rows that may decide is measured: {wanted}; measured: {measured}")]
-    findings = [_gain(f"beats random on {rule.row}", policy, rule, policy.baseline.margin, challenger, random, "random", root)]
+        return [
+            Finding(
+                "main row", False, f"none of the rows that may decide is measured: {wanted}; measured: {measured}", key=MAIN_ROW
+            )
+        ]
+    beats_random = _gain(f"beats random on {rule.row}", policy, rule, policy.baseline.margin, challenger, random, "random", root)
+    findings = [replace(beats_random, key="baseline")]
     if champion is None:
         return findings
-    findings.append(_gain(f"beats champion on {rule.row}", policy, rule, rule.margin, challenger, champion, "the champion", root))
+    beats = _gain(f"beats champion on {rule.row}", policy, rule, rule.margin, challenger, champion, "the champion", root)
+    findings.append(replace(beats, key="main"))
     return findings + _others(policy, rule, challenger, champion, root)
 
 
@@ -106,7 +137,7 @@ def not_collapsed(features: np.ndarray, rule: NotCollapsed) -> Finding:
         f"effective rank {rank:.1f} of {features.shape[1]} (more than {rule.min_effective_rank:g} wanted), "
         f"spread {spread:.3f} (more than {rule.min_spread:g} wanted)"
     )
-    return Finding("not collapsed", passed, sentence, figure=rank, bound=rule.min_effective_rank)
+    return Finding("not collapsed", passed, sentence, figure=rank, bound=rule.min_effective_rank, key="not_collapsed")
 
 
 def effective_rank(features: np.ndarray) -> float:
@@ -148,7 +179,7 @@ def _gain(
         f"{mine.value:.1%} against {theirs.value:.1%} of {whom}: gain {gain:+.1%} [{low:+.1%}, {high:+.1%}] "
         f"(lower end above {margin:+.1%} wanted; {mine.n} images)"
     )
-    return Finding(name, low > margin, sentence, gain, low, high, margin)
+    return Finding(name, low > margin, sentence, gain, low, high, margin, unit="share")
 
 
 def _others(
@@ -164,12 +195,12 @@ def _others(
             continue
         name = f"not worse on {row}, {size} px"
         if mine is None:
-            findings.append(Finding(name, False, "the champion is measured here, the challenger is not"))
+            findings.append(Finding(name, False, "the champion is measured here, the challenger is not", key="others"))
             continue
         gain, low, high = _paired(mine, theirs, policy, root)
         worse = gain < -wanted.tolerance and high < 0
         sentence = f"gain {gain:+.1%} [{low:+.1%}, {high:+.1%}] (at most {wanted.tolerance:.1%} worse allowed; {mine.n} images)"
-        findings.append(Finding(name, not worse, sentence, gain, low, high, -wanted.tolerance))
+        findings.append(Finding(name, not worse, sentence, gain, low, high, -wanted.tolerance, "others", "share"))
     return findings
 
 
@@ -187,3 +218,7 @@ def _pick(rows: Sequence[ScoreRow], row: str, protocol: str, method: str, size: 
 
 def _paired(mine: ScoreRow, theirs: ScoreRow, policy: Policy, root: Path) -> tuple[float, float, float]:
     return paired_gain(root / str(mine.items), root / str(theirs.items), policy.draws)
+
+
+def _shown(value: float, unit: str) -> str:
+    return f"{value:+.1%}" if unit == "share" else f"{value:.3g} {unit}".rstrip()

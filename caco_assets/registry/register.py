@@ -15,7 +15,8 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.progress import Say, to_stderr
 from caco_assets.registry.aliases import challenge
-from caco_assets.registry.judging import PREPROCESSING, scores_line
+from caco_assets.registry.artifact_rules import PREPROCESSING, drift_tags
+from caco_assets.registry.judging import scores_line
 from caco_assets.registry.packaged_encoder import package, preprocessing_hash, upload
 from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
 from caco_assets.resources.mlflow import Tracking, open_tracking
@@ -75,6 +76,7 @@ def register_encoder(
         "vintage": settings.vintage,
         "recipe": json.dumps(_description(encoder_dir).get("recipe", {}), sort_keys=True),
         "code_version": code_version(),
+        **(drifted := drift_tags(settings) if "pack" in data_versions else {}),
     }
     rows = _rows(scores_path)
     if rows is not None:
@@ -83,9 +85,11 @@ def register_encoder(
         if (known := _same(versions(tracking, model), encoder.identity, data_versions)) is not None:
             version, reused = str(known.version), True
             say(f"{model}: this encoder is version {version} already")
-            if rows is not None:
-                with tracking.explained():
-                    tracking.client.set_model_version_tag(model, version, SCORES, tags[SCORES])
+            # what may have become known since
+            anew = {**drifted, **({} if rows is None else {SCORES: tags[SCORES]})}
+            with tracking.explained():
+                for name, value in anew.items():
+                    tracking.client.set_model_version_tag(model, version, name, value)
         else:
             opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
             with opened as run:

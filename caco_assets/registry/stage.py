@@ -11,8 +11,10 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from caco_assets.registry.moves import Move
     from caco_assets.registry.promotion import Decision
     from caco_assets.registry.register import Registered
+    from caco_assets.registry.release import Released
     from caco_assets.resources.mlflow import Tracking
 
 
@@ -62,21 +64,28 @@ def register(
     return register_encoder(settings, made.path, scores.path, named, run_id, say, tracking)
 
 
-def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> Decision:
+def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None, override: str | None = None) -> Decision:
     """Let the policy decide on the challenger.
 
+    Args:
+        settings: the profile.
+        say: outlet for progress.
+        tracking: default: opened here.
+        override: reason to promote it although rules fail, for those whom the policy allows.
+
     Raises:
-        UserError: there is no challenger, the policy is wrong, data of a task is missing, or the server refuses.
+        UserError: there is no challenger, the policy is wrong, data of a task is missing, an override that is not allowed, or the
+            server refuses.
     """
     from caco_assets.registry.versions import find
     from caco_assets.resources.mlflow import open_tracking
 
     tracking = tracking or open_tracking(settings, say)
     challenger = find(tracking, f"models:/{settings.registry.model}@challenger")
-    return judge(settings, tracking, str(challenger.version), say)
+    return judge(settings, tracking, str(challenger.version), say, override=override)
 
 
-def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_stderr) -> Decision:
+def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_stderr, *, override: str | None = None) -> Decision:
     """Score one version, from wherever it came, and let the policy decide on it.
 
     Raises:
@@ -84,7 +93,7 @@ def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_st
     """
     from caco_assets.registry.judging import judge_version
 
-    decision = judge_version(settings, tracking, version, say)
+    decision = judge_version(settings, tracking, version, say, override=override)
     say(decision.text())
     return decision
 
@@ -122,13 +131,65 @@ def export(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tra
         return export_files(files, out, name=f"{version.name}-{version.version}", vintage=vintage, say=say)
 
 
-def rollback(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> str:
-    """Put the previous champion back in service and return its version.
+def rollback(
+    settings: Settings, say: Say = to_stderr, *, reason: str, restore: bool = False, tracking: Tracking | None = None
+) -> str:
+    """Swap champion and previous, and return the version that serves now.
+
+    Args:
+        settings: the profile.
+        say: outlet for progress.
+        reason: why, in a line; kept with the version taken out, which is not promoted again.
+        restore: also to a version that a rollback took out of service before.
+        tracking: default: opened here.
 
     Raises:
-        UserError: there is none that could serve.
+        UserError: there is none that could serve, or no reason.
     """
     from caco_assets.registry.aliases import rollback as back
     from caco_assets.resources.mlflow import open_tracking
 
-    return back(tracking or open_tracking(settings, say), settings.registry.model, say)
+    tracking = tracking or open_tracking(settings, say)
+    move = back(tracking, settings.registry.model, reason, say, restore=restore)
+    tell(settings, tracking, move, say)
+    return str(move.after.champion)
+
+
+def release(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> Released | None:
+    """Export the champion, write its model card and log both to its run; once per version. None: there is no champion.
+
+    Raises:
+        UserError: its files cannot be read, a form does not give its features, or the server refuses.
+    """
+    from caco_assets.registry.release import release_champion
+    from caco_assets.resources.mlflow import open_tracking
+
+    return release_champion(settings, tracking or open_tracking(settings, say), say)
+
+
+def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tuple[str, ...]:
+    """Record what a person has moved in MLflow, and finish what was cut short; does not wait for a decision that is under way.
+
+    Returns:
+        A line for each thing noticed; those that begin with `WARNING` need a person.
+
+    Raises:
+        UserError: a decision is under way, or the server refuses.
+    """
+    from caco_assets.registry.moves import history, settle
+
+    model = settings.registry.model
+    mover = settle(tracking, model, say, wait=False)
+    if mover.noticed:
+        tell(settings, tracking, history(tracking, model)[-1], say, warnings=list(mover.noticed))
+    return mover.noticed
+
+
+def tell(settings: Settings, tracking: Tracking, move: Move, say: Say, **more: object) -> None:
+    """Notify of a move that no decision made."""
+    from dataclasses import asdict
+
+    from caco_assets.registry.notify import notify
+
+    uri = f"models:/{settings.registry.model}/{move.after.champion}"
+    notify(settings, tracking, move.what, say, version=move.after.champion, uri=uri, **asdict(move), **more)

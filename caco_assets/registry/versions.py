@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from caco_assets.errors import UserError
 from caco_assets.progress import Say, to_stderr
+from caco_assets.registry.lease import is_lock
 from caco_assets.resources.mlflow import Tracking
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ DATA = "data."
 SCORES = "scores"
 """Main figures in one line."""
 GATE = "gate"
-"""`passed` or `failed`: the last decision on it."""
+"""`passed`, `failed` or `overridden`: the last decision on it."""
 DECISION = "decision"
 """The decision as JSON."""
 
@@ -64,7 +65,7 @@ def find(tracking: Tracking, uri: str) -> ModelVersion:
     model = _model(tracking, wanted.name)
     if model is None:
         with tracking.explained():
-            names = sorted(known.name for known in tracking.client.search_registered_models())
+            names = sorted(known.name for known in tracking.client.search_registered_models() if not is_lock(known.name))
         raise UserError(f"{uri}: no model of that name is registered; there {_are(names)}")
     version = wanted.version or model.aliases.get(wanted.alias or "")
     if version is None:
@@ -95,20 +96,32 @@ def aliases(tracking: Tracking, model: str) -> dict[str, str]:
     return {} if known is None else {alias: str(version) for alias, version in known.aliases.items()}
 
 
+def registered_tags(tracking: Tracking, model: str) -> dict[str, str]:
+    """Tags of the registered model itself, not of its versions; empty for an unknown model."""
+    known = _model(tracking, model)
+    return {} if known is None else dict(known.tags)
+
+
 def unscored(tracking: Tracking, model: str) -> list[str]:
     """Numbers of the versions that have neither scores nor a decision: those registered by somebody else."""
     return [str(version.version) for version in versions(tracking, model) if not {SCORES, GATE} & version.tags.keys()]
 
 
 @contextmanager
-def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr) -> Iterator[None]:
-    """One process or thread of this workspace at a time may register a version or move an alias of a model."""
+def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Iterator[None]:
+    """One process or thread of this workspace at a time may register a version or move an alias of a model.
+
+    Raises:
+        UserError: another one does, and `wait` is false.
+    """
     folder = tracking.state / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{model.replace('/', '_')}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            if not wait:
+                raise UserError(f"{model}: another decision is being taken") from error
             say(f"{model}: another decision is being taken; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         # closing the file releases the lock, also when the process is killed

@@ -228,7 +228,7 @@ def flat_settings(settings: Settings) -> dict[str, str]:
         else:
             flat[prefix] = redacted(str(value))
 
-    walk("", settings.model_dump(mode="json", exclude={"home": True, "registry": {"tracking_uri"}}))
+    walk("", settings.model_dump(mode="json", exclude={"home": True, "registry": {"tracking_uri", "notify"}}))
     return flat
 
 

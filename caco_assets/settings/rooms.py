@@ -313,7 +313,7 @@ class Registry(Frozen):
     tracking_uri: str | None = None
     """An MLflow server; none: SQLite and files in the workspace."""
     notify: tuple[str, ...] = ()
-    """A command and its arguments, run without a shell after each decision and move, with JSON on its standard input; none: nobody."""
+    """A command and its arguments, run without a shell after each decision and move: JSON on its standard input. None: nobody."""
     notify_timeout_s: float = Field(default=30.0, gt=0)
     """It is stopped after so long; nothing that has happened is undone."""
     forms: tuple[Literal["timm", "exported", "onnx"], ...] = ("timm", "exported", "onnx")

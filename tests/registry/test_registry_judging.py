@@ -48,7 +48,10 @@ def test_an_encoder_that_tells_nothing_apart_is_not_promoted(
     register_encoder(mlflow_settings, tmp_path / "collapsed", None, {"pack": "a"}, say=say, tracking=tracking)
     decision = decide(mlflow_settings, say, tracking=tracking)
     verdict = {finding.rule: finding.passed for finding in decision.findings}
-    assert verdict == {"artifact loads": True, "beats random on eurosat_twin": False, "not collapsed": False}
+    assert verdict == {
+        "artifact loads": True, "preprocessing round trip": True, "beats random on eurosat_twin": False, "not collapsed": False,
+        "latency": True, "size": True, "drift accepted": True,
+    }  # fmt: skip
     assert "champion" not in aliases(tracking, "caco-tiny")
     tags = tracking.client.get_model_version("caco-tiny", "1").tags
     assert tags["gate"] == "failed"

@@ -10,10 +10,11 @@ import pytest
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder
 from caco_assets.registry.aliases import promote, rollback
+from caco_assets.registry.moves import moving
 from caco_assets.registry.packaged_encoder import load_encoder, probe
 from caco_assets.registry.register import Registered, register_encoder
 from caco_assets.registry.stage import decide, judge
-from caco_assets.registry.versions import aliases, find, unscored, versions
+from caco_assets.registry.versions import aliases, find, registry_lock, unscored, versions
 from caco_assets.resources.mlflow import Tracking, open_tracking
 from caco_assets.settings import Settings
 
@@ -153,14 +154,15 @@ def test_a_better_challenger_takes_over_and_a_rollback_brings_the_old_one_back(
     assert (decision.passed, decision.champion) == (True, "1")
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "2", "previous": "1"}
 
-    assert rollback(tracking, MODEL, lambda _: None) == "1"
-    assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1"}
+    move = rollback(tracking, MODEL, "hurts the harvest map", lambda _: None)
+    assert (move.after.champion, move.reason) == ("1", "hurts the harvest map")
+    assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1", "previous": "2"}
     again = decide(settings, lambda _: None, tracking=tracking)
     assert not again.passed
     assert "rollback" in again.text()
     assert aliases(tracking, MODEL)["champion"] == "1"
-    with pytest.raises(UserError, match="no previous champion"):
-        rollback(tracking, MODEL, lambda _: None)
+    with pytest.raises(UserError, match=r"was withdrawn .*hurts the harvest map"):
+        rollback(tracking, MODEL, "the same alarm, seen by another", lambda _: None)
 
 
 def test_a_challenger_that_fails_its_gate_leaves_the_champion_alone(
@@ -174,8 +176,8 @@ def test_a_challenger_that_fails_its_gate_leaves_the_champion_alone(
     assert not decision.passed
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1"}
     assert find(tracking, f"models:/{MODEL}/2").tags["gate"] == "failed"
-    with pytest.raises(UserError, match="has not passed"):
-        promote(tracking, MODEL, "2")
+    with registry_lock(tracking, MODEL), moving(tracking, MODEL) as mover, pytest.raises(UserError, match="not passed"):
+        promote(mover, "2", "because")
 
 
 @pytest.mark.parametrize("harm", ["truncated", "altered", "missing"])

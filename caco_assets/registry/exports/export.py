@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,13 +22,18 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.registry.exports.reflectance_network import ReflectanceNetwork
 
 TIMM, ONNX, EXPORTED, ITEM, PARITY = "timm.safetensors", "encoder.onnx", "encoder.pt2", "item.json", "parity.json"
+FILES = {TIMM: "timm", EXPORTED: "exported", ONNX: "onnx"}
+"""File → what settings and STAC call the form."""
+KEYS = tuple(FILES.values())
 TOLERANCE = 1e-3
 """Largest difference of a feature, relative to the features' standard deviation, at which two forms count as the same."""
 _IMAGES = 4
 _LARGEST_BATCH = 4096
 
 
-def export_files(source: Path, target: Path, *, name: str, vintage: str, say: Say = to_stderr) -> dict[str, float]:
+def export_files(
+    source: Path, target: Path, *, name: str, vintage: str, forms: Sequence[str] = KEYS, say: Say = to_stderr
+) -> dict[str, float]:
     """`export` of the encoder in the folder `source`, whose training data end with the month `vintage` (`YYYY-MM`).
 
     Raises:
@@ -41,7 +46,7 @@ def export_files(source: Path, target: Path, *, name: str, vintage: str, say: Sa
     when = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)
     encoder = Encoder.load(source)
     about = f"{encoder.architecture}, self-supervised on bands {', '.join(encoder.preprocessing.bands)}; features of whole images."
-    return export(encoder, source, target, name=name, when=when, about=about, say=say)
+    return export(encoder, source, target, name=name, when=when, about=about, forms=forms, say=say)
 
 
 def export(
@@ -52,6 +57,7 @@ def export(
     name: str,
     when: datetime,
     about: str,
+    forms: Sequence[str] = KEYS,
     say: Say = to_stderr,
 ) -> dict[str, float]:
     """Fill the folder `target`; it stands there whole or not at all.
@@ -67,6 +73,7 @@ def export(
         name: of model and version.
         when: reference date of the training data.
         about: one sentence for the description.
+        forms: of `timm`, `exported` and `onnx`, those to write.
         say: outlet of the progress.
 
     Returns:
@@ -90,6 +97,8 @@ def export(
             wanted = _own(encoder, images)
         found: dict[str, float] = {}
         for form, write in _FORMS.items():
+            if FILES.get(form) not in (None, *forms):
+                continue
             say(f"export {name}: {form}")
             found[form] = _difference(write(encoder, network, images, partial / form), wanted)
         if wrong := [f"{form} differs by {difference:.2g}" for form, difference in found.items() if not difference < TOLERANCE]:
@@ -98,12 +107,9 @@ def export(
                 "would not be the encoder that was judged"
             )
         (partial / PARITY).write_text(json.dumps(found, indent=1) + "\n")
-        assets = {
-            "weights": (partial / "encoder.safetensors", "safetensors"),
-            "timm": (partial / TIMM, "timm"),
-            "onnx": (partial / ONNX, "onnx"),
-            "exported": (partial / EXPORTED, "torch.export"),
-        }
+        kinds = {"timm": "timm", "onnx": "onnx", "exported": "torch.export"}
+        assets = {"weights": (partial / "encoder.safetensors", "safetensors")}
+        assets |= {FILES[form]: (partial / form, kinds[FILES[form]]) for form in found}
         write_item(partial / ITEM, encoder, assets, name=name, when=when, about=about)
         shutil.rmtree(target, ignore_errors=True)
         partial.replace(target)
