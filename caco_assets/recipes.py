@@ -14,3 +14,8 @@ def _table() -> dict[str, str]:
 def recipe(stage: str) -> str:
     """Version of the stage's recipe."""
     return _table()[stage]
+
+
+def recipes() -> dict[str, str]:
+    """Stage → version of its recipe."""
+    return dict(_table())

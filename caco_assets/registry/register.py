@@ -17,6 +17,7 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.registry.aliases import challenge
 from caco_assets.registry.artifact_rules import PREPROCESSING, drift_tags
 from caco_assets.registry.judging import scores_line
+from caco_assets.registry.lineage import LINEAGE, Lineage, store, tags_of
 from caco_assets.registry.packaged_encoder import package, preprocessing_hash, upload
 from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
 from caco_assets.resources.mlflow import Tracking, open_tracking
@@ -50,6 +51,7 @@ def register_encoder(
     run_id: str | None = None,
     say: Say = to_stderr,
     tracking: Tracking | None = None,
+    lineage: Lineage | None = None,
 ) -> Registered:
     """Register the encoder of a folder as the challenger.
 
@@ -61,6 +63,7 @@ def register_encoder(
         run_id: MLflow run that made the encoder; None: a run of room `registry` is opened for it.
         say: outlet for progress.
         tracking: default: opened here.
+        lineage: what made it; kept with the version.
 
     Raises:
         UserError: no sound encoder or scores there, or the server refuses.
@@ -77,6 +80,7 @@ def register_encoder(
         "recipe": json.dumps(_description(encoder_dir).get("recipe", {}), sort_keys=True),
         "code_version": code_version(),
         **(drifted := drift_tags(settings) if "pack" in data_versions else {}),
+        **(tags_of(lineage) if lineage else {}),
     }
     rows = _rows(scores_path)
     if rows is not None:
@@ -90,9 +94,15 @@ def register_encoder(
             with tracking.explained():
                 for name, value in anew.items():
                     tracking.client.set_model_version_tag(model, version, name, value)
+            if lineage is not None and LINEAGE not in known.tags and known.run_id:
+                path = store(tracking, known.run_id, lineage)
+                with tracking.explained():
+                    tracking.client.set_model_version_tag(model, version, LINEAGE, path)
         else:
             opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
             with opened as run:
+                if lineage is not None:
+                    tags[LINEAGE] = store(tracking, run.run_id, lineage)
                 card = _card(settings, encoder, _description(encoder_dir), data_versions, tags.get(SCORES, "not scored yet"))
                 version, reused = _create(tracking, model, encoder_dir, run, tags, card, scores_path), False
             say(f"{model}: registered version {version}")

@@ -33,7 +33,7 @@ def register(
         settings: the profile.
         say: outlet for progress.
         tracking: default: opened here.
-        data_versions: product → content hash; default those on record for `locations`, `pack` and `encoder`.
+        data_versions: product → content hash; of data outside DVC; those that DVC's lock names are added.
         run_id: MLflow run that made the encoder; None: one is opened.
         encoder: register this one instead: a name of `caco encoder import`, or a folder; with its scores where it has any.
 
@@ -41,7 +41,11 @@ def register(
         UserError: there is no encoder or no scores yet, the encoder has collapsed, or the server refuses.
     """
     from caco_assets import products
+    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.registry.lineage import collect
     from caco_assets.registry.register import register_encoder
+    from caco_assets.resources.dvc import commit_stale
+    from caco_assets.resources.dvc import data_versions as committed
 
     if encoder is not None:
         from caco_assets.pretraining.imports.stage import encoder_folder
@@ -58,10 +62,11 @@ def register(
             "pretraining.learning_rate or enlarge the queue, and train again"
         )
     scores = products.recorded(settings.paths.records, "scores")
-    named = data_versions or {
-        name: products.recorded(settings.paths.records, name).content_hash for name in ("locations", "pack", "encoder")
-    }
-    return register_encoder(settings, made.path, scores.path, named, run_id, say, tracking)
+    # who runs stage after stage by commands has committed nothing yet
+    commit_stale(settings, say)
+    lineage = collect(settings, made.path, Encoder.load(made.path).identity)
+    named = {**(data_versions or {}), **committed(settings)}
+    return register_encoder(settings, made.path, scores.path, named, run_id, say, tracking, lineage)
 
 
 def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None, override: str | None = None) -> Decision:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,10 +11,16 @@ from pydantic import PrivateAttr
 
 from caco_assets.errors import UserError
 from caco_assets.home import ensure_home, write_stage_settings
+from caco_assets.products import recorded
+from caco_assets.progress import Say
 from caco_assets.resources.dvc_repo import UnavailableError, data_versions, locked, remember, repository
+from caco_assets.resources.dvc_store import folder_md5, listings
 from caco_assets.settings import Settings
 
-__all__ = ["DataVersions", "data_versions"]
+__all__ = ["DataVersions", "commit_stale", "data_versions"]
+
+# Stage of `dvc.yaml` → a product whose record tells whether the stage has been made again since it was committed.
+_TELLS = {"locations": "locations", "scenes": "scenes", "archive": "quarantine", "pack": "pack", "probe_set": "probe_set"}
 
 
 class DataVersions(dg.ConfigurableResource):
@@ -64,6 +72,40 @@ class DataVersions(dg.ConfigurableResource):
             if self.push:
                 _push(repo, target, what)
         return locked(settings, stage)
+
+
+def commit_stale(settings: Settings, say: Say) -> None:
+    """Commit what was made since it was last committed: by commands, which leave that to whoever needs the versions.
+
+    Raises:
+        UserError: see `DataVersions.commit`.
+    """
+    for stage, product in _TELLS.items():
+        if not (settings.paths.records / f"{product}.json").exists():
+            continue
+        made, known = recorded(settings.paths.records, product), locked(settings, stage)
+        if not made.path.exists():
+            continue
+        if made.content_hash in known.values() and (stage != "archive" or _archive_is(settings, known)):
+            continue
+        say(f"{stage}: committing this version to DVC")
+        DataVersions().commit(settings, stage)
+
+
+def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
+    """Whether the archive that the lock names consists of the shards on record."""
+    (folder,) = [md5 for md5 in known.values() if md5.endswith(".dir")]
+    files = listings(settings.home, [folder]).get(folder)
+    if files is None:
+        return False
+    shards = {path.stem: json.loads(path.read_text()) for path in (settings.paths.records / "archive").glob("shard=*.json")}
+    parted: dict[str, dict[str, str]] = {}
+    for file, md5 in files.items():
+        shard, _, name = file.partition("/")
+        parted.setdefault(shard, {})[name] = md5
+    return {name: folder_md5(part) for name, part in parted.items()} == {
+        name: record["content_hash"] for name, record in shards.items()
+    }
 
 
 def _push(repo: Any, target: str, what: str) -> None:

@@ -1,0 +1,72 @@
+"""Commands about where versions come from: `caco lineage`, `caco restore`, `caco gc`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from caco_assets.commands.shared import profile_option, settings_of
+from caco_assets.errors import UserError
+from caco_assets.progress import to_stderr
+
+
+@click.command()
+@click.argument("what")
+@click.argument("digest", metavar="[HASH]", required=False)
+@profile_option
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
+    """Registry: what made the version WHAT (models:/name@champion), as a tree; or, with `data HASH`, who used these bytes.
+
+    HASH is the md5 of a product, of a shard or of a file in one, as Dagster, DVC and the tree show it, or its first characters.
+    """
+    from caco_assets.registry.lineage_data import use_of
+    from caco_assets.registry.lineage_tree import lineage_json, lineage_tree
+    from caco_assets.resources.mlflow import open_tracking
+
+    if (what == "data") != (digest is not None):
+        raise UserError(
+            f"caco lineage {what} {digest or ''}: write `caco lineage models:/NAME@champion` or `caco lineage data HASH`"
+        )
+    settings = settings_of(profile)
+    tracking = open_tracking(settings, to_stderr)
+    if digest is None:
+        click.echo(json.dumps(lineage_json(tracking, what), indent=1) if as_json else lineage_tree(tracking, what))
+        return
+    use = use_of(settings, tracking, digest)
+    click.echo(json.dumps({**asdict(use), "touched": use.touched}, indent=1) if as_json else use.text())
+
+
+@click.command()
+@click.argument("uri")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new home.")
+@profile_option
+def restore(uri: str, out: Path, profile: str) -> None:
+    """Registry: bring back the data and settings that made the version URI, in a home of their own."""
+    from caco_assets.registry.restore import restore as run
+
+    click.echo(run(settings_of(profile), uri, out, to_stderr).text())
+
+
+@click.command()
+@profile_option
+@click.option("--yes", is_flag=True, help="Delete what is shown.")
+@click.option("--remote", is_flag=True, help="Look at DVC's remote too; only where no other home pushes there.")
+@click.option("--older-than", default=14.0, show_default=True, help="Days that remains of interrupted work and caches must be old.")
+def gc(profile: str, yes: bool, remote: bool, older_than: float) -> None:
+    """Registry: show what no version, branch, tag or profile needs; with --yes, delete it."""
+    from caco_assets.registry.garbage import find_garbage
+    from caco_assets.registry.sizes import size_text
+
+    with find_garbage(settings_of(profile), to_stderr, remote=remote, older_than_days=older_than) as found:
+        click.echo(found.text())
+        if not found.bytes:
+            click.echo("nothing to delete")
+        elif yes:
+            found.delete()
+            click.echo(f"deleted: {size_text(found.bytes)}")
+        else:
+            click.echo(f"{size_text(found.bytes)} would be freed; nothing was deleted: --yes does that")

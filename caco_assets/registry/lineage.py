@@ -1,0 +1,187 @@
+"""What made a version, in one record: data, plans, settings, code, environment, parent; enough to bring it all back.
+
+The record is a JSON file among the artifacts of the version's run, named by the sha256 of its bytes; a tag of the version names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import caco_assets
+from caco_assets.environment import environment
+from caco_assets.errors import UserError
+from caco_assets.products import write_atomic
+from caco_assets.recipes import recipes
+from caco_assets.registry.versions import DATA, IDENTITY
+from caco_assets.resources.dvc_repo import stages_of
+from caco_assets.resources.dvc_store import listings
+from caco_assets.resources.mlflow import Tracking, redacted
+from caco_assets.resources.mlflow_runs import code_version
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+LINEAGE = "lineage"
+"""Tag of a version: path of its record among the artifacts of its run."""
+PARENT = "parent"
+"""Tag: the version whose weights its training began with."""
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The record of one version."""
+
+    profile: str
+    vintage: str
+    code: str
+    """Commit of the code, with `+changes` where it was not as committed."""
+    package: str = ""
+    """Version of `caco_assets`."""
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    """Stage → version of its recipe."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All of them, without the home folder, the tracking server and credentials."""
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    """`identity`, and what `encoder.json` says of its `architecture`, `recipe` and `data`."""
+    products: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Product (`archive/shard=0003`) → its record: `path`, `fingerprint`, `content_hash`, `facts`."""
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Entries of `dvc.lock`: stage → `cmd`, `deps`, `outs`. None: its data was never committed."""
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """md5 of a folder (`….dir`) → file in it → md5."""
+    schema: int = _SCHEMA
+
+    @property
+    def outs(self) -> dict[str, dict[str, Any]]:
+        """Path relative to the home → entry of `dvc.lock` (`md5`, `size`, …), of all data."""
+        return {out["path"]: out for stage in self.stages.values() for out in stage.get("outs", [])}
+
+    @property
+    def objects(self) -> set[str]:
+        """md5 of everything that DVC must keep for it."""
+        named = {out["md5"] for out in self.outs.values()}
+        return named | {md5 for folder in named & self.files.keys() for md5 in self.files[folder].values()}
+
+    @property
+    def parent(self) -> Mapping[str, str] | None:
+        """`uri` and `identity` of the encoder whose weights its training began with; None: from scratch."""
+        return (self.encoder.get("data") or {}).get("parent")
+
+
+def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
+    """The record of the encoder in a folder, as the workspace is now.
+
+    Raises:
+        UserError: the workspace's pack is not the one that the encoder was trained on, or DVC lacks what its lock names.
+    """
+    description = json.loads((encoder_dir / "encoder.json").read_text())
+    stages, products = stages_of(settings), _records(settings.paths.records)
+    made_of, pack = (description.get("data") or {}).get("pack"), products.get("pack", {}).get("content_hash")
+    if made_of is not None and made_of != pack:
+        raise UserError(
+            f"encoder: trained on pack {made_of}, and the workspace holds {pack or 'none'}: its data could not be named; "
+            "materialize `encoder` again, or bring its data back"
+        )
+    _check_chain(stages)
+    return Lineage(
+        profile=settings.profile,
+        vintage=settings.vintage,
+        code=code_version(),
+        package=caco_assets.__version__,
+        recipes=recipes(),
+        environment=environment(),
+        settings=_settings(settings),
+        encoder={"identity": identity, **{key: description.get(key) for key in ("architecture", "recipe", "data")}},
+        products=products,
+        stages=stages,
+        files=listings(settings.home, [out["md5"] for stage in stages.values() for out in stage.get("outs", [])]),
+    )
+
+
+def _check_chain(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Each stage was made from what the stage before it gives now."""
+    now = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
+    for stage, entry in stages.items():
+        for dep in entry.get("deps", []):
+            if now.get(dep["path"], dep.get("md5")) != dep.get("md5"):
+                raise UserError(
+                    f"{stage}: was made before {dep['path']} changed, so a version's data could not be named; run the stages "
+                    f"from `{stage}` on again"
+                )
+
+
+def store(tracking: Tracking, run_id: str, lineage: Lineage) -> str:
+    """Put the record among the artifacts of a run; returns its path there, the value of the tag `LINEAGE`."""
+    text = json.dumps(asdict(lineage), indent=1, sort_keys=True) + "\n"
+    path = f"lineage/{hashlib.sha256(text.encode()).hexdigest()}.json"
+    with tracking.explained():
+        tracking.client.log_text(run_id, text, path)
+    return path
+
+
+def read(tracking: Tracking, version: ModelVersion) -> Lineage:
+    """The record of a version; of one that has none, what its tags say.
+
+    Raises:
+        UserError: the record cannot be fetched, or is not the one that was stored.
+    """
+    tags = version.tags
+    if LINEAGE not in tags:
+        return _of_tags(tags)
+    # records never change: one that was read before is kept beside the locks
+    kept = tracking.state / tags[LINEAGE]
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as scratch, tracking.explained():
+            fetched = tracking.client.download_artifacts(str(version.run_id), tags[LINEAGE], scratch)
+            write_atomic(kept, Path(fetched).read_bytes())
+    data = kept.read_bytes()
+    if hashlib.sha256(data).hexdigest() != kept.stem:
+        kept.unlink()
+        raise UserError(
+            f"models:/{version.name}/{version.version}: its lineage record {tags[LINEAGE]} in run {version.run_id} is damaged; "
+            "restore that artifact of the tracking server from a backup"
+        )
+    return Lineage(**json.loads(data))
+
+
+def tags_of(lineage: Lineage) -> dict[str, str]:
+    """Tags that make the record's main facts searchable in MLflow."""
+    named = {f"environment.{name}": value for name, value in lineage.environment.items()}
+    return named | ({PARENT: lineage.parent["uri"]} if lineage.parent else {})
+
+
+def _of_tags(tags: Mapping[str, str]) -> Lineage:
+    """Of a version that was registered without a record."""
+    data = {name.removeprefix(DATA): md5 for name, md5 in tags.items() if name.startswith(DATA)}
+    products = {name: {"content_hash": md5} for name, md5 in data.items()}
+    recipe = json.loads(tags["recipe"]) if "recipe" in tags else None
+    encoder = {"identity": tags.get(IDENTITY), "recipe": recipe}
+    return Lineage(
+        tags.get("profile", "?"), tags.get("vintage", "?"), tags.get("code_version", "?"), encoder=encoder, products=products
+    )
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of all products, but for what is only true of these files on this disk."""
+    records = {path.relative_to(folder).with_suffix("").as_posix(): json.loads(path.read_text()) for path in folder.rglob("*.json")}
+    return {name: {key: value for key, value in record.items() if key != "signature"} for name, record in sorted(records.items())}
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return redacted(value) if isinstance(value, str) else value
+
+    return plain(settings.model_dump(mode="json", exclude={"home": True, "registry": {"tracking_uri"}}))
