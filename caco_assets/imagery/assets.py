@@ -64,4 +64,5 @@ def quarantine(context: dg.AssetExecutionContext, profile: Profile, versions: Da
     hashes = versions.commit(settings, "archive")
     archive_hash = hashes[settings.paths.archive.relative_to(settings.home).as_posix()]
     preview = picture(chips_preview(settings.paths.archive), "chips of a few places over the dates")
-    return describe(product, archive_hash=dg.MetadataValue.text(archive_hash), chips=preview)
+    # what follows reads the archive, of which the refusals are a part: its hash, not theirs, says whether anything has changed
+    return describe(product, archive_hash, archive_hash=dg.MetadataValue.text(archive_hash), chips=preview)

@@ -9,6 +9,7 @@ from caco_assets.products import recorded
 from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, picture
 from caco_assets.resources.dvc import DataVersions, data_versions
+from caco_assets.resources.mlflow_runs import code_version
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import live_run
 from caco_assets.resources.training import TrainingProcess
@@ -46,7 +47,8 @@ def encoder(context: dg.AssetExecutionContext, profile: Profile, training: Train
             for file in files:
                 live.run.file(file)
     pictures = {file.stem: picture(file, file.stem.replace("_", " ")) for file in files if file.suffix == ".png"}
-    return describe(product, **pictures)
+    known = {**{f"data.{name}": md5 for name, md5 in data.items()}, "vintage": settings.vintage, "code_version": code_version()}
+    return describe(product, **{name: dg.MetadataValue.text(value) for name, value in known.items()}, **pictures)
 
 
 @dg.asset_check(asset=encoder, blocking=True)

@@ -4,24 +4,43 @@ import dagster as dg
 
 from caco_assets.evaluation.assets import report
 from caco_assets.products import recorded
+from caco_assets.registry.parent import find_parent
 from caco_assets.registry.stage import decide, register
 from caco_assets.registry.stage import release as publish
-from caco_assets.resources.describe import picture, table
+from caco_assets.resources.describe import describe, picture, table
 from caco_assets.resources.dvc import data_versions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource, run_of
 
 
+@dg.asset(group_name="pretraining", kinds={"mlflow"})
+def parent(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+    """What training begins with: the champion where the profile wants that and there is one, else nothing."""
+    settings = profile.settings()
+    server = tracking.open(settings, context.log.info) if settings.pretraining.warm_start != "none" else None
+    return describe(find_parent(settings, context.log.info, tracking=server, again=profile.force))
+
+
 @dg.asset(group_name="registry", deps=[report], kinds={"mlflow"})
 def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The encoder as a registered version with its preprocessing, data hashes and scores."""
+    from caco_assets.registry.lineage_tree import lineage_tree
+
     settings = profile.settings()
     server = tracking.open(settings, context.log.info)
     run_id = run_of(server, "encoder", recorded(settings.paths.records, "encoder").content_hash)
     registered = register(settings, context.log.info, tracking=server, data_versions=data_versions(settings), run_id=run_id)
+    tree = dg.MetadataValue.md(f"```\n{lineage_tree(server, registered.uri)}\n```")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registered.uri),
-        metadata={"uri": registered.uri, "version": registered.version, "alias": registered.alias, "reused": registered.reused},
+        metadata={
+            "uri": registered.uri,
+            "version": registered.version,
+            "alias": registered.alias,
+            "reused": registered.reused,
+            "lineage": tree,
+            **{f"data.{name}": md5 for name, md5 in data_versions(settings).items()},
+        },
     )
 
 

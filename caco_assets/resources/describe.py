@@ -15,8 +15,14 @@ PAGES_URL = "http://127.0.0.1:3001"
 """Where `caco up` serves the pages of the workspace unless the port is taken."""
 
 
-def describe(product: Product, **extra: dg.MetadataValue) -> dg.MaterializeResult:
-    """A materialization that names the product's content and says what is in it."""
+def describe(product: Product, data_version: str | None = None, /, **extra: dg.MetadataValue) -> dg.MaterializeResult:
+    """A materialization that names the product's content and says what is in it.
+
+    Args:
+        product: what was made.
+        data_version: the hash that stands for the asset, where its product alone does not say what follows from it.
+        extra: further metadata.
+    """
     metadata: dict[str, dg.MetadataValue] = {
         "path": dg.MetadataValue.path(str(product.path)),
         "content_hash": dg.MetadataValue.text(product.content_hash),
@@ -24,7 +30,7 @@ def describe(product: Product, **extra: dg.MetadataValue) -> dg.MaterializeResul
         **facts(product.facts),
         **extra,
     }
-    return dg.MaterializeResult(data_version=dg.DataVersion(product.content_hash), metadata=metadata)
+    return dg.MaterializeResult(data_version=dg.DataVersion(data_version or product.content_hash), metadata=metadata)
 
 
 def facts(values: dict[str, Any]) -> dict[str, dg.MetadataValue]:
