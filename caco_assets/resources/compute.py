@@ -11,6 +11,7 @@ import dagster as dg
 
 from caco_assets.errors import UserError
 from caco_assets.instance import dagster_home
+from caco_assets.resources.turn import release
 from caco_assets.settings import Settings
 
 HERE = "caco/in_process"
@@ -39,6 +40,8 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
             if (plain := _user_error(error)) is not None:
                 raise plain from error
             raise
+        finally:
+            release(settings.paths.root)
     if not result.success:
         raise UserError(_failed_checks(result))
 

@@ -5,8 +5,6 @@ While a run uses it, the run holds its place in the workspace (see `turn.py`): t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import dagster as dg
 
 from caco_assets.errors import UserError
 from caco_assets.progress import to_stderr
-from caco_assets.resources.turn import alive, turn
+from caco_assets.resources.turn import hold
 from caco_assets.settings import Settings, load_settings
 
 WHOLE = ("chain",)
@@ -59,18 +57,15 @@ class Profile(dg.ConfigurableResource):
                 raise UserError(f"{name}={value}: the environment of the run has {variable}={given[name]}; unset it there")
         return settings
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Profile]:
-        """Hold the run's place for as long as it lasts; a schedule or a sensor, which makes nothing, needs none."""
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Take the run's place until its process ends; a schedule or a sensor, which makes nothing, needs none.
+
+        There is no teardown: a resource with one can no longer be handed to a schedule, a sensor or an op by a caller.
+        """
         run = context.run
-        if run is None:
-            yield self
+        if run is None or context.instance is None:
             return
         say = context.log.info if context.log else to_stderr
-        with ExitStack() as stack:
-            if context.instance is not None:
-                stack.enter_context(alive(Path(context.instance.root_directory), run.run_id))
-            if run.job_name not in MAKE_NOTHING:
-                who = f"run {run.run_id} ({run.job_name})"
-                stack.enter_context(turn(self.settings(), run.run_id, who, say, whole=run.job_name in WHOLE))
-            yield self
+        home = Path(context.instance.root_directory)
+        whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE
+        hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", say, whole=whole)

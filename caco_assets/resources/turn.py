@@ -7,13 +7,14 @@ it died. `life/RUN.lock` says that a run's process is alive (see `launcher.py`).
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -23,9 +24,43 @@ from caco_assets.products import write_atomic
 from caco_assets.progress import Say
 from caco_assets.settings import Settings
 
+_HELD: dict[Path, ExitStack] = {}
+"""What this process holds, by workspace."""
 POLL_S = 1.0
 SAY_S = 600.0
 """Between two lines of one who waits."""
+
+
+def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, whole: bool | None) -> None:
+    """Take a place for a run until this process ends, calls `release`, or begins another run in this workspace.
+
+    Args:
+        settings: the profile.
+        home: of the orchestrator's instance.
+        run_id: of the run.
+        who: for the one who waits.
+        say: told whom there is to wait for.
+        whole: the run makes everything, and is alone; None: it makes no product, and disturbs nobody.
+
+    Raises:
+        UserError: as `turn`.
+    """
+    release(settings.paths.root)
+    with ExitStack() as stack:
+        stack.enter_context(alive(home, run_id))
+        if whole is not None:
+            stack.enter_context(turn(settings, run_id, who, say, whole=whole))
+        _HELD[settings.paths.root] = stack.pop_all()
+
+
+def release(root: Path | None = None) -> None:
+    """Give the places back that this process holds: all, or that in one profile's folder."""
+    for place in [root] if root else list(_HELD):
+        if (held := _HELD.pop(place, None)) is not None:
+            held.close()
+
+
+atexit.register(release)
 
 
 @contextmanager
