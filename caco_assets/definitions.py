@@ -40,6 +40,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             pretraining.pack,
             synthetic.benchmarks,
             probe_set,
+            registry.parent,
             pretraining.encoder,
             downstream.scores,
             evaluation.report,
@@ -50,7 +51,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
         asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks],
         jobs=automation.JOBS,
         schedules=[automation.monthly_retraining(settings)],
-        sensors=[automation.unscored_challenger, automation.alias_moved],
+        sensors=[automation.unscored_challenger, automation.alias_moved, automation.requested_vintage],
         resources={
             "profile": Profile(name=profile, home=str(settings.home)),
             "versions": DataVersions(),
