@@ -10,6 +10,7 @@ from caco_assets.pretraining import assets as pretraining
 from caco_assets.registry import assets as registry
 from caco_assets.resources.console import console
 from caco_assets.resources.dvc import DataVersions
+from caco_assets.resources.encoders import RegisteredEncoders
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource
 from caco_assets.resources.training import TrainingProcess
@@ -30,7 +31,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
     scenes = dg.AssetSpec("scenes", group_name="imagery") if imported else imagery.scenes
     # a profile without a probe during training has no probe set to make
     probe_set = downstream.probe_set if settings.pretraining.probe_task else dg.AssetSpec("probe_set", group_name="downstream")
-    return dg.Definitions(
+    chain = dg.Definitions(
         assets=[
             sampling.locations,
             catalog,
@@ -48,7 +49,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             registry.champion,
             registry.release,
         ],
-        asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks],
+        asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks, *downstream.checks],
         jobs=automation.JOBS,
         schedules=[automation.monthly_retraining(settings)],
         sensors=[automation.unscored_challenger, automation.alias_moved, automation.requested_vintage],
@@ -56,12 +57,14 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             "profile": Profile(name=profile, home=str(settings.home)),
             "versions": DataVersions(),
             "tracking": TrackingResource(),
+            "encoders": RegisteredEncoders(),
             "training": TrainingProcess(),
         },
         loggers={"console": console},
         # one process: each step of its own would pay the imports of torch and friends again
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(chain, downstream.matrix(settings))
 
 
 def _definitions() -> dg.Definitions:

@@ -2,14 +2,23 @@
 
 import dagster as dg
 
+from caco_assets.downstream.cell import shown
+from caco_assets.downstream.matrix import Versions
 from caco_assets.downstream.stage import probe_set as make_probe_set
 from caco_assets.downstream.stage import score
 from caco_assets.pretraining.assets import encoder
 from caco_assets.recipes import recipe
-from caco_assets.resources.describe import describe, table
+from caco_assets.resources.describe import describe, facts, picture, table
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import live_run
+from caco_assets.resources.verdicts import ELSEWHERE, NOT_FAR_BELOW, POSSIBLE, elsewhere, not_far_below, possible
+from caco_assets.settings import Settings
+
+# a new version waits at most this long for its row; judging takes minutes, so a shorter interval would gain nothing
+SENSOR_INTERVAL_S = 60
+ENCODERS = dg.DynamicPartitionsDefinition(name="encoders")
+"""Columns of the matrix: baselines, imported encoders, registered versions (`name/3`). The sensor announces them."""
 
 
 @dg.asset(group_name="downstream", code_version=recipe("probe_set"), deps=[dg.AssetKey("benchmarks")], kinds={"numpy"})
@@ -35,17 +44,99 @@ def scores(context: dg.AssetExecutionContext, profile: Profile) -> dg.Materializ
             names = {f"{row.row}.{row.protocol}.{row.method}.{row.size}": row.value for row in ours}
             live.log(0, {name: value for name, value in names.items() if value is not None})
             live.begin().file(product.path)
-    shown = [
-        {
-            "row": row.row,
-            "encoder": row.encoder,
-            "protocol": row.protocol,
-            "method": row.method,
-            "value": "" if row.status != "measured" else f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]",
-            "n": row.n,
-            "status": row.status,
-            "note": row.note,
-        }
-        for row in rows
-    ]
-    return describe(product, scores=table(shown))
+    return describe(product, scores=table([shown(row) for row in rows]))
+
+
+@dg.asset_check(asset=scores, name=NOT_FAR_BELOW, blocking=True)
+def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
+    """The encoder is not far below random weights of its own backbone; nothing but a fault explains that."""
+    from caco_assets.downstream.rows import read_rows
+    from caco_assets.downstream.soundness import RANDOM
+
+    rows = read_rows(profile.settings().paths.scores)
+    return not_far_below(rows, [row for row in rows if row.encoder == RANDOM])
+
+
+@dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
+def scores_are_of_other_places(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
+    """No image that the encoder is judged on lies where it was pretrained."""
+    from caco_assets.downstream.ground import ground_of
+    from caco_assets.downstream.judge import assignments
+
+    settings = profile.settings()
+    paths, work = settings.paths, assignments(settings, context.log.info)
+    return elsewhere(settings, [ground_of(each, paths.benchmarks, paths.cache) for each in work])
+
+
+checks = [scores_are_not_far_below_random, scores_are_of_other_places]
+
+
+def matrix(settings: Settings) -> dg.Definitions:
+    """The asset `evaluations`, one partition for each task and encoder, and the sensor that asks for the cells of a new encoder.
+
+    Nothing where the profile has no tasks.
+    """
+    tasks = list(settings.downstream.tasks)
+    if not tasks:
+        return dg.Definitions()
+
+    @dg.asset(
+        group_name="downstream",
+        code_version=recipe("scores"),
+        deps=[dg.AssetKey("benchmarks")],
+        partitions_def=dg.MultiPartitionsDefinition({"task": dg.StaticPartitionsDefinition(tasks), "encoder": ENCODERS}),
+        check_specs=[dg.AssetCheckSpec(name, asset="evaluations", blocking=True) for name in (POSSIBLE, NOT_FAR_BELOW, ELSEWHERE)],
+        pool="gpu",
+        kinds={"pytorch"},
+    )
+    def evaluations(
+        context: dg.AssetExecutionContext, profile: Profile, encoders: dg.ResourceParam[Versions]
+    ) -> dg.MaterializeResult:
+        """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
+        from caco_assets.downstream.cell import places_unknown, view
+        from caco_assets.downstream.ground import ground_of
+        from caco_assets.downstream.matrix import judge_cell
+
+        settings = profile.settings()
+        chosen = context.partition_key
+        assert isinstance(chosen, dg.MultiPartitionKey)  # noqa: S101 - the definition above
+        row, name = (chosen.keys_by_dimension[dimension] for dimension in ("task", "encoder"))
+        cell = judge_cell(settings, row, name, encoders, context.log.info)
+        ground = ground_of(cell.assignment, settings.paths.benchmarks, settings.paths.cache)
+        seen = view(settings, cell, context.log.info)
+        classes = {"classes": table(seen.classes)} if seen.classes else {}
+        pictures = {title: picture(png, title) for title, png in seen.pictures.items()}
+        return dg.MaterializeResult(
+            metadata={**facts(seen.facts), "figures": table(seen.figures), **classes, **pictures},
+            check_results=[
+                possible(cell.rows),
+                not_far_below(cell.rows, cell.random),
+                elsewhere(settings, [ground], places_unknown(settings, cell)),
+            ],
+        )
+
+    job = dg.define_asset_job("evaluate_cell", [evaluations], description="Judges one encoder on one task.")
+
+    @dg.sensor(job=job, minimum_interval_seconds=SENSOR_INTERVAL_S)
+    def new_encoder(
+        context: dg.SensorEvaluationContext, profile: Profile, encoders: dg.ResourceParam[Versions]
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Announces every new encoder as a column of the matrix and asks for its cells."""
+        from caco_assets.downstream.matrix import columns
+
+        settings = profile.settings()
+        names = columns(settings, encoders)
+        done = context.instance.get_materialized_partitions(evaluations.key)
+        keys = [dg.MultiPartitionKey({"task": task, "encoder": name}) for name in names for task in settings.downstream.tasks]
+        waiting = [key for key in keys if key not in done]
+        if not waiting:
+            return dg.SkipReason(f"all {len(keys)} cells of {len(names)} encoders have been judged")
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(run_key=f"{settings.profile}|{key}", partition_key=key, tags={"profile": settings.profile})
+                for key in waiting
+            ],
+            dynamic_partitions_requests=[ENCODERS.build_add_request(names)],
+        )
+
+    return dg.Definitions(assets=[evaluations], jobs=[job], sensors=[new_encoder])

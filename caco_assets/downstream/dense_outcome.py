@@ -8,7 +8,7 @@ is none at all (torchmetrics' rule, whose confusion matrix this is).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +75,8 @@ class Pixels:
     """(N, classes, classes) int64: truth, prediction."""
     classes: tuple[str, ...]
     scored: tuple[int, ...]
+    examples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Name of a tile → (H, W) uint8 answers, of the few tiles that people are shown."""
 
     @property
     def n(self) -> int:

@@ -18,6 +18,7 @@ from caco_assets.downstream.datasets.labelled import key
 from caco_assets.downstream.dense_kinds import HALF, kind_of
 from caco_assets.downstream.dense_outcome import Pixels, confusion
 from caco_assets.downstream.dense_training import Part, Recipe, answers, fit
+from caco_assets.downstream.examples import Examples
 from caco_assets.downstream.features import FeatureCache, FeatureSource
 from caco_assets.downstream.pixel_baseline import fit_pixels
 from caco_assets.downstream.pyramids import POSITIONS, Fresh, Tiles, Tuned, batches, pyramids
@@ -105,7 +106,9 @@ def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: boo
     fitted = fit(train, part("val", 1) if validated else None, kind, recipe, trial.seed, device, trial.cache.say, trial.kept)
     test = part("test", 1)
     counts, start = [], 0
+    examples = Examples(data.parts["test"], test.tiles.masks)
     for classes in answers(fitted, test, kind):
+        examples.see(start, classes)
         counts.append(confusion(classes, np.asarray(test.tiles.masks[start : start + len(classes)]), len(data.classes)))
         start += len(classes)
     encoder.to(home)
@@ -120,7 +123,7 @@ def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: boo
     note = (
         f"U-Net {trained}, Adam {recipe.learning_rate:g}, ×{recipe.decay:g} per epoch, batch {recipe.batch_size}; {chosen}; {shown}"
     )
-    outcome = Pixels(data.parts["test"], np.concatenate(counts), data.classes, data.scored)
+    outcome = Pixels(data.parts["test"], np.concatenate(counts), data.classes, data.scored, examples.kept)
     return Measurement(method, outcome, f"{note}; tiles of {data.tile} px; {_val_note(trial, data)}")
 
 
@@ -134,10 +137,11 @@ def _plain(trial: DenseTrial, data: DenseImages, method: str, *, validated: bool
         seen = [kind.evidence(model.logits(val, each), np.asarray(val.masks[each])) for each in _stretches(len(val))]
         threshold = kind.verdict(np.sum(seen, axis=0))[1]
     test = _tiles(trial, data, "test")
-    counts = [
-        confusion(kind.answers(model.logits(test, each), threshold), np.asarray(test.masks[each]), classes)
-        for each in _stretches(len(test))
-    ]
+    counts, examples = [], Examples(data.parts["test"], test.masks)
+    for each in _stretches(len(test)):
+        said = kind.answers(model.logits(test, each), threshold)
+        examples.see(each.start, said)
+        counts.append(confusion(said, np.asarray(test.masks[each]), classes))
     of_what = (
         "on the bands of single pixels" if data.dates == 1 else "on the bands of single pixels at both dates and their differences"
     )
@@ -146,7 +150,7 @@ def _plain(trial: DenseTrial, data: DenseImages, method: str, *, validated: bool
         if data.dates == 2
         else (f"logistic regression {of_what}, no network")
     )
-    outcome = Pixels(data.parts["test"], np.concatenate(counts), data.classes, data.scored)
+    outcome = Pixels(data.parts["test"], np.concatenate(counts), data.classes, data.scored, examples.kept)
     return Measurement(method, outcome, f"{note}; {_val_note(trial, data)}")
 
 

@@ -85,7 +85,14 @@ def evaluations_file(settings: Settings) -> Path:
 
 
 def record(file: Path, rows: Sequence[ScoreRow]) -> None:
-    """Put rows into a file of rows; they take the place of older ones about the same thing."""
+    """Put rows into a file of rows; they take the place of older ones about the same thing. One process at a time."""
+    from caco_assets.imagery.lock import alone
+
+    with alone(file.with_name(f".{file.name}.lock"), file.name, to_stderr):
+        _put(file, rows)
+
+
+def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
     from caco_assets.downstream.rows import read_rows, write_rows
 
     kept = {_about(row): row for row in (read_rows(file) if file.exists() else [])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, c
     names = source.parts[name].names
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(f".{file.stem}.tmp.npy")
+        scratch = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy")
         shape = (len(names), len(wanted.bands), size, size)
         images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
         read = source.for_bands(wanted.bands)

@@ -14,7 +14,9 @@ from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, key
 from caco_assets.downstream.datasets.store import DataAbsentError
+from caco_assets.downstream.dense_outcome import Pixels
 from caco_assets.downstream.dense_protocols import DENSE_PROTOCOLS, DenseTrial
+from caco_assets.downstream.examples import keep
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.protocols import PROTOCOLS, TRAINING
 from caco_assets.downstream.resume import EpochFile
@@ -190,7 +192,7 @@ def _measured(
     else:
         trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, _training(settings, assignment), kept)
         run = partial(PROTOCOLS[each.run_by], trial)
-    store = RowStore(settings.paths.root, settings.paths.cache)
+    store = RowStore(settings.paths.root, settings.paths.cache, cache.say)
 
     def measure() -> list[ScoreRow]:
         rows = []
@@ -199,6 +201,8 @@ def _measured(
             for figure in result.outcome.figures(wanted.bootstrap, np.random.default_rng(settings.seed)):
                 note = _note(contestant, data, f"{result.note}; {figure.note}" if figure.note else result.note)
                 measured = replace(base, method=result.method, metric=figure.metric, data_version=data.version, note=note)
+            if isinstance(result.outcome, Pixels):
+                keep(settings.paths.root / items, result.outcome.examples)
                 measured = replace(measured, value=figure.value, ci_low=figure.low, ci_high=figure.high, n=result.outcome.n)
                 rows.append(replace(measured, status="measured", items=items if figure.paired else None))
         return rows

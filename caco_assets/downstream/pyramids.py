@@ -7,6 +7,7 @@ never turned: each of the eight positions of a tile is encoded on its own, which
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def pyramids(
     files = tuple(cache / f"{name}-{level}.npy" for level in range(len(shapes)))
     if not all(file.exists() for file in files):
         cache.mkdir(parents=True, exist_ok=True)
-        scratch = [file.with_name(f".{file.stem}.tmp.npy") for file in files]
+        scratch = [file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy") for file in files]
         arrays = [
             np.lib.format.open_memmap(file, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
             for file, shape in zip(scratch, shapes, strict=True)

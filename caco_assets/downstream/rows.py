@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from caco_assets.errors import UserError
+from caco_assets.imagery.lock import alone
 from caco_assets.products import write_atomic
+from caco_assets.progress import Say, to_stderr
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,31 @@ class ScoreRow:
 class RowStore:
     """Groups of rows measured together, kept under a key that stands for everything they depend on."""
 
-    def __init__(self, root: Path, cache: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, cache: Path, say: Say = to_stderr) -> None:
+        self._root, self._say = root, say
         self._cache = cache / "score_rows"
 
     def rows(self, key: str, measure: Callable[[], Sequence[ScoreRow]]) -> list[ScoreRow]:
-        """The rows known under `key` if their per-item files still stand, else those that `measure` returns, kept for next time."""
+        """The rows known under `key` if their per-item files still stand, else those that `measure` returns, kept for next time.
+
+        Two processes that want the same rows (a cell of the matrix and the decision on a new version) do not both measure: the
+        second waits for the first. A few locks serve all keys; sharing one costs no more than waiting.
+        """
         file = self._cache / f"{key}.json"
-        if file.exists():
-            known = [ScoreRow(**fields) for fields in json.loads(file.read_text())]
-            if all(row.items is None or (self._root / row.items).exists() for row in known):
+        if (known := self._known(file)) is not None:
+            return known
+        with alone(self._cache / "locks" / key[:3], "these scores", self._say):
+            if (known := self._known(file)) is not None:
                 return known
-        measured = list(measure())
-        write_atomic(file, json.dumps([asdict(row) for row in measured], indent=1) + "\n")
+            measured = list(measure())
+            write_atomic(file, json.dumps([asdict(row) for row in measured], indent=1) + "\n")
         return measured
+
+    def _known(self, file: Path) -> list[ScoreRow] | None:
+        if not file.exists():
+            return None
+        known = [ScoreRow(**fields) for fields in json.loads(file.read_text())]
+        return known if all(row.items is None or (self._root / row.items).exists() for row in known) else None
 
     def write_items(self, name: str, images: Sequence[str], labels: np.ndarray, predictions: np.ndarray) -> str:
         """Write one per-item table (`image`, `label`, `prediction`).

@@ -12,6 +12,7 @@ from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from caco_assets.downstream.baselines import Contestant
     from caco_assets.downstream.rows import ScoreRow
     from caco_assets.pretraining.encoder import Encoder
 
@@ -67,6 +68,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
         for name, encoder in loaded.items()
     ]
     like = next(iter(loaded.values()))
+    contestants += imported(settings)
     contestants += baselines(wanted.baselines, like, wanted.seeds)
 
     def make(path: Path) -> dict[str, Any]:
@@ -77,11 +79,29 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
     inputs = {
         "contestants": [(who.name, who.role, who.seed, who.identity, who.reason, who.model_uri) for who in contestants],
         "data": {item.row: (item.version, item.reason) for item in work},
-        "downstream": wanted.model_dump(mode="json", exclude={"tasks": {"__all__": {"data"}}}),
+        # the contestants stand above, and what is allowed changes no figure
+        "downstream": wanted.model_dump(
+            mode="json", exclude={"tasks": {"__all__": {"data"}}, "encoders": True, "allow_overlap": True}
+        ),
         "seed": settings.seed,
     }
     paths = settings.paths
     return products.produce("scores", paths.scores, records=paths.records, recipe=recipe("scores"), inputs=inputs, make=make)
+
+
+def imported(settings: Settings) -> list[Contestant]:
+    """The imported encoders that `downstream.encoders` puts beside the profile's own: a task they lack bands for is not measured.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    from caco_assets.downstream.baselines import Contestant
+    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.imports.stage import encoder_folder
+
+    folders = [encoder_folder(settings, name) for name in settings.downstream.encoders]
+    seed = settings.downstream.seeds[0]
+    return [Contestant.of(each.name, "baseline", seed, Encoder.load(each), _uri(settings, each)) for each in folders]
 
 
 def score_encoder(

@@ -62,6 +62,6 @@ def make_jpg():
     return jpg
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_eurosat():
     return write_eurosat

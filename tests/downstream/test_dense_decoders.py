@@ -5,11 +5,15 @@ import pytest
 import torch
 
 from caco_assets.downstream.baselines import Contestant, RawStatistics
+from caco_assets.downstream.cell_pictures import LIMIT, masks_picture
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages, Scene
 from caco_assets.downstream.dense_kinds import Change, Cover
 from caco_assets.downstream.dense_protocols import DENSE_PROTOCOLS, DenseTrial
 from caco_assets.downstream.dense_training import Part, Recipe, answers, fit
+from caco_assets.downstream.examples import kept
 from caco_assets.downstream.features import FeatureCache
+from caco_assets.downstream.judge import assignments
+from caco_assets.downstream.per_class import figures_of
 from caco_assets.downstream.pyramids import POSITIONS, Fresh, Kept, Tiles, Tuned, of_images, pyramids, turned
 from caco_assets.downstream.rows import read_rows
 from caco_assets.downstream.stage import score
@@ -218,3 +222,17 @@ def test_dense_rows_stand_beside_all_baselines_with_their_seeds_and_items(ready)
     assert absent
     assert all(row.status == "not_measured" for row in absent)
     assert score(ready, say=quiet).reused
+    # a few answers are kept as masks, the same tiles whoever is judged, and are shown beside image and truth
+    for each in assignments(ready, quiet):
+        assert isinstance(each.data, DenseImages)
+        clean = [
+            row for row in measured if (row.row, row.protocol, row.method) == (each.row, "clean", "frozen_decoder") and row.items
+        ]
+        shown = [kept(ready.paths.root / row.items) for row in clean]
+        assert len({tuple(answers) for answers in shown}) == 1
+        assert 1 <= len(shown[0]) <= 3
+        png = masks_picture(each.data, shown[0], ready.paths.cache / "tiles", "title", quiet)
+        assert png is not None
+        assert len(png) <= LIMIT
+        (figures,) = {len(figures_of(ready.paths.root / row.items, each.data.classes, each.data.scored)) for row in clean}
+        assert figures == len(each.data.classes)

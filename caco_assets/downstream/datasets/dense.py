@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -153,7 +154,7 @@ class DenseImages:
         files = [cache / f"{stem}-{kind}.npy" for kind in ("images", "masks")]
         if not all(file.exists() for file in files):
             cache.mkdir(parents=True, exist_ok=True)
-            scratch = [file.with_name(f".{file.stem}.tmp.npy") for file in files]
+            scratch = [file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy") for file in files]
             shape = (len(tiles), self.dates, channels, self.tile, self.tile)
             images = np.lib.format.open_memmap(scratch[0], "w+", np.dtype(self.dtype), shape)
             masks = np.lib.format.open_memmap(scratch[1], "w+", np.dtype("uint8"), (len(tiles), self.tile, self.tile))

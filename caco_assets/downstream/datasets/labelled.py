@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -158,7 +159,8 @@ def key(*parts: object) -> str:
 def save_array(file: Path, array: np.ndarray) -> None:
     """Write an array so that a reader sees all of it or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.stem}.tmp.npy")
+    # two encoders may be judged on the same data at once
+    scratch = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy")
     np.save(scratch, array)
     scratch.replace(file)
 

@@ -1,0 +1,131 @@
+"""The matrix of tasks and encoders: which columns there are, and one cell of it, judged and recorded as `caco evaluate` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from caco_assets.errors import UserError
+from caco_assets.progress import Say, to_stderr
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from caco_assets.downstream.baselines import Contestant
+    from caco_assets.downstream.judge import Assignment
+    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.pretraining.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered encoder, loaded."""
+
+    encoder: Encoder
+    uri: str
+    """`models:/name/3`."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Product → content hash of what it was made from, as its registration says."""
+
+
+class Versions(Protocol):
+    """The registry, as far as this room needs it: a later room fills it in."""
+
+    def names(self, settings: Settings) -> list[str]:
+        """`name/3` of each version of the profile's model, oldest first."""
+        ...
+
+    def load(self, settings: Settings, name: str, say: Say = to_stderr) -> Version:
+        """The version of that name.
+
+        Raises:
+            UserError: there is none, or its files are damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one encoder does on one row of the profile."""
+
+    assignment: Assignment
+    encoder: str
+    rows: tuple[ScoreRow, ...]
+    random: tuple[ScoreRow, ...]
+    """Of the random network of the same backbone, for comparison; empty where the cell is a baseline's."""
+    data: Mapping[str, str]
+    """Product → content hash of what the encoder was made from; empty where that is not known."""
+
+    @property
+    def main(self) -> ScoreRow | None:
+        """The figure to name first: `clean` before `paper`, frozen before fine-tuned; None where nothing was measured."""
+        measured = [row for row in self.rows if row.status == "measured"]
+        return min(measured, key=lambda row: (row.protocol != "clean", row.method == "fine_tune"), default=None)
+
+
+def columns(settings: Settings, versions: Versions) -> list[str]:
+    """Names of all encoders of the matrix: baselines, what `caco encoder import` brought in, and registered versions."""
+    imported = sorted(file.parent.name for file in settings.paths.encoders.glob("*/encoder.json"))
+    return list(dict.fromkeys([*settings.downstream.baselines, *imported, *versions.names(settings)]))
+
+
+def judge_cell(settings: Settings, row: str, name: str, versions: Versions, say: Say = to_stderr) -> Cell:
+    """Judge one encoder on one row of the profile and record its rows in `evaluations.parquet`.
+
+    What was measured before with the same weights, data and protocol comes from the cache, whoever measured it: the scores of the
+    profile, `caco evaluate`, or the decision on a version; and the other way round.
+
+    Args:
+        settings: the profile.
+        row: a key of `downstream.tasks`.
+        name: a column.
+        versions: where registered encoders come from.
+        say: outlet for progress.
+
+    Raises:
+        UserError: no such row or encoder, data absent or damaged, or bands that the data lacks.
+    """
+    from caco_assets.downstream.evaluate import evaluations_file, record
+    from caco_assets.downstream.judge import assignments, judge
+
+    wanted = settings.downstream
+    if row not in wanted.tasks:
+        raise UserError(f"task={row}: no row of downstream.tasks of profile {settings.profile} ({', '.join(wanted.tasks)})")
+    contestants, chance, data = _contestants(settings, name, versions, say)
+    own = settings.model_copy(update={"downstream": wanted.model_copy(update={"tasks": {row: wanted.tasks[row]}})})
+    (assignment,) = assignments(own)
+    rows = tuple(judge(own, assignment, contestants, own.paths.cache, say))
+    record(evaluations_file(settings), rows)
+    random = tuple(judge(own, assignment, chance, own.paths.cache, say))
+    return Cell(assignment, name, rows, random, data)
+
+
+def _contestants(
+    settings: Settings, name: str, versions: Versions, say: Say
+) -> tuple[Sequence[Contestant], Sequence[Contestant], Mapping[str, str]]:
+    """Who is judged, the untrained networks beside it, and what the encoder was made from."""
+    from caco_assets.downstream.baselines import Contestant, baselines
+    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.imports.stage import encoder_folder
+
+    seeds = settings.downstream.seeds
+    if name in settings.downstream.baselines:
+        return baselines([name], _like(settings), seeds), [], {}
+    if "/" in name:
+        version = versions.load(settings, name, say)
+        encoder, uri, data = version.encoder, version.uri, version.data
+    else:
+        folder = encoder_folder(settings, name)
+        encoder, uri, data = Encoder.load(folder), folder.relative_to(settings.home).as_posix(), {}
+    return [Contestant.of(name, "candidate", seeds[0], encoder, uri)], baselines(["random"], encoder, seeds), data
+
+
+def _like(settings: Settings) -> Encoder:
+    """The profile's encoder, or an untrained one like it: backbone and preprocessing are what baselines share with it."""
+    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.pixels import Preprocessing
+
+    if (settings.paths.encoder / "encoder.json").exists():
+        return Encoder.load(settings.paths.encoder)
+    wanted = settings.pretraining
+    return Encoder.random(wanted.backbone, Preprocessing.of_pack(wanted.bands, wanted.stretch, wanted.image_size), seed=0)
