@@ -76,6 +76,33 @@ def test_every_registered_version_names_its_data(home: Path) -> None:
     assert version.run_id
 
 
+def test_dagster_knows_the_data_by_dvcs_hashes_and_finds_everything_fresh(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dagster as dg
+    import yaml
+    from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "workspace" / "dagster"))
+    stages = yaml.safe_load((home / "dvc.lock").read_text())["stages"]
+    with dg.DagsterInstance.get() as instance:
+        for asset, stage in {"locations": "locations", "scenes": "scenes", "quarantine": "archive", "pack": "pack"}.items():
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event.asset_materialization.tags[DATA_VERSION_TAG] == stages[f"{stage}@tiny"]["outs"][0]["md5"], asset
+        shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
+    assert "└─ data" in shown["lineage"].value
+    assert shown["data.pack"].value == stages["pack@tiny"]["outs"][0]["md5"]
+
+
+def test_a_restored_version_has_its_data_and_trains_to_the_same_bits(home: Path, tmp_path: Path) -> None:
+    there = tmp_path / "then"
+    said = _caco(home, "restore", "models:/caco-tiny/1", "--out", str(there)).stdout
+    assert "gives the same weights" in said
+    profile = ["--profile", str(there / "tiny.yaml")]
+    assert "pack: unchanged" in _caco(there, "pack", *profile).stdout
+    assert "encoder: made" in _caco(there, "pretrain", *profile).stdout
+    weights = Path("workspace", "tiny", "encoder", "encoder.safetensors")
+    assert (there / weights).read_bytes() == (home / weights).read_bytes()
+
+
 def test_the_report_opens_from_disk_in_a_browser_without_the_network(home: Path) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
