@@ -85,7 +85,7 @@ def fit(
         groups: list[dict[str, Any]] = [{"params": list(decoder.parameters()), "lr": recipe.learning_rate}]
         if tuned is not None:
             groups.append({"params": list(tuned.parameters()), "lr": recipe.encoder_rate})
-        optimiser = torch.optim.Adam(groups, weight_decay=recipe.weight_decay)
+        optimiser = torch.optim.Adam(groups, weight_decay=recipe.weight_decay, fused=True)
         falling = torch.optim.lr_scheduler.ExponentialLR(optimiser, recipe.decay)
         moving = {"decoder": decoder, **({"tuned": tuned} if tuned else {}), "optimiser": optimiser, "falling": falling}
         done, best = 0, None

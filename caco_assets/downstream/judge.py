@@ -148,12 +148,15 @@ def _unfit(assignment: Assignment, contestant: Contestant, each: _Pass) -> str |
 def _variants(settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass) -> Iterator[tuple[int, int]]:
     """Input sides and seeds.
 
-    A random encoder is its own seed. Whatever is trained by chance has all seeds of the profile, and data of several splits one
-    seed for each split.
+    A random encoder is its own seed. Whatever is trained by chance has all seeds of the profile (decoders in `paper` as many as
+    the settings say), and data of several splits one seed for each split.
     """
     seeds = settings.downstream.seeds
+    if assignment.task.dense and each.protocol == "paper":
+        seeds = seeds[: _decoding(settings, assignment).paper_seeds]
     data = assignment.data
-    if contestant.name == "random" and contestant.seed != seeds[0] and data is not None and len(data.parts["train"]) > LARGE:
+    large = data is not None and len(data.parts["train"]) > LARGE
+    if contestant.name == "random" and contestant.seed not in (seeds[:1] if large else seeds):
         return
     sizes = _sizes(settings, assignment, each)
     own_size = isinstance(contestant.source, Encoder)
@@ -198,11 +201,11 @@ def _measured(
         rows = []
         for result in run():
             items = store.write_table(key(mark, result.method), result.outcome.table())
+            if isinstance(result.outcome, Pixels):
+                keep(settings.paths.root / items, result.outcome.examples)
             for figure in result.outcome.figures(wanted.bootstrap, np.random.default_rng(settings.seed)):
                 note = _note(contestant, data, f"{result.note}; {figure.note}" if figure.note else result.note)
                 measured = replace(base, method=result.method, metric=figure.metric, data_version=data.version, note=note)
-            if isinstance(result.outcome, Pixels):
-                keep(settings.paths.root / items, result.outcome.examples)
                 measured = replace(measured, value=figure.value, ci_low=figure.low, ci_high=figure.high, n=result.outcome.n)
                 rows.append(replace(measured, status="measured", items=items if figure.paired else None))
         return rows

@@ -279,6 +279,8 @@ class Dense(Frozen):
     """Factor of the rates after each epoch."""
     cache_gb: float = Field(default=8.0, ge=0)
     """The most that the kept features of one part may take; above it tiles are encoded at every step."""
+    paper_seeds: int | None = Field(default=None, ge=1)
+    """So many of `seeds` in the `paper` protocol; none: all."""
 
 
 class Downstream(Frozen):
@@ -296,7 +298,7 @@ class Downstream(Frozen):
     bootstrap: int = Field(default=1000, ge=100)
     dense: Dense = Dense()
     """On archives: the published decoder."""
-    dense_twin: Dense = Dense(epochs=12, fine_tune_epochs=8, batch_size=4)
+    dense_twin: Dense = Dense(epochs=6, fine_tune_epochs=4, batch_size=4, paper_seeds=1)
     """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
     """On archives: like published fine-tuning."""
