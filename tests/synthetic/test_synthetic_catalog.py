@@ -47,7 +47,7 @@ def small(home: Path) -> Settings:
         "tiny",
         home=home,
         vintage="2025-06",
-        imagery={"source": {"kind": "synthetic", "scenes_per_season": 1, "changed_share": 1.0}},
+        imagery={"source": {"kind": "synthetic", "scenes_per_season": 1, "changed_share": 1.0, "calendar": None}},
     )
 
 
