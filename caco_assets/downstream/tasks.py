@@ -159,7 +159,7 @@ _CHANGE, _MIOU = "f1_change", "miou"
 TASKS |= {
     task.name: task
     for task in (
-        _dense("oscd", "OSCD", "oscd:read", _CHANGE, 2, "research only", "https://rcdaudt.github.io/oscd/", 96),
+        _dense("oscd", "OSCD", "oscd:read", _CHANGE, 2, "CC BY-NC-SA 4.0", "https://rcdaudt.github.io/oscd/", 96),
         _dense(
             "dynamicearthnet",
             "DynamicEarthNet",
@@ -170,13 +170,13 @@ TASKS |= {
             "https://mediatum.ub.tum.de/1650201",
             256,
         ),
-        _dense("levir_cd", "LEVIR-CD", "levir_cd:read", _CHANGE, 2, "research only", "https://justchenhao.github.io/LEVIR/", 256),
+        _dense("levir_cd", "LEVIR-CD", "levir_cd:read", _CHANGE, 2, "none stated", "https://justchenhao.github.io/LEVIR/", 256),
         _dense(
-            "whu_cd", "WHU-CD", "whu_cd:read", _CHANGE, 2, "research only", "http://gpcv.whu.edu.cn/data/building_dataset.html", 256
+            "whu_cd", "WHU-CD", "whu_cd:read", _CHANGE, 2, "none stated", "http://gpcv.whu.edu.cn/data/building_dataset.html", 256
         ),
         _dense("loveda", "LoveDA", "loveda:read", _MIOU, 7, "CC BY-NC-SA 4.0", "https://github.com/Junjue-Wang/LoveDA", 256),
-        _dense("potsdam", "ISPRS Potsdam", "isprs:read_potsdam", _MIOU, 5, "ISPRS, research only", _ISPRS_PAGE, 256),
-        _dense("vaihingen", "ISPRS Vaihingen", "isprs:read_vaihingen", _MIOU, 5, "ISPRS, research only", _ISPRS_PAGE, 256),
+        _dense("potsdam", "ISPRS Potsdam", "isprs:read_potsdam", _MIOU, 5, "none stated; on request", _ISPRS_PAGE, 256),
+        _dense("vaihingen", "ISPRS Vaihingen", "isprs:read_vaihingen", _MIOU, 5, "none stated; on request", _ISPRS_PAGE, 256),
     )
 }
 
