@@ -79,17 +79,22 @@ def export(profile: str, uri: str, out: Path) -> None:
 
 @click.command()
 @profile_option
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--encoder", "uri", required=True, help="models:/name@champion, models:/name/3, or a folder.")
-@click.option("--out", type=click.Path(path_type=Path), help="`.parquet`, `.csv` or `.npz`; default IMAGE.embeddings.parquet.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="`.parquet`, `.csv` or `.npz`; of several IMAGES a folder. Default IMAGE.embeddings.parquet beside each.",
+)
 @click.option("--tile", default=64, show_default=True, help="Side of a tile, pixels of the image.")
 @click.option("--size", type=int, help="Side of the network's input; default the encoder's own.")
 @click.option("--bands", help="Band names in file order, separated by commas; default the names in the file.")
 @click.option("--scale", type=float, help="Reflectance per digital number; default the file's, else 0.0001.")
 @click.option("--offset", type=float, help="Reflectance at digital number 0; default the file's, else 0.")
+@click.option("--overlap", is_flag=True, help="Cover the rest at the right and lower edge too, by tiles that overlap.")
 def embed(
     profile: str,
-    image: Path,
+    images: tuple[Path, ...],
     uri: str,
     out: Path | None,
     tile: int,
@@ -97,16 +102,22 @@ def embed(
     bands: str | None,
     scale: float | None,
     offset: float | None,
+    overlap: bool,
 ) -> None:
-    """Registry: embeddings of IMAGE, a GeoTIFF, tile by tile."""
-    from caco_assets.registry.embed import embed as run
+    """Registry: embeddings of IMAGES, tile by tile: GeoTIFFs, or arrays (`.npy`: integers of shape bands, height, width)."""
+    from caco_assets.registry.embed import embed_file
     from caco_assets.registry.packaged_encoder import load_encoder
     from caco_assets.resources.mlflow import open_tracking
 
     resolved = load_settings(profile)
     encoder = load_encoder(uri, open_tracking(resolved, to_stderr))
     names = bands.split(",") if bands else None
-    embeddings = run(image, encoder, tile=tile, size=size, bands=names, reflectance_per_dn=scale, offset=offset)
-    target = out or image.with_name(f"{image.stem}.embeddings.parquet")
-    embeddings.write(target)
-    click.echo(f"{len(embeddings.vectors)} tiles × {embeddings.vectors.shape[1]} features: {target}")
+    for image in images:
+        target = image.with_name(f"{image.stem}.embeddings.parquet")
+        if out is not None:
+            target = out if len(images) == 1 else out / target.name
+        embeddings = embed_file(
+            image, encoder, tile=tile, size=size, bands=names, reflectance_per_dn=scale, offset=offset, overlap=overlap
+        )
+        embeddings.write(target)
+        click.echo(f"{len(embeddings.vectors)} tiles × {embeddings.vectors.shape[1]} features: {target}")

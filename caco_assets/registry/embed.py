@@ -1,12 +1,13 @@
-"""Embeds a GeoTIFF: one vector per tile of its grid, as GeoParquet (footprint and vector), CSV or npz."""
+"""Embeds a GeoTIFF or an array of any size: one vector per tile of its grid, as GeoParquet (footprint, vector), CSV or npz."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +41,8 @@ class Embeddings:
     """float32 (T,): share of a tile's pixels that are nodata in any band (0 where the image has no nodata value)."""
     tile: int
     transform: rasterio.Affine
-    crs: rasterio.CRS
+    crs: rasterio.CRS | None
+    """None: of an array; coordinates are columns and rows of pixels, downwards."""
 
     def frame(self) -> gpd.GeoDataFrame:
         """One row per tile: `row`, `column`, `nodata_share`, `embedding` (list of float32), `geometry` in the image's system."""
@@ -69,7 +71,11 @@ class Embeddings:
             self.frame().to_parquet(path, index=False)
         elif path.suffix == ".npz":
             places = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata}
-            georeference = {"transform": np.array(tuple(self.transform)[:6]), "crs": self.crs.to_wkt(), "tile": self.tile}
+            georeference = {
+                "transform": np.array(tuple(self.transform)[:6]),
+                "crs": self.crs.to_wkt() if self.crs else "",
+                "tile": self.tile,
+            }
             np.savez_compressed(path, embedding=self.vectors, **places, **georeference)
         else:
             self._table().to_csv(path, index=False)
@@ -93,12 +99,14 @@ def embed(
     bands: Sequence[str] | None = None,
     reflectance_per_dn: float | None = None,
     offset: float | None = None,
+    overlap: bool = False,
     say: Say = to_stderr,
 ) -> Embeddings:
     """Embed an image tile by tile. Vectors are those of `Encoder.features` on the same pixels.
 
     Tiles lie side by side from the upper left corner. A rest at the right or lower edge that is narrower than a tile is left out,
-    and said: padding would invent pixels that the encoder has never seen the like of.
+    and said, or covered by tiles that overlap those beside them: padding would invent pixels that the encoder has never seen the
+    like of.
 
     Args:
         image: georeferenced GeoTIFF of integers.
@@ -108,6 +116,7 @@ def embed(
         bands: names of the image's bands in file order; default the band descriptions in the file.
         reflectance_per_dn: reflectance per digital number; default the file's band scale, else 1e-4.
         offset: reflectance at digital number 0; default the file's band offset, else 0.
+        overlap: cover the rest at the edges too.
         say: outlet for progress.
 
     Raises:
@@ -123,48 +132,147 @@ def embed(
             # said below as an error that names the way out
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(image) as source:
-                return _embed(source, image, encoder, tile, size, _format(source, image, bands, reflectance_per_dn, offset), say)
+                if source.crs is None or source.transform.is_identity:
+                    raise UserError(
+                        f"{image}: has no georeference, so its tiles have no place; set one (gdal_edit.py -a_srs … -a_ullr …)"
+                    )
+                fmt = _format(source, image, bands, reflectance_per_dn, offset)
+                indexes = [index + 1 for index in fmt.select(encoder.preprocessing.bands)]
+                read = partial(_strip, source, indexes, tile)
+                place = (source.transform, source.crs, source.nodata)
+                return _embed(read, (source.height, source.width), place, encoder, fmt, tile, size, overlap, image.name, say)
     except RasterioError as error:
         raise UserError(f"{image}: not readable as a GeoTIFF ({' '.join(str(error).split())[:200]})") from error
 
 
-def _embed(
-    source: DatasetReader, image: Path, encoder: Encoder, tile: int, size: int | None, fmt: PixelFormat, say: Say
+def embed_file(
+    image: Path,
+    encoder: Encoder,
+    *,
+    bands: Sequence[str] | None = None,
+    reflectance_per_dn: float | None = None,
+    offset: float | None = None,
+    **options: Any,
 ) -> Embeddings:
+    """`embed` of a GeoTIFF, `embed_array` of a `.npy` file, whose bands must be named; `options` are those of both.
+
+    Raises:
+        UserError: as they do, or the file is no array.
+    """
+    if image.suffix != ".npy":
+        told = {"bands": bands, "reflectance_per_dn": reflectance_per_dn, "offset": offset}
+        return embed(image, encoder, **told, **options)
+    if not bands:
+        raise UserError(f"{image}: an array does not name its bands; give them in the array's order, such as bands=B02,B03,B04")
+    try:
+        pixels = np.load(image, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{image}: not readable as an array ({' '.join(str(error).split())[:200]})") from error
+    scale = ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn
+    fmt = PixelFormat(tuple(bands), scale, ARCHIVE.offset if offset is None else offset)
+    return embed_array(pixels, fmt, encoder, name=image.name, **options)
+
+
+def embed_array(
+    pixels: np.ndarray,
+    fmt: PixelFormat,
+    encoder: Encoder,
+    *,
+    tile: int = TILE,
+    size: int | None = None,
+    nodata: float | None = None,
+    overlap: bool = False,
+    name: str = "array",
+    say: Say = to_stderr,
+) -> Embeddings:
+    """Embed an array as `embed` does a file; coordinates are pixels.
+
+    Args:
+        pixels: integers (bands of `fmt`, H, W); may be a memory map.
+        fmt: what they are.
+        encoder: loaded.
+        tile: side of a tile, pixels.
+        size: side of the network's input; default the encoder's own.
+        nodata: number that means no data; None: there is none.
+        overlap: cover the rest at the edges too.
+        name: for messages.
+        say: outlet for progress.
+
+    Raises:
+        UserError: the array is not of that shape or of integers, smaller than a tile, or lacks a band of the encoder.
+    """
+    import rasterio
+
+    if tile < 1:
+        raise UserError(f"tile={tile}: a tile has at least one pixel")
+    if pixels.ndim != 3 or len(pixels) != len(fmt.bands) or not np.issubdtype(pixels.dtype, np.integer):
+        raise UserError(
+            f"{name}: {pixels.dtype} of shape {pixels.shape}; integers of shape ({len(fmt.bands)}, height, width) are wanted: one "
+            f"layer for each of {', '.join(fmt.bands)}"
+        )
+    wanted = list(fmt.select(encoder.preprocessing.bands))
+    place = (rasterio.Affine.identity(), None, nodata)
+
+    def read(top: int) -> np.ndarray:
+        return np.asarray(pixels[wanted, top : top + tile])
+
+    return _embed(read, (pixels.shape[1], pixels.shape[2]), place, encoder, fmt, tile, size, overlap, name, say)
+
+
+def _strip(source: DatasetReader, indexes: list[int], tile: int, top: int) -> np.ndarray:
+    """Rows `top` to `top + tile` of the bands `indexes`: (C, tile, W)."""
     from rasterio.windows import Window
 
-    if source.crs is None or source.transform.is_identity:
-        raise UserError(f"{image}: has no georeference, so its tiles have no place; set one (gdal_edit.py -a_srs … -a_ullr …)")
-    across, down = source.width // tile, source.height // tile
-    if not across or not down:
-        raise UserError(f"{image}: {source.width} × {source.height} pixels hold no tile of {tile}; choose a smaller tile")
-    left, below = source.width - across * tile, source.height - down * tile
-    if left or below:
-        say(f"{image.name}: {left} columns at the right and {below} rows at the bottom make no whole tile and are left out")
-    wanted = encoder.preprocessing.bands
-    indexes = [index + 1 for index in fmt.select(wanted)]
-    read_as = PixelFormat(wanted, fmt.reflectance_per_dn, fmt.offset)
+    return source.read(indexes, window=Window.from_slices((top, top + tile), (0, source.width)))
+
+
+def _embed(
+    read: Callable[[int], np.ndarray],
+    extent: tuple[int, int],
+    place: tuple[rasterio.Affine, rasterio.CRS | None, float | None],
+    encoder: Encoder,
+    fmt: PixelFormat,
+    tile: int,
+    size: int | None,
+    overlap: bool,
+    name: str,
+    say: Say,
+) -> Embeddings:
+    (height, width), (transform, crs, nodata) = extent, place
+    if width < tile or height < tile:
+        raise UserError(f"{name}: {width} × {height} pixels hold no tile of {tile}; choose a smaller tile")
+    left, below = width % tile, height % tile
+    if (left or below) and not overlap:
+        say(f"{name}: {left} columns at the right and {below} rows at the bottom make no whole tile and are left out")
+    tops, starts = _starts(height, tile, overlap), _starts(width, tile, overlap)
+    read_as = PixelFormat(encoder.preprocessing.bands, fmt.reflectance_per_dn, fmt.offset)
     vectors, shares = [], []
-    progress = Progress(f"embed {image.name}", across * down, "tile", say)
+    progress = Progress(f"embed {name}", len(starts) * len(tops), "tile", say)
     # one row of tiles at a time: an image of any height fits into memory
-    for top in range(0, down * tile, tile):
-        strip = source.read(indexes, window=Window.from_slices((top, top + tile), (0, across * tile)))
-        tiles = strip.reshape(len(wanted), tile, across, tile).transpose(2, 0, 1, 3)  # (across, C, tile, tile)
+    for top in tops:
+        strip = read(top)
+        tiles = np.stack([strip[:, :, start : start + tile] for start in starts])  # (across, C, tile, tile)
         vectors.append(encoder.features(tiles, read_as, size, batch_size=_BATCH))
-        empty = np.zeros(tiles.shape, bool) if source.nodata is None else tiles == source.nodata
+        empty = np.zeros(tiles.shape, bool) if nodata is None else tiles == nodata
         shares.append(empty.any(axis=1).mean(axis=(1, 2)))
-        progress.advance(across)
+        progress.advance(len(starts))
     progress.close()
-    rows, columns = np.meshgrid(np.arange(down) * tile, np.arange(across) * tile, indexing="ij")
+    rows, columns = np.meshgrid(tops, starts, indexing="ij")
     return Embeddings(
         vectors=np.concatenate(vectors),
         rows=rows.ravel().astype(np.int32),
         columns=columns.ravel().astype(np.int32),
         nodata=np.concatenate(shares).astype(np.float32),
         tile=tile,
-        transform=source.transform,
-        crs=source.crs,
+        transform=transform,
+        crs=crs,
     )
+
+
+def _starts(length: int, tile: int, overlap: bool) -> list[int]:
+    """First pixels of the tiles along one side; with `overlap` the last one ends with the image."""
+    starts = list(range(0, length - tile + 1, tile))
+    return [*starts, length - tile] if overlap and length % tile else starts
 
 
 def _format(

@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder, PixelFormat, Preprocessing
-from caco_assets.registry.embed import embed
+from caco_assets.registry.embed import embed, embed_array, embed_file
 
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -127,3 +127,37 @@ def test_what_cannot_be_embedded_is_refused_with_a_reason(encoder: Encoder, tmp_
         embed(whole, encoder)
     with pytest.raises(UserError, match="tile=0"):
         embed(_write(tmp_path / "fine.tif", pixels), encoder, tile=0)
+
+
+def test_overlapping_tiles_cover_every_pixel_of_any_size(encoder: Encoder, tmp_path: Path) -> None:
+    pixels = _pixels(70, 100)
+    found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32, overlap=True, say=_said_nothing)
+    assert sorted(set(found.rows.tolist())) == [0, 32, 38]
+    assert sorted(set(found.columns.tolist())) == [0, 32, 64, 68]
+    covered = np.zeros((70, 100), bool)
+    for row, column in zip(found.rows, found.columns, strict=True):
+        covered[row : row + 32, column : column + 32] = True
+    assert covered.all()
+    last = encoder.features(pixels[None, :, 38:70, 68:100], replace(ARCHIVE, bands=BANDS), 32)
+    np.testing.assert_allclose(found.vectors[-1:], last, rtol=1e-5, atol=1e-5)
+
+
+def test_an_array_gives_the_vectors_of_the_same_file(encoder: Encoder, tmp_path: Path) -> None:
+    pixels = _pixels(70, 64)
+    pixels[:, :32, :32] = 0
+    wanted = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32)
+    found = embed_array(pixels, replace(ARCHIVE, bands=BANDS), encoder, tile=32, nodata=0)
+    np.testing.assert_array_equal(found.vectors, wanted.vectors)
+    np.testing.assert_array_equal(found.nodata, wanted.nodata)
+    assert found.frame().geometry.iloc[1].bounds == (32, 0, 64, 32)
+    found.write(tmp_path / "tiles.parquet")
+    assert gpd.read_parquet(tmp_path / "tiles.parquet").crs is None
+    np.save(tmp_path / "scene.npy", pixels)
+    np.testing.assert_array_equal(embed_file(tmp_path / "scene.npy", encoder, bands=BANDS, tile=32).vectors, wanted.vectors)
+    with pytest.raises(UserError, match="does not name its bands"):
+        embed_file(tmp_path / "scene.npy", encoder, tile=32)
+    with pytest.raises(UserError, match=r"of shape \(4, height, width\)"):
+        embed_array(pixels[0], replace(ARCHIVE, bands=BANDS), encoder)
+    (tmp_path / "text.npy").write_text("no array")
+    with pytest.raises(UserError, match="not readable as an array"):
+        embed_file(tmp_path / "text.npy", encoder, bands=BANDS)
