@@ -81,7 +81,7 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
     """The record of the encoder in a folder, as the workspace is now.
 
     Raises:
-        UserError: the workspace's pack is not the one that the encoder was trained on, or DVC lacks what its lock names.
+        UserError: the workspace's pack, or what its `parent` is, is not what the encoder was trained on or began with.
     """
     description = json.loads((encoder_dir / "encoder.json").read_text())
     stages, products = stages_of(settings), _records(settings.paths.records)
@@ -90,6 +90,12 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
         raise UserError(
             f"encoder: trained on pack {made_of}, and the workspace holds {pack or 'none'}: its data could not be named; "
             "materialize `encoder` again, or bring its data back"
+        )
+    began, parent = (description.get("data") or {}).get("parent"), products.get("parent", {}).get("facts", {})
+    if began is not None and began["uri"] != parent.get("uri"):
+        raise UserError(
+            f"encoder: training began with {began['uri']}, and the workspace's `parent` is {parent.get('uri') or 'none'}: "
+            "materialize `encoder` again"
         )
     _check_chain(stages)
     return Lineage(
@@ -184,4 +190,4 @@ def _settings(settings: Settings) -> dict[str, Any]:
             return [plain(item) for item in value]
         return redacted(value) if isinstance(value, str) else value
 
-    return plain(settings.model_dump(mode="json", exclude={"home": True, "registry": {"tracking_uri"}}))
+    return plain(settings.model_dump(mode="json", exclude={"home": True, "registry": {"tracking_uri", "notify"}}))

@@ -18,6 +18,7 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.registry.lineage import Lineage, read
 from caco_assets.registry.packaged_encoder import download, files_of
+from caco_assets.registry.parent import DESCRIPTION
 from caco_assets.registry.versions import find
 from caco_assets.resources.dvc_store import bring, checkout
 from caco_assets.resources.mlflow import Tracking, open_tracking
@@ -27,7 +28,6 @@ NOTE = "restored.json"
 """In the home: which version it is of, and its record."""
 # what the fingerprints of others hold although it is no data that is kept
 _WORDS = ("catalog",)
-_PARENT_FILES = ("encoder.safetensors", "encoder.json")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def restore(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tr
     say(f"restore: {name} consists of {len(lineage.objects)} objects")
     bring(settings.home, home, lineage.objects, say)
     checkout(home, stages)
-    if lineage.parent:
+    if "parent" in lineage.products:
         _bring_parent(there, tracking, lineage)
     _check_bytes(home, lineage)
     _write_records(there, lineage)
@@ -106,15 +106,18 @@ def _without_git(home: Path) -> None:
 
 
 def _bring_parent(there: Settings, tracking: Tracking, lineage: Lineage) -> None:
-    """The encoder that a warm start began with, as the product `parent` held it."""
-    named = dict(lineage.parent or {})
-    folder = _path_of(there, lineage.products["parent"])
+    """The encoder that a warm start began with, or word that there was none, as the product `parent` held it."""
+    named, record = dict(lineage.parent or {"uri": None, "identity": None}), lineage.products["parent"]
+    folder = _path_of(there, record)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        source = files_of(download(tracking, find(tracking, named["uri"]), Path(scratch)), named["uri"])
-        for name in _PARENT_FILES:
-            shutil.copyfile(source / name, folder / name)
-    (folder / "parent.json").write_text(json.dumps(named, sort_keys=True) + "\n")
+    if named["uri"] is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            source = files_of(download(tracking, find(tracking, named["uri"]), Path(scratch)), named["uri"])
+            for name in ("encoder.safetensors", "encoder.json"):
+                shutil.copyfile(source / name, folder / name)
+    (folder / DESCRIPTION).write_text(json.dumps(named, sort_keys=True) + "\n")
+    if (found := content_hash(folder)) != record["content_hash"]:
+        raise UserError(f"{named['uri']}: its files are {found}, the training began with {record['content_hash']}")
 
 
 def _check_bytes(home: Path, lineage: Lineage) -> None:

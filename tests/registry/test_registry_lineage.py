@@ -61,12 +61,26 @@ class Workspace:
         folder = self.settings.home / f"encoder-{seed}"
         data: dict[str, object] = {"pack": recorded(self.settings.paths.records, "pack").content_hash}
         if parent:
-            data["parent"] = {"uri": parent, "identity": "…"}
+            data["parent"] = self._begin_with(parent)
         encoder = Encoder.random("resnet10t", Preprocessing.of_pack(("B04", "B03", "B02"), "seco", 32), seed)
         encoder.save(folder, {"objective": "caco"}, data)
         commit_stale(self.settings, quiet)
         record, versions = collect(self.settings, folder, encoder.identity), data_versions(self.settings)
         return register_encoder(self.settings, folder, None, versions, None, quiet, self.tracking, record).uri
+
+    def _begin_with(self, uri: str) -> dict[str, str]:
+        """The product `parent`, as a warm start makes it of the champion; what names it."""
+        older = self.settings.home / f"encoder-{uri.rpartition('/')[2]}"
+        named = {"uri": uri, "identity": Encoder.load(older).identity}
+        records, target = self.settings.paths.records, self.settings.paths.root / "parent"
+
+        def make(folder: Path) -> dict[str, str]:
+            shutil.copytree(older, folder)
+            (folder / "parent.json").write_text(json.dumps(named, sort_keys=True) + "\n")
+            return named
+
+        produce("parent", target, records=records, recipe="1", inputs=named, make=make)
+        return named
 
     def hash(self, name: str) -> str:
         return recorded(self.settings.paths.records, name).content_hash
@@ -185,6 +199,14 @@ def test_an_encoder_whose_data_has_moved_on_is_not_registered(grown: Workspace) 
     folder = grown.settings.home / "encoder-1"
     with pytest.raises(UserError, match="trained on pack"):
         collect(grown.settings, folder, "…")
+
+
+def test_a_version_that_began_with_another_comes_back_with_it(grown: Workspace, tmp_path: Path) -> None:
+    restored = restore(grown.settings, "models:/caco-tiny/2", tmp_path / "then", quiet, tracking=grown.tracking)
+    there = load_settings(str(restored.profile), home=restored.home)
+    parent = recorded(there.paths.records, "parent")
+    assert parent.facts["uri"] == "models:/caco-tiny/1"
+    assert Encoder.load(parent.path).identity == parent.facts["identity"]
 
 
 def test_a_record_that_was_altered_is_refused(tmp_path: Path, migrated_mlflow: Path) -> None:
