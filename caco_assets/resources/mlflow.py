@@ -32,6 +32,10 @@ PING_S = 5.0
 _MAY_BE_SECRET = re.compile(r"^\w[\w+.-]*://")
 
 
+class ServerAwayError(UserError):
+    """The tracking server does not answer: the same call may succeed later."""
+
+
 @dataclass(frozen=True)
 class Tracking:
     """One tracking server and its registry: a database in the workspace, or a server of the user's."""
@@ -166,7 +170,7 @@ def _ping(uri: str) -> None:
         # any answer will do, also a refusal: then the first real request says what is wrong
         requests.get(f"{uri.rstrip('/')}/health", timeout=PING_S)
     except requests.RequestException as error:
-        raise UserError(
+        raise ServerAwayError(
             f"registry.tracking_uri={redacted(uri)}: no answer ({type(error).__name__}); start the server, or remove the setting "
             "to use the database in the workspace"
         ) from error

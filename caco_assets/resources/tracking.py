@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from caco_assets.progress import Say, to_stderr
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow import ServerAwayError, Tracking, open_tracking
 from caco_assets.resources.mlflow_runs import Run, open_run
 from caco_assets.settings import Settings
 
@@ -18,9 +19,29 @@ from caco_assets.settings import Settings
 class TrackingResource(dg.ConfigurableResource):
     """Where runs and versions are kept; the address is the profile's `registry.tracking_uri`."""
 
+    retries: int = 3
+    """So often is a step tried again that has found no server."""
+    retry_s: float = 30.0
+    """Seconds until it is tried again: a server that restarts is back by then."""
+    _in_a_run: bool = PrivateAttr(default=False)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Dagster calls this; a run can be asked to try again, a sensor cannot."""
+        self._in_a_run = context.run is not None
+
     def open(self, settings: Settings, say: Say = to_stderr) -> Tracking:
-        """The tracking server, reachable and migrated; raises `UserError` where it is not."""
-        return open_tracking(settings, say)
+        """The tracking server, reachable and migrated.
+
+        Raises:
+            UserError: it is not; in a run of Dagster, where the server does not answer, `RetryRequested`.
+        """
+        try:
+            return open_tracking(settings, say)
+        except ServerAwayError as error:
+            if self._in_a_run:
+                say(f"{error}; this step is tried again in {self.retry_s:g} s, {self.retries} times at most")
+                raise dg.RetryRequested(self.retries, self.retry_s) from error
+            raise
 
 
 class LiveRun:
