@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ def evaluate(
     if data is not None and (len(names) > 1 or twins):
         raise UserError(f"--data={data}: belongs to one --task and to no twin")
     encoder, name = _encoder(settings, uri)
-    orders = [_order(settings, task, data, twins, protocols, sizes, fine_tune, limit) for task in names]
+    order = partial(order_of, settings, data=data, twins=twins, protocols=protocols, sizes=sizes, fine_tune=fine_tune, limit=limit)
+    orders = [order(task=task) for task in names]
     rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, say=to_stderr)
     click.echo(_table(beside(evaluations_file(settings), rows), [order.row for order in orders if order.twin]))
     click.echo(f"{len(rows)} rows: {evaluations_file(settings)}")
@@ -86,15 +88,16 @@ def _encoder(settings: Settings, uri: str | None) -> tuple[Encoder, str]:
     return Encoder.load(folder), folder.name
 
 
-def _order(
+def order_of(
     settings: Settings,
     task: str,
-    data: Path | None,
-    twins: bool,
-    protocols: tuple[str, ...],
-    sizes: tuple[int, ...],
-    fine_tune: bool,
-    limit: int | None,
+    data: Path | None = None,
+    *,
+    twins: bool = False,
+    protocols: tuple[str, ...] = (),
+    sizes: tuple[int, ...] = (),
+    fine_tune: bool = False,
+    limit: int | None = None,
 ) -> Order:
     """What is judged on: the data given, else the profile's, else the embedded twin, which is drawn where it is not there yet."""
     from caco_assets.downstream.evaluate import Order, data_of

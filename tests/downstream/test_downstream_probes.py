@@ -5,9 +5,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from caco_assets.downstream.datasets import eurosat
+from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.linear_adam import fit_linear_adam
 from caco_assets.downstream.probes import Scaler, fit_logistic, fit_validated, knn_predict
 from caco_assets.downstream.tasks import PaperProtocol
+from caco_assets.pretraining.encoder import Encoder, Preprocessing
 
 
 @pytest.fixture
@@ -38,6 +41,36 @@ def test_nearest_neighbours_agree_with_scikit_learn_within_half_a_point(blobs, k
     theirs = KNeighborsClassifier(k, metric="cosine").fit(scale(train), labels).score(scale(test), truth)
     ours = (knn_predict(scale(train), labels, scale(test), 5, (5, 20))[k] == truth).mean()
     assert abs(ours - theirs) <= 0.005
+
+
+@pytest.fixture(scope="module")
+def seen(real, tmp_path_factory):
+    """Standardised features (train, test) of a random network on pictures of the real EuroSAT, and their labels."""
+    data = eurosat.read(real / "eurosat_rgb" / "EuroSAT.zip").limited(800, seed=0)
+    encoder = Encoder.random("test_resnet", Preprocessing.unit_rgb(32), 0)
+    cache = FeatureCache(tmp_path_factory.mktemp("features"), lambda _line: None)
+    train, test = (
+        cache.features(encoder, "random", data, part, 32) for part in ("train", "test" if "test" in data.parts else "val")
+    )
+    scale = Scaler.fit(train)
+    truth = data.parts["test" if "test" in data.parts else "val"].labels
+    return scale(train), data.parts["train"].labels, scale(test), truth
+
+
+@pytest.mark.parametrize("c", [0.01, 0.1])
+def test_on_features_of_real_pictures_logistic_regression_agrees_too(seen, c):
+    train, labels, test, truth = seen
+    theirs = LogisticRegression(C=c, max_iter=3000).fit(train, labels).score(test, truth)
+    ours = (fit_logistic(train, labels, 10, c).predict(test) == truth).mean()
+    assert abs(ours - theirs) <= 0.005
+    assert ours > 0.3
+
+
+@pytest.mark.parametrize("k", [5, 20])
+def test_on_features_of_real_pictures_nearest_neighbours_agree_too(seen, k):
+    train, labels, test, truth = seen
+    theirs = KNeighborsClassifier(k, metric="cosine").fit(train, labels).score(test, truth)
+    assert abs((knn_predict(train, labels, test, 10, (k,))[k] == truth).mean() - theirs) <= 0.005
 
 
 def test_more_neighbours_than_images_counts_as_all_of_them():
