@@ -2,9 +2,9 @@
 
     CACO_REAL=… python benchmarks/eurosat_real.py resnet18 resnet50 --folder FOLDER [--encoder FOLDER_OF_AN_ENCODER]
 
-Random weights of each backbone (seed 0), ImageNet weights where this machine has them (nothing is downloaded; else the row says so),
-means and deviations of the bands, and any trained encoder that is given. Nothing is compared here, so there is no ratio and no
-bar. Features are kept below the folder: an interrupted run goes on.
+Random weights of each backbone (seed 0), ImageNet weights where this machine has them (nothing is downloaded; else the row says
+so), means and deviations of the bands, and any trained encoder that is given. Nothing is compared here, so there is no ratio and
+no bar. Features are kept below the folder: an interrupted run goes on.
 """
 
 from __future__ import annotations
