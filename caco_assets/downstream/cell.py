@@ -105,7 +105,7 @@ def _made_of(settings: Settings, cell: Cell, main: ScoreRow, say: Say) -> tuple[
     dense = isinstance(data, DenseImages)
     records = figures_of(items, data.classes, data.scored if dense else None)
     how = f"{main.protocol} {main.method.replace('_', ' ')}, seed {main.seed}"
-    what = f"{cell.encoder} on {main.row}: {main.metric.replace('_', ' ')} {main.value:.3f} ({how})"
+    what = f"{cell.encoder} on {main.row}: {main.metric.replace('_', ' ')} {main.value:.3f}\n{how}"
     pictures: dict[str, bytes] = {}
     counts = confusion_of(items, len(data.classes))
     if counts is not None:

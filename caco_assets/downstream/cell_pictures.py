@@ -34,14 +34,14 @@ def confusion_picture(counts: np.ndarray, classes: Sequence[str], title: str) ->
 
     size, shares = len(classes), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.6 + 0.42 * size
-    figure = Figure(figsize=(side + 0.6, side), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(max(side + 0.6, 4.6), side), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shown, ax=axes, shrink=0.7, label="share of the true class")
     axes.set_xticks(range(size), [str(name) for name in classes], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(size), [str(name) for name in classes], fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=9)
+    figure.suptitle(title, fontsize=9)
     if size <= _COUNTS_SHOWN:
         for i, j in np.ndindex(size, size):
             if counts[i, j]:
@@ -103,8 +103,10 @@ def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: P
         for panel, picture in zip(panels[line], shown, strict=True):
             panel.imshow(picture, interpolation="nearest")
             panel.set_axis_off()
-        panels[line][0].set_title(name, fontsize=6, loc="left")
-    for panel, heading in zip(panels[0][1:], headings[1:], strict=True):
+        label = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0}
+        place = {"transform": panels[line][0].transAxes, "va": "bottom"}
+        panels[line][0].text(0.02, 0.02, name, fontsize=6, color="white", bbox=label, **place)
+    for panel, heading in zip(panels[0], headings, strict=True):
         panel.set_title(heading, fontsize=8)
     _legend(figure, data)
     figure.suptitle(title, fontsize=9)
@@ -122,18 +124,25 @@ def natural_colours(images: np.ndarray, fmt: PixelFormat) -> np.ndarray:
 
 def small_png(figure: Figure) -> bytes:
     """A figure as PNG of at most `LIMIT` bytes: with fewer colours, then with fewer pixels, where that is needed."""
-    from PIL import Image
-
-    for dpi in (_DPI, 72, 56, 40):
+    for dpi in (_DPI, 76, 64, 54, 45, 38, 32):
         stream = io.BytesIO()
         figure.savefig(stream, dpi=dpi, format="png", metadata={"Software": None})
-        if stream.tell() <= LIMIT:
-            return stream.getvalue()
-        reduced = io.BytesIO()
-        Image.open(stream).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
-        if reduced.tell() <= LIMIT:
-            return reduced.getvalue()
-    return reduced.getvalue()
+        png = stream.getvalue() if stream.tell() <= LIMIT else _fewer_colours(stream)
+        if len(png) <= LIMIT:
+            break
+    return png
+
+
+def _fewer_colours(stream: io.BytesIO) -> bytes:
+    """With 256 colours, among which are those that a legend explains: photographs must not push them out."""
+    from PIL import Image
+
+    image, palette, smaller = Image.open(stream).convert("RGB"), Image.new("P", (1, 1)), io.BytesIO()
+    fixed = [int(part) for colour in (*_PALETTE, _NOT_COUNTED, _FOUND, _INVENTED, _MISSED, _CALM) for part in _rgb(colour)]
+    free = 256 - len(fixed) // 3
+    palette.putpalette([*(image.quantize(free).getpalette() or [])[: 3 * free], *fixed])
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def _masks(data: DenseImages, truth: np.ndarray, answer: np.ndarray) -> list[np.ndarray]:
