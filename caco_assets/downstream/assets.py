@@ -107,7 +107,7 @@ def matrix(settings: Settings) -> dg.Definitions:
         classes = {"classes": table(seen.classes)} if seen.classes else {}
         pictures = {title: picture(png, title) for title, png in seen.pictures.items()}
         return dg.MaterializeResult(
-            metadata={**facts(seen.facts), "figures": table(seen.figures), **classes, **pictures},
+            metadata={**facts(seen.facts), **pictures, **classes, "figures": table(seen.figures)},
             check_results=[
                 possible(cell.rows),
                 not_far_below(cell.rows, cell.random),

@@ -55,7 +55,8 @@ def view(settings: Settings, cell: Cell, say: Say = to_stderr) -> View:
         cell: judged.
         say: outlet for progress.
     """
-    figures = [shown(row) for row in (*cell.rows, *cell.random)]
+    # how a figure was measured fills lines, and stands among the facts for the main one
+    figures = [{**shown(row), "note": "" if row.status == "measured" else row.note} for row in (*cell.rows, *cell.random)]
     main = cell.main
     if main is None or main.value is None or cell.assignment.data is None:
         return View({"measured": 0, "reason": cell.rows[0].note if cell.rows else "this task has no pass for it"}, figures, [], {})

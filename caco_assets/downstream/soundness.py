@@ -44,7 +44,7 @@ class Below:
     random: float
     """Mean over seeds."""
     far: bool
-    """Its whole interval lies more than `FAR` below, and the encoder saw pixels as it wants them."""
+    """Its whole interval lies more than `FAR` below, clear of that of random weights, and pixels were as the encoder wants them."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.value:.3f} (up to {self.high:.3f}), random weights {self.random:.3f}"
@@ -67,7 +67,9 @@ def below_random(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> list[B
         value, start = (sum(row.value or 0.0 for row in each) / len(each) for each in (group, chance[setting]))
         high = max(row.ci_high if row.ci_high is not None else 1.0 for row in group)
         if value < start:
-            far = high < start - FAR and group[0].protocol == "clean"
+            # on a few dozen images two intervals tell nothing before they part
+            low = min(row.ci_low if row.ci_low is not None else 0.0 for row in chance[setting])
+            far = high < min(start - FAR, low) and group[0].protocol == "clean"
             found.append(Below("/".join([encoder, *(str(part) for part in setting)]), value, high, start, far))
     return found
 

@@ -66,6 +66,9 @@ def test_an_interval_wholly_and_far_below_random_is_a_fault_and_anything_nearer_
     # `paper` shows pixels that the encoder was not trained on
     low = replace(SOUND, value=0.2, ci_low=0.1, ci_high=0.3, protocol="paper")
     assert [each.far for each in below_random([low], [replace(CHANCE, protocol="paper")])] == [False]
+    # on a few images the intervals of the two overlap
+    few = replace(SOUND, value=0.2, ci_low=0.05, ci_high=0.4)
+    assert [each.far for each in below_random([few], [replace(CHANCE, ci_low=0.3, ci_high=0.7)])] == [False]
     # what random weights were not measured by is compared with nothing
     assert found(0.2, method="knn5") == []
 
