@@ -104,6 +104,19 @@ def test_a_picture_is_encoded_once_for_all_draws(write, tmp_path):
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
 
 
+def test_both_tasks_share_what_is_kept_about_the_same_pictures_and_a_part_of_them_has_its_own(write, tmp_path):
+    folder = write()
+    encoder = Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "eurosat", 32), 0)
+    cache = FeatureCache(tmp_path / "cache", lambda _line: None)
+
+    def kept(data) -> int:
+        cache.features(encoder, encoder.identity, data.fold(0), "train", 32)
+        return len(list((tmp_path / "cache" / "features").iterdir()))
+
+    assert [kept(read(folder, task)) for task in ("aid_20", "aid_50")] == [1, 1]
+    assert kept(read(folder, "aid_20").limited(2, 0)) == 2
+
+
 def _no_class(folder: Path) -> None:
     rewrite(folder, lambda name: name.replace("Forest/forest", "Forrest/forrest"))
 

@@ -94,6 +94,7 @@ def read(path: Path, share: float, hashes: Hashes = FRESH) -> LabelledImages:
     note = f"{share:.0%} of every class for training (a tenth of it for validation), drawn {draws} times by seed; lists {digest}"
     if declared:
         note += f"; {len(classes)} of {len(COUNTS)} classes: {declared.note}"
+    images = f"data-{store.version(hashes)}"
     return LabelledImages(
         task=f"aid_{share * 100:.0f}",
         classes=classes,
@@ -101,10 +102,11 @@ def read(path: Path, share: float, hashes: Hashes = FRESH) -> LabelledImages:
         shape=(3, SIDE, SIDE),
         dtype="uint8",
         parts=folds[0],
-        version=f"data-{store.version(hashes)}/splits-{digest}",
+        version=f"{images}/splits-{digest}",
         note=note,
         decode=partial(_decode, store, members),
         folds=folds,
+        images_version=images,
     )
 
 

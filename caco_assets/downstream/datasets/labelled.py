@@ -59,6 +59,8 @@ class LabelledImages:
     """The same for some bands alone, where each band is a file of its own; None: an image is read as a whole."""
     folds: tuple[Mapping[str, Part], ...] = ()
     """Several splits of the same images, where the figure is one over several; `parts` is then the first of them."""
+    images_version: str = ""
+    """Hash of the images alone, where several tasks split the same ones: what is kept about all of them serves every split."""
     whole: LabelledImages | None = None
     """All images of all splits as one part `all`, so that each is encoded once for all splits."""
 
@@ -71,13 +73,15 @@ class LabelledImages:
         labels = {name: label for part in parts for name, label in zip(part.names, part.labels, strict=True)}
         names = tuple(sorted(labels))
         everything = Part(names, np.array([labels[name] for name in names]))
+        # of the very same images, whichever splits they are from
+        version = f"{self.images_version}/images-{key(*names)}" if self.images_version else self.version
         return replace(
             self,
             parts=self.folds[number],
             folds=(),
             version=f"{self.version}/split-{number}",
             note=f"split {number + 1} of {len(self.folds)}; {self.note}",
-            whole=replace(self, parts={"all": everything}, folds=()),
+            whole=replace(self, parts={"all": everything}, folds=(), version=version),
         )
 
     def for_bands(self, bands: tuple[str, ...] | None) -> LabelledImages:
@@ -120,7 +124,7 @@ class LabelledImages:
             UserError: a file is damaged or not of the data set's shape; the message names it.
         """
         names = self.parts[part].names
-        file = cache / f"{key(self.task, self.version, part, *names)}.npy"
+        file = cache / f"{key(self.version, part, *names)}.npy"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             images = np.empty((len(names), *self.shape), self.dtype)
