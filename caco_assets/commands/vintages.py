@@ -17,7 +17,7 @@ vintage_option = click.option("--vintage", help="YYYY-MM; default the profile's 
 
 
 def _settings(profile: str, vintage: str | None) -> Settings:
-    resolved = load_settings(profile, **({} if vintage is None else {"vintage": vintage}))
+    resolved = load_settings(profile) if vintage is None else load_settings(profile, vintage=vintage)
     if vintage is not None and resolved.vintage != vintage:
         raise UserError(f"--vintage={vintage}: the environment has CACO_VINTAGE={resolved.vintage}; unset it")
     ensure_home(resolved)
