@@ -2,15 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from caco_assets.desk import free_port
 from caco_assets.imagery.archive import read_index
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pack import Pack
@@ -79,14 +85,22 @@ def test_every_registered_version_names_its_data(home: Path) -> None:
 def test_dagster_knows_the_data_by_dvcs_hashes_and_finds_everything_fresh(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dagster as dg
     import yaml
-    from dagster._core.definitions.data_version import DATA_VERSION_TAG
+    from dagster._core.definitions.data_version import DATA_VERSION_TAG, CachingStaleStatusResolver, StaleStatus
+    from dagster._core.loader import LoadingContextForTest
+
+    from caco_assets.definitions import build_definitions
+    from caco_assets.settings import load_settings
 
     monkeypatch.setenv("DAGSTER_HOME", str(home / "workspace" / "dagster"))
+    graph = build_definitions(load_settings("tiny", home=home), "tiny").resolve_asset_graph()
     stages = yaml.safe_load((home / "dvc.lock").read_text())["stages"]
     with dg.DagsterInstance.get() as instance:
         for asset, stage in {"locations": "locations", "scenes": "scenes", "quarantine": "archive", "pack": "pack"}.items():
             event = instance.get_latest_materialization_event(dg.AssetKey(asset))
             assert event.asset_materialization.tags[DATA_VERSION_TAG] == stages[f"{stage}@tiny"]["outs"][0]["md5"], asset
+        stale = CachingStaleStatusResolver(instance=instance, asset_graph=graph, loading_context=LoadingContextForTest(instance))
+        for asset in ("locations", "scenes", "quarantine", "pack", "encoder", "scores", "challenger"):
+            assert stale.get_status(dg.AssetKey(asset)) == StaleStatus.FRESH, asset
         shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
     assert "└─ data" in shown["lineage"].value
     assert shown["data.pack"].value == stages["pack@tiny"]["outs"][0]["md5"]
@@ -136,3 +150,97 @@ def test_embeddings_of_a_chip_are_those_of_the_training_code(home: Path, tmp_pat
     with torch.inference_mode():
         expected = encoder(encoder.normalise(stored.transpose(2, 0, 1)[None]))
     np.testing.assert_allclose(np.load(tmp_path / "chip.npz")["embedding"], expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def desk(home: Path) -> Iterator[dict[str, str]]:
+    """`caco up` on that home: name of a page → its address."""
+    ports = [f"--{name}-port={free_port(0)}" for name in ("dagster", "mlflow", "pages")]
+    environment = {**os.environ, "CACO_HOME": str(home), "CACO_PROFILE": "tiny", "CACO_REAL": str(home / "absent")}
+    process = subprocess.Popen([*CACO, "up", *ports], env=environment, cwd=home, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "Ctrl-C" not in said:
+            line = process.stderr.readline()
+            assert line, f"ended early: {said}"
+            said += line
+        yield dict(re.findall(r"^(Dagster|MLflow|Report)\s+(\S+)", said, flags=re.MULTILINE))
+    finally:
+        process.terminate()
+        process.wait(120)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def page(desk: dict[str, str]) -> Iterator[Any]:
+    """A page of a real browser."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        shown = browser.new_page(viewport={"width": 1500, "height": 950})
+        # the first page waits for the code location, which a busy machine imports in minutes
+        shown.set_default_timeout(240_000)
+        yield shown
+        browser.close()
+
+
+@pytest.fixture
+def picture(page: Any, tmp_path: Path) -> Callable[[str], None]:
+    """Takes the picture of a name; `CACO_PICTURES=docs/images` keeps it for docs/operations.md."""
+    folder = Path(os.environ.get("CACO_PICTURES", tmp_path))
+
+    def take(name: str) -> None:
+        page.wait_for_timeout(2000)
+        page.screenshot(path=folder / f"{name}.png")
+
+    return take
+
+
+def test_a_person_materializes_an_asset_in_dagster(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    before = _runs(desk["Dagster"])
+    page.goto(f"{desk['Dagster']}/assets/report")
+    # its icon is a part of the button's name for screen readers
+    page.get_by_role("button").filter(has_text=re.compile("^Materialize$")).click()
+    deadline = time.monotonic() + 400
+    while len(runs := _runs(desk["Dagster"])) == len(before) or runs[0]["status"] not in ("SUCCESS", "FAILURE", "CANCELED"):
+        assert time.monotonic() < deadline, f"no run has ended: {runs[:1]}"
+        page.wait_for_timeout(1000)
+    assert runs[0]["status"] == "SUCCESS"
+    page.goto(f"{desk['Dagster']}/runs/{runs[0]['runId']}")
+    page.get_by_text("Success", exact=True).first.wait_for()
+    page.get_by_text("report").first.wait_for()
+    picture("dagster_run")
+
+
+def test_dagster_shows_metadata_lineage_and_checks(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    page.goto(f"{desk['Dagster']}/assets/encoder")
+    page.get_by_text("content_hash", exact=True).first.wait_for()
+    picture("dagster_encoder")
+    page.goto(f"{desk['Dagster']}/assets/encoder?view=lineage")
+    for neighbour in ("pack", "scores"):
+        page.get_by_text(neighbour, exact=True).first.wait_for()
+    picture("dagster_lineage")
+    page.goto(f"{desk['Dagster']}/assets/locations?view=checks")
+    page.get_by_text("locations_are_sound").first.wait_for()
+    page.get_by_text("Passed").first.wait_for()
+    picture("dagster_checks")
+
+
+def test_mlflow_shows_the_version_and_its_alias(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    page.goto(f"{desk['MLflow']}/#/models/caco-tiny")
+    page.get_by_text("Version 1", exact=True).wait_for()
+    page.get_by_text("challenger", exact=False).first.wait_for()
+    picture("mlflow_model")
+
+
+def _runs(dagster: str) -> list[dict[str, str]]:
+    """Newest first."""
+    query = {"query": "{ runsOrError { ... on Runs { results { runId status } } } }"}
+    request = urllib.request.Request(f"{dagster}/graphql", json.dumps(query).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["data"]["runsOrError"]["results"]
