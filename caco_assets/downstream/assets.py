@@ -12,7 +12,7 @@ from caco_assets.resources.describe import describe, facts, picture, table
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import live_run
-from caco_assets.resources.verdicts import ELSEWHERE, NOT_FAR_BELOW, POSSIBLE, elsewhere, not_far_below, possible
+from caco_assets.resources.verdicts import CHECKS, ELSEWHERE, NOT_FAR_BELOW, elsewhere, not_far_below, of_cell, possible
 from caco_assets.settings import Settings
 
 # a new version waits at most this long for its row; judging takes minutes, so a shorter interval would gain nothing
@@ -85,7 +85,7 @@ def matrix(settings: Settings) -> dg.Definitions:
         code_version=recipe("scores"),
         deps=[dg.AssetKey("benchmarks")],
         partitions_def=dg.MultiPartitionsDefinition({"task": dg.StaticPartitionsDefinition(tasks), "encoder": ENCODERS}),
-        check_specs=[dg.AssetCheckSpec(name, asset="evaluations", blocking=True) for name in (POSSIBLE, NOT_FAR_BELOW, ELSEWHERE)],
+        check_specs=[dg.AssetCheckSpec(name, asset="evaluations", blocking=True, description=CHECKS[name]) for name in CHECKS],
         pool="gpu",
         kinds={"pytorch"},
     )
@@ -109,9 +109,12 @@ def matrix(settings: Settings) -> dg.Definitions:
         return dg.MaterializeResult(
             metadata={**facts(seen.facts), **pictures, **classes, "figures": table(seen.figures)},
             check_results=[
-                possible(cell.rows),
-                not_far_below(cell.rows, cell.random),
-                elsewhere(settings, [ground], places_unknown(settings, cell)),
+                of_cell(f"{name} on {row}", result)
+                for result in (
+                    possible(cell.rows),
+                    not_far_below(cell.rows, cell.random),
+                    elsewhere(settings, [ground], places_unknown(settings, cell)),
+                )
             ],
         )
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from caco_assets.downstream.rows import ScoreRow
 
 POSSIBLE, NOT_FAR_BELOW, ELSEWHERE = "numbers_are_possible", "not_far_below_random", "test_images_lie_elsewhere"
+CHECKS = {
+    POSSIBLE: "No figure is outside [0, 1], not a number, or outside its own interval.",
+    NOT_FAR_BELOW: "No encoder is far below random weights of its own backbone: nothing but a fault explains that.",
+    ELSEWHERE: "No image that the encoder is judged on lies where it was pretrained.",
+}
+"""Name of a check → what it holds."""
 _ERROR, _WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 _SHOWN = 5
 """Offenders that a line names."""
@@ -49,7 +55,7 @@ def not_far_below(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> dg.As
         check_name=NOT_FAR_BELOW,
         severity=_ERROR if far else _WARN,
         description=_line([*far, *near]) or fine,
-        metadata={"compared": compared, "far_below": far, "below": near, "margin": FAR},
+        metadata={"compared": compared, "far_below": far, "below": near, "far_means": f"more than {FAR:g}"},
     )
 
 
@@ -76,6 +82,17 @@ def elsewhere(settings: Settings, grounds: Sequence[Ground], unknown: str = "") 
         severity=_WARN if settings.downstream.allow_overlap else _ERROR,
         description=_line(met) or "; ".join(fine),
         metadata={"rows_checked": checked, "rows_not_checked": silent, **({"rows": table(records)} if records else {})},
+    )
+
+
+def of_cell(cell: str, result: dg.AssetCheckResult) -> dg.AssetCheckResult:
+    """Says which cell was looked at: Dagster keeps one latest result of a check for all partitions."""
+    return dg.AssetCheckResult(
+        passed=result.passed,
+        check_name=result.check_name,
+        severity=result.severity,
+        description=f"{cell}: {result.description}",
+        metadata={"cell": cell, **result.metadata},
     )
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from caco_assets.downstream.rows import ScoreRow, write_rows
 from caco_assets.downstream.soundness import FAR, below_random, impossible
 from caco_assets.resources.profile import Profile
 from caco_assets.sampling.footprints import raster_footprint
+from caco_assets.sampling.overlap import zone_outlines
 from caco_assets.settings import Settings, load_settings
 
 # dagster asks its resources for fields by pydantic's old name
@@ -188,6 +191,42 @@ def test_corners_by_the_tags_are_those_that_gdal_finds(tmp_path: Path, epsg: int
     assert corners is not None
     expected = raster_footprint(file)
     assert np.allclose(box(*expected.bounds).bounds, (*corners.min(axis=0), *corners.max(axis=0)), atol=1e-7)
+
+
+LAYOUTS = {
+    "eurosat_ms": ("ds/tif/Forest/Forest_1.tif", "Forest_1.tif"),
+    "bigearthnet": ("BigEarthNet-v1.0/P_1_2/P_1_2_B02.tif", "P_1_2"),
+    "bigearthnet_v2": ("BigEarthNet-S2/T/T_1_2/T_1_2_B02.tif", "T_1_2"),
+    "oscd": ("Onera Satellite Change Detection dataset - Images.zip", "dubai"),
+    "dynamicearthnet": ("labels/1311_3077_13_10N/Labels/Raster/10N/10N-2018_01_01.tif", "1311_3077_13_10N"),
+    "whu_cd": ("1. The two-period image data/2012/whole_image/test/image/2012_test.tif", "test"),
+    "potsdam": ("4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif", "2_13"),
+    "vaihingen": ("top/top_mosaic_09cm_area2.tif", "2"),
+}
+
+
+@pytest.mark.parametrize("task", LAYOUTS)
+def test_places_are_found_in_the_layout_of_each_data_set_that_has_them(tmp_path: Path, task: str) -> None:
+    member, name = LAYOUTS[task]
+    file = tmp_path / "data" / member
+    file.parent.mkdir(parents=True)
+    tif = tmp_path / "a.tif"
+    fields = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8", "crs": f"EPSG:{UTM}"}
+    with rasterio.open(tif, "w", transform=from_origin(EAST, NORTH, 10, 10), **fields) as sink:
+        sink.write(np.zeros((1, 4, 4), np.uint8))
+    if member.endswith(".zip"):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.write(tif, "Images/dubai/imgs_1_rect/B04.tif")
+    else:
+        shutil.copyfile(tif, file)
+    found = outlines(task, tmp_path / "data", (name, "another"))
+    assert list(found) == [name]
+    assert found[name][0] == pytest.approx((2.345, 48.849), abs=1e-2)
+
+
+def test_where_files_have_no_place_the_known_zones_of_a_data_set_serve_but_for_its_training_part() -> None:
+    assert len(zone_outlines("oscd")) == 10
+    assert len(zone_outlines("eurosat")) == 0
 
 
 def test_a_data_set_of_photographs_has_no_place(tmp_path: Path) -> None:
