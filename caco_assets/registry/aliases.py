@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from caco_assets.errors import UserError
 from caco_assets.progress import Say, to_stderr
+from caco_assets.registry.history import Move, Serving
 from caco_assets.registry.moves import (
     OVERRIDDEN,
     PASSED,
     PROMOTED,
     ROLLED_BACK,
     WITHDRAWN,
-    Move,
     Mover,
-    Serving,
     carry_out,
+    log_move,
     moving,
 )
 from caco_assets.registry.packaged_encoder import load_version
@@ -30,7 +30,7 @@ def challenge(tracking: Tracking, model: str, version: str) -> None:
         tracking.client.set_registered_model_alias(model, CHALLENGER, version)
 
 
-def promote(mover: Mover, version: str, reason: str, say: Say = to_stderr) -> Move:
+def promote(mover: Mover, version: str, reason: str) -> Move:
     """Make `version` the champion, and the champion the previous one; `previous` goes to the champion it replaces.
 
     Raises:
@@ -43,7 +43,7 @@ def promote(mover: Mover, version: str, reason: str, say: Say = to_stderr) -> Mo
     previous = before.previous if before.champion in (None, version) else before.champion
     what = PROMOTED if gate == PASSED else OVERRIDDEN
     move = Move.now(what, before, Serving(version, previous), who(), reason)
-    carry_out(mover, move, say)
+    carry_out(mover, move)
     return move
 
 
@@ -80,7 +80,8 @@ def rollback(tracking: Tracking, model: str, reason: str, say: Say = to_stderr, 
         load_version(tracking, version)
         more = {"withdraw": champion, "restore": previous}
         move = Move.now(ROLLED_BACK, mover.serving, Serving(previous, champion), who(), reason, **more)
-        carry_out(mover, move, say)
+        carry_out(mover, move)
+    log_move(tracking, model, move, say)
     say(f"{model}: version {previous} serves again, version {champion} is withdrawn")
     return move
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,79 +14,15 @@ from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder, PixelFormat
 from caco_assets.pretraining.pixels import ARCHIVE
 from caco_assets.progress import Progress, Say, to_stderr
+from caco_assets.registry.embeddings import Embeddings
 
 if TYPE_CHECKING:
-    import geopandas as gpd
     import rasterio
     from rasterio.io import DatasetReader
 
 TILE = 64
 """Default side of a tile, pixels: that of EuroSAT's images."""
-SUFFIXES = (".parquet", ".csv", ".npz")
 _BATCH = 128
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Tiles of one image, row by row from its upper left corner."""
-
-    vectors: np.ndarray
-    """float32 (T, D)."""
-    rows: np.ndarray
-    """int32 (T,): first pixel row of each tile."""
-    columns: np.ndarray
-    """int32 (T,): first pixel column."""
-    nodata: np.ndarray
-    """float32 (T,): share of a tile's pixels that are nodata in any band (0 where the image has no nodata value)."""
-    tile: int
-    transform: rasterio.Affine
-    crs: rasterio.CRS | None
-    """None: of an array; coordinates are columns and rows of pixels, downwards."""
-
-    def frame(self) -> gpd.GeoDataFrame:
-        """One row per tile: `row`, `column`, `nodata_share`, `embedding` (list of float32), `geometry` in the image's system."""
-        import geopandas as gpd
-        from shapely.geometry import Polygon
-
-        side = self.tile
-        corners = ((0, 0), (side, 0), (side, side), (0, side))
-        footprints = [
-            Polygon([_at(self.transform, column + x, row + y) for x, y in corners])
-            for row, column in zip(self.rows.tolist(), self.columns.tolist(), strict=True)
-        ]
-        fields = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata, "embedding": list(self.vectors)}
-        return gpd.GeoDataFrame(fields, geometry=footprints, crs=self.crs)
-
-    def write(self, path: Path) -> None:
-        """Write `.parquet` (GeoParquet), `.csv` (centre coordinates, one column per feature) or `.npz`.
-
-        Raises:
-            UserError: another suffix.
-        """
-        if path.suffix not in SUFFIXES:
-            raise UserError(f"output={path}: {path.suffix or 'no suffix'} is no format for embeddings; use {', '.join(SUFFIXES)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            self.frame().to_parquet(path, index=False)
-        elif path.suffix == ".npz":
-            places = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata}
-            georeference = {
-                "transform": np.array(tuple(self.transform)[:6]),
-                "crs": self.crs.to_wkt() if self.crs else "",
-                "tile": self.tile,
-            }
-            np.savez_compressed(path, embedding=self.vectors, **places, **georeference)
-        else:
-            self._table().to_csv(path, index=False)
-
-    def _table(self) -> gpd.pd.DataFrame:
-        import pandas as pd
-
-        half = self.tile / 2
-        x, y = _at(self.transform, self.columns + half, self.rows + half)
-        places = {"row": self.rows, "column": self.columns, "x": x, "y": y, "nodata_share": self.nodata}
-        features = {f"f{index}": self.vectors[:, index] for index in range(self.vectors.shape[1])}
-        return pd.DataFrame({**places, **features})
 
 
 def embed(
@@ -294,8 +229,3 @@ def _format(
     scale = scales.pop() if said else (ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn)
     zero = offset if offset is not None else (offsets.pop() if said else ARCHIVE.offset)
     return PixelFormat(names, scale, zero)
-
-
-def _at[T: (float, np.ndarray)](transform: rasterio.Affine, column: T, row: T) -> tuple[T, T]:
-    """Coordinates of a place in pixels, also of many at once."""
-    return transform.a * column + transform.b * row + transform.c, transform.d * column + transform.e * row + transform.f

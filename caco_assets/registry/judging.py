@@ -20,7 +20,7 @@ from caco_assets.progress import Say
 from caco_assets.registry import latency
 from caco_assets.registry.aliases import promote
 from caco_assets.registry.artifact_rules import drift, loads, round_trip, size
-from caco_assets.registry.moves import FAILED, OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN, moving
+from caco_assets.registry.moves import FAILED, MOVED_BY_HAND, OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN, log_move, moving
 from caco_assets.registry.notify import notify, told
 from caco_assets.registry.override import TAG as OVERRIDE
 from caco_assets.registry.override import Override, ask, check
@@ -54,11 +54,14 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
     """
     policy, model = read_policy(settings), settings.registry.model
     asked = ask(policy, override) if override is not None else None
+    move = None
     with registry_lock(tracking, model, say):
         while True:
             found = find(tracking, f"models:/{model}/{version}")
             with moving(tracking, model, say) as mover:
                 champion = mover.serving.champion
+            if mover.noticed:
+                notify(settings, tracking, MOVED_BY_HAND, say, version=champion, warnings=list(mover.noticed))
             if champion == version and DECISION in found.tags:
                 say(f"{model}: version {version} is the champion already")
                 return Decision.from_json(found.tags[DECISION])
@@ -72,7 +75,9 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
                     continue
                 _record(tracking, decision, asked, served=version == mover.serving.previous and found.tags.get(GATE) != FAILED)
                 if decision.passed or asked is not None:
-                    promote(mover, version, asked.reason if asked and not decision.passed else "passed the policy", say)
+                    move = promote(mover, version, asked.reason if asked and not decision.passed else "passed the policy")
+            if move is not None:
+                log_move(tracking, model, move, say)
             _into_run(tracking, decision, rows, found.run_id)
             break
     event = PROMOTED if decision.passed else OVERRIDDEN if asked else "refused"

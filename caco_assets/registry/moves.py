@@ -7,20 +7,20 @@ come `previous`, the tags and the history; whoever finds an intent finishes what
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 
 from caco_assets.errors import UserError
 from caco_assets.progress import Say, to_stderr
+from caco_assets.registry.history import Move, Serving, history, remember
 from caco_assets.registry.lease import Lease, lease
 from caco_assets.registry.packaged_encoder import load_version
 from caco_assets.registry.versions import CHAMPION, GATE, PREVIOUS, aliases, find, registered_tags, registry_lock
 from caco_assets.resources.mlflow import Tracking
 
-HISTORY, INTENT = "alias_history", "alias_intent"
-"""Tags of the registered model."""
+INTENT = "alias_intent"
+"""Tag of the registered model: the move that is being made."""
 WITHDRAWN = "withdrawn"
 """Tag of a version: when, by whom and why a rollback took it out of service. It is not promoted again."""
 BY_HAND = "champion_by_hand"
@@ -28,50 +28,6 @@ BY_HAND = "champion_by_hand"
 PASSED, FAILED, OVERRIDDEN = "passed", "failed", "overridden"
 """Values of the tag `gate`."""
 PROMOTED, ROLLED_BACK, MOVED_BY_HAND, FOUND = "promoted", "rolled back", "by hand", "found"
-# MLflow's databases take 5000 characters in a tag of a registered model; the oldest moves leave first (the runs keep them).
-_HISTORY_LENGTH = 4900
-
-
-@dataclass(frozen=True)
-class Serving:
-    """Version numbers behind the two aliases; None: there is none."""
-
-    champion: str | None
-    previous: str | None
-
-    @classmethod
-    def of(cls, known: Mapping[str, str]) -> Serving:
-        """From all aliases of a model."""
-        return cls(known.get(CHAMPION), known.get(PREVIOUS))
-
-
-@dataclass(frozen=True)
-class Move:
-    """One change of what serves."""
-
-    what: str
-    """`promoted`, `overridden`, `rolled back`, `by hand` (a person in MLflow), `found` (there before the history was kept)."""
-    before: Serving
-    after: Serving
-    by: str
-    reason: str
-    at: str
-    """UTC, ISO 8601, seconds."""
-    withdraw: str | None = None
-    """Version taken out of service for good."""
-    restore: str | None = None
-    """Version that is no longer withdrawn."""
-
-    @classmethod
-    def now(cls, what: str, before: Serving, after: Serving, by: str, reason: str, **more: str | None) -> Move:
-        """Made at this moment."""
-        return cls(what, before, after, by, reason, datetime.now(UTC).isoformat(timespec="seconds"), **more)
-
-    @classmethod
-    def of(cls, fields: Mapping[str, object]) -> Move:
-        """Read what `asdict` made."""
-        values = {name: value for name, value in fields.items() if name in cls.__dataclass_fields__}
-        return cls(**{**values, "before": Serving(**values["before"]), "after": Serving(**values["after"])})  # pyright: ignore
 
 
 @dataclass(frozen=True)
@@ -106,13 +62,8 @@ def settle(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool =
         return mover
 
 
-def history(tracking: Tracking, model: str) -> list[Move]:
-    """The last moves, oldest first."""
-    return [Move.of(fields) for fields in json.loads(registered_tags(tracking, model).get(HISTORY, "[]"))]
-
-
-def carry_out(mover: Mover, move: Move, say: Say = to_stderr) -> None:
-    """Make a move.
+def carry_out(mover: Mover, move: Move) -> None:
+    """Make a move; `log_move` follows when the lock has been given back.
 
     Raises:
         UserError: the lock was held for too long, or the server refuses; the next user of the registry finishes or forgets it.
@@ -124,7 +75,6 @@ def carry_out(mover: Mover, move: Move, say: Say = to_stderr) -> None:
     held.check()
     _alias(held, model, CHAMPION, move.after.champion)
     _rest(held, model, move)
-    _into_run(held.tracking, model, move, say)
 
 
 def _rest(held: Lease, model: str, move: Move) -> None:
@@ -136,7 +86,7 @@ def _rest(held: Lease, model: str, move: Move) -> None:
             client.set_model_version_tag(model, move.withdraw, WITHDRAWN, at)
         if move.restore is not None and WITHDRAWN in client.get_model_version(model, move.restore).tags:
             client.delete_model_version_tag(model, move.restore, WITHDRAWN)
-    _remember(held, model, move)
+    remember(held, model, move)
     with held.tracking.explained():
         client.delete_registered_model_tag(model, INTENT)
 
@@ -170,7 +120,7 @@ def _notice(held: Lease, model: str, say: Say) -> Iterator[str]:
     if what == MOVED_BY_HAND and now.champion not in (None, before.champion):
         with tracking.explained():
             tracking.client.set_model_version_tag(model, now.champion, BY_HAND, move.at)
-    _remember(held, model, move)
+    remember(held, model, move)
     if what == FOUND:
         return
     if doubt is not None:
@@ -193,17 +143,6 @@ def unfit(tracking: Tracking, model: str, version: str) -> str | None:
     return None
 
 
-def _remember(held: Lease, model: str, move: Move) -> None:
-    moves = [asdict(known) for known in history(held.tracking, model)]
-    if moves and moves[-1] == asdict(move):
-        return
-    moves.append(asdict(move))
-    while len(text := json.dumps(moves, separators=(",", ":"), ensure_ascii=True)) > _HISTORY_LENGTH and len(moves) > 1:
-        moves.pop(0)
-    with held.tracking.explained():
-        held.tracking.client.set_registered_model_tag(model, HISTORY, text)
-
-
 def _alias(held: Lease, model: str, alias: str, version: str | None) -> None:
     with held.tracking.explained():
         if version is None:
@@ -212,7 +151,7 @@ def _alias(held: Lease, model: str, alias: str, version: str | None) -> None:
             held.tracking.client.set_registered_model_alias(model, alias, version)
 
 
-def _into_run(tracking: Tracking, model: str, move: Move, say: Say) -> None:
+def log_move(tracking: Tracking, model: str, move: Move, say: Say = to_stderr) -> None:
     """The move as a file of the runs that made the versions it is about; it has happened, so a failure is only said."""
     name = f"decision/{move.at.replace(':', '')}-{move.what.replace(' ', '-')}.json"
     for version in {move.after.champion, move.before.champion} - {None}:

@@ -16,6 +16,7 @@ import yaml
 import caco_assets
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
+from caco_assets.registry.round_trip import ROUND_TRIP, same_tensor, write_round_trip
 from caco_assets.registry.versions import find
 from caco_assets.resources.mlflow import Tracking
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
-ROUND_TRIP = "round_trip.safetensors"
-"""In a registered model: a picture, and what the encoder's preprocessing made of it when it was registered."""
 _FILES = (WEIGHTS, DESCRIPTION)
 # What the model code imports beside this package; exact versions, because features must not drift.
 _LIBRARIES = ("mlflow", "numpy", "safetensors", "timm", "torch")
@@ -150,33 +149,6 @@ def probe(encoder: Encoder) -> np.ndarray:
     """uint16 (2, C, 32, 32): a fixed picture of archive values, for checks that two encoders see the same pixels the same way."""
     shape = (2, len(encoder.preprocessing.bands), _PROBE_SIDE, _PROBE_SIDE)
     return np.random.default_rng(0).integers(0, 10_000, shape, dtype=np.uint16)
-
-
-def write_round_trip(encoder: Encoder, path: Path) -> Path:
-    """Store a picture and the tensor that `encoder` makes of it: `pixels` uint16 (2, C, S, S), `tensor` float32 of the same shape.
-
-    The picture has the encoder's own side, so that nothing is resized: what is left is exact on every machine.
-    """
-    from safetensors.numpy import save_file
-
-    wanted = encoder.preprocessing
-    pixels = np.random.default_rng(0).integers(0, 10_000, (2, len(wanted.bands), wanted.size, wanted.size), dtype=np.uint16)
-    tensor = encoder.preprocess(pixels, replace(ARCHIVE, bands=wanted.bands)).cpu().numpy()
-    save_file({"pixels": pixels, "tensor": np.ascontiguousarray(tensor)}, path)
-    return path
-
-
-def same_tensor(encoder: Encoder, path: Path) -> bool:
-    """Whether `encoder` makes the stored tensor of the stored picture, bit for bit; a file that is no such pair: no."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        stored = load_file(path)
-        made = encoder.preprocess(stored["pixels"], replace(ARCHIVE, bands=encoder.preprocessing.bands)).cpu().numpy()
-    except (SafetensorError, KeyError, UserError):
-        return False
-    return made.shape == stored["tensor"].shape and made.tobytes() == stored["tensor"].tobytes()
 
 
 def preprocessing_hash(encoder: Encoder) -> str:

@@ -11,7 +11,7 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.registry.moves import Move
+    from caco_assets.registry.history import Move
     from caco_assets.registry.promotion import Decision
     from caco_assets.registry.register import Registered
     from caco_assets.registry.release import Released
@@ -181,7 +181,8 @@ def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tupl
     Raises:
         UserError: a decision is under way, or the server refuses.
     """
-    from caco_assets.registry.moves import history, settle
+    from caco_assets.registry.history import history
+    from caco_assets.registry.moves import settle
 
     model = settings.registry.model
     mover = settle(tracking, model, say, wait=False)

@@ -11,8 +11,9 @@ import yaml
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry import lease as locks
+from caco_assets.registry.history import Serving, history
 from caco_assets.registry.lease import SUFFIX, lease
-from caco_assets.registry.moves import BY_HAND, WITHDRAWN, Serving, history, settle
+from caco_assets.registry.moves import BY_HAND, WITHDRAWN, settle
 from caco_assets.registry.people import who
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide, judge, notice, rollback

@@ -10,10 +10,11 @@ from caco_assets.pretraining.encoder import Encoder
 from caco_assets.products import produce
 from caco_assets.registry import latency, override
 from caco_assets.registry.artifact_rules import DRIFT, DRIFT_FINDINGS, PREPROCESSING, drift, drift_tags, round_trip, size
-from caco_assets.registry.packaged_encoder import Fetched, same_tensor, write_round_trip
+from caco_assets.registry.packaged_encoder import Fetched
 from caco_assets.registry.people import who
 from caco_assets.registry.policy import Drift, Latency, Policy, RoundTrip, Size, read_policy
 from caco_assets.registry.promotion import Decision, Finding
+from caco_assets.registry.round_trip import same_tensor, write_round_trip
 from caco_assets.settings import Settings
 from caco_assets.settings.rooms import TaskData
 
