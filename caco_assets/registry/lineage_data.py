@@ -49,7 +49,8 @@ class Use:
             return "\n".join([*lines, "  no registered version was trained on it"])
         lines += [f"  {uri} was trained on it" for uri in self.trained]
         lines += [f"  {uri} began with the weights of such a version" for uri in self.inherited]
-        return "\n".join([*lines, f"  withdrawing it would touch {len(self.touched)} registered versions"])
+        count = len(self.touched)
+        return "\n".join([*lines, f"  withdrawing it would touch {count} registered version{'s' if count > 1 else ''}"])
 
 
 def all_lineages(tracking: Tracking) -> list[tuple[ModelVersion, Lineage]]:

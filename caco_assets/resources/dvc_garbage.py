@@ -69,13 +69,15 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
         cache = repo.cache.local
         if not Path(cache.path).resolve().is_relative_to(home.resolve()):
             raise UserError(f"{cache.path}: DVC's cache lies outside {home} and may serve other homes too; use `dvc gc --projects`")
-        keep = {*needed, *_named_by_git(repo)}
+        locked = _named_by_git(repo)
+        keep = {*needed, *locked}
         stores = [(CACHE, cache)]
         if remote:
             stores.append((REMOTE, _remote_store(repo)))
         for folder in sorted(each for each in keep if each.endswith(".dir")):
             files = next((found for _, store in stores if (found := listing(store, folder)) is not None), None)
-            if files is None:
+            # hashes of products that are no outputs of a stage (a shard, an encoder) name nothing in a store
+            if files is None and (folder in locked or folder in named):
                 say(f"gc: {folder} is needed, but is in no store that is looked at: what it consists of is not known")
             keep.update((files or {}).values())
         try:
