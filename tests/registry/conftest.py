@@ -74,10 +74,10 @@ def judged(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, int
     """Identity of an encoder → images it gets right; the untrained baseline gets 100, any encoder not named 150."""
     right: dict[str, int] = {}
 
-    def score_encoder(_: Settings, encoder: Encoder, role: str = "candidate", **__: object) -> list[ScoreRow]:
+    def score_encoder(asked: Settings, encoder: Encoder, role: str = "candidate", **__: object) -> list[ScoreRow]:
         count = 100 if role == "baseline" else right.get(encoder.identity, 150)
         name = hashlib.sha256(f"{encoder.identity}{role}{count}".encode()).hexdigest()[:16]
-        return scored(settings.paths.root, name, count, role=role)
+        return scored(asked.paths.root, name, count, role=role)
 
     monkeypatch.setattr("caco_assets.registry.judging.score_encoder", score_encoder)
     features = np.random.default_rng(0).normal(1, 1, (64, 32))
