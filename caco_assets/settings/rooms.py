@@ -298,11 +298,11 @@ class Downstream(Frozen):
     bootstrap: int = Field(default=1000, ge=100)
     dense: Dense = Dense()
     """On archives: the published decoder."""
-    dense_twin: Dense = Dense(epochs=6, fine_tune_epochs=4, batch_size=4, paper_seeds=1)
+    dense_twin: Dense = Dense(epochs=5, fine_tune_epochs=4, batch_size=4, paper_seeds=1)
     """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
     """On archives: like published fine-tuning."""
-    fine_tune_twin: FineTune = FineTune(epochs=8, batch_size=16, learning_rates=(1e-3,), paper_size=64)
+    fine_tune_twin: FineTune = FineTune(epochs=6, batch_size=16, learning_rates=(1e-3,), paper_size=64)
     """On embedded twins: what two cores do in a minute or two."""
 
 
