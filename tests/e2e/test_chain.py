@@ -82,6 +82,7 @@ def test_every_registered_version_names_its_data(home: Path) -> None:
     assert version.run_id
 
 
+@pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated")
 def test_dagster_knows_the_data_by_dvcs_hashes_and_finds_everything_fresh(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dagster as dg
     import yaml
