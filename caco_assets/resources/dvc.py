@@ -15,7 +15,7 @@ from caco_assets.products import recorded
 from caco_assets.progress import Say
 from caco_assets.resources.dvc_repo import UnavailableError, data_versions, locked, remember, repository
 from caco_assets.resources.dvc_store import folder_md5, listings
-from caco_assets.settings import Settings
+from caco_assets.settings import PublishedSource, Settings
 
 __all__ = ["DataVersions", "commit_stale", "data_versions"]
 
@@ -82,6 +82,9 @@ def commit_stale(settings: Settings, say: Say) -> None:
     """
     for stage, product in _TELLS.items():
         if not (settings.paths.records / f"{product}.json").exists():
+            continue
+        if stage == "archive" and isinstance(settings.imagery.source, PublishedSource):
+            # an imported archive was made from no plan of scenes, which its stage depends on; its pack is versioned
             continue
         made, known = recorded(settings.paths.records, product), locked(settings, stage)
         if not made.path.exists():

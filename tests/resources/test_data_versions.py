@@ -9,8 +9,8 @@ import pytest
 
 from caco_assets.errors import UserError
 from caco_assets.home import ensure_home
-from caco_assets.products import content_hash
-from caco_assets.resources.dvc import DataVersions, data_versions
+from caco_assets.products import content_hash, produce
+from caco_assets.resources.dvc import DataVersions, commit_stale, data_versions
 from caco_assets.resources.dvc_repo import history
 from caco_assets.settings import Settings, load_settings
 
@@ -53,6 +53,23 @@ def test_a_pushed_version_survives_the_loss_of_cache_and_workspace(settings: Set
 
     subprocess.run([*DVC, "pull", "-q", "archive@tiny"], cwd=settings.home, check=True)
     assert (settings.paths.archive / "shard=0000" / "chips.tar").read_text() == "chips"
+
+
+def test_of_an_imported_set_the_pack_is_committed(tmp_path: Path) -> None:
+    imported = load_settings("seco", home=tmp_path)
+    paths = imported.paths
+    for name, path in {
+        "archive/shard=0000": paths.archive / "shard=0000",
+        "quarantine": paths.quarantine,
+        "pack": paths.pack,
+    }.items():
+        _write(path, name) if name == "quarantine" else _write(path / "file", name)
+        produce(name, path, records=paths.records, recipe="1", inputs={}, make=lambda target, path=path: path.rename(target) and {})
+    said: list[str] = []
+    commit_stale(imported, said.append)
+    commit_stale(imported, said.append)
+    assert data_versions(imported) == {"pack": content_hash(paths.pack)}
+    assert said == ["pack: committing this version to DVC"]
 
 
 @pytest.fixture
