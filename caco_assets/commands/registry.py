@@ -112,10 +112,13 @@ def embed(
     resolved = load_settings(profile)
     encoder = load_encoder(uri, open_tracking(resolved, to_stderr))
     names = bands.split(",") if bands else None
-    for image in images:
-        target = image.with_name(f"{image.stem}.embeddings.parquet")
-        if out is not None:
-            target = out if len(images) == 1 else out / target.name
+    targets = [image.with_name(f"{image.stem}.embeddings.parquet") for image in images]
+    if out is not None:
+        targets = [out] if len(images) == 1 else [out / target.name for target in targets]
+    if len(set(targets)) < len(targets):
+        twice = next(target for target in targets if targets.count(target) > 1)
+        raise UserError(f"images: two of them would be written to {twice}; embed them in two calls, each with its own --out")
+    for image, target in zip(images, targets, strict=True):
         embeddings = embed_file(
             image, encoder, tile=tile, size=size, bands=names, reflectance_per_dn=scale, offset=offset, overlap=overlap
         )

@@ -31,6 +31,7 @@ _LICENCES = {
     "synthetic": "Apache-2.0, as this package that draws it.",
     "stac_api": "the provider's; Sentinel-2: free, full and open, with the notice 'Contains modified Copernicus Sentinel data'.",
 }
+_FORMS = {"timm": "a state dict for timm", "exported": "torch.export", "onnx": "ONNX"}
 _UNKNOWN_LICENCE = "not stated (registry.data_licence); ask whoever supplied the imagery."
 
 
@@ -78,6 +79,7 @@ def write_card(
         "code": tags.get("code_version", "unknown"),
         "parent": (data.get("parent") or {}).get("uri") if isinstance(data.get("parent"), dict) else None,
         "limits": _limits(settings, encoder, rows),
+        "forms": [_FORMS[form] for form in settings.registry.forms],
         "rules": [finding.row() for finding in decision.findings] if decision else [],
     }
     # Markdown, so nothing is escaped

@@ -77,6 +77,7 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
                 if decision.passed or asked is not None:
                     move = promote(mover, version, asked.reason if asked and not decision.passed else "passed the policy")
             if move is not None:
+                say(f"{model}: version {version} is the champion now, {move.what} by {move.by}: {move.reason}")
                 log_move(tracking, model, move, say)
             _into_run(tracking, decision, rows, found.run_id)
             break

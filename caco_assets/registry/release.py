@@ -38,7 +38,7 @@ class Released:
     where: str
     """`runs:/…`: for `mlflow artifacts download -u`."""
     card: str
-    """Markdown, without the map."""
+    """Markdown; the map is a file beside it, or `places`."""
     places: bytes | None = None
     """The map of its places, PNG; None: not known here, or released before."""
     parity: dict[str, float] = field(default_factory=dict)
@@ -83,16 +83,18 @@ def _release(settings: Settings, tracking: Tracking, version: ModelVersion, say:
         described = json.loads((files / DESCRIPTION).read_text())
         card = write_card(settings, version, Encoder.load(files), described, rows, places)
         (folder / CARD).write_text(card)
+        # where the card is shown alone, a picture beside it is not found
+        shown = card.replace(places, f"`{MAP}`, beside this card.") if drawn is not None else card
         run_id = version.run_id or _own_run(settings, tracking)
         name = f"release/version-{number}"
         where = f"runs:/{run_id}/{name}"
         with tracking.explained():
             tracking.client.log_artifacts(run_id, str(folder), name)
-            tracking.client.update_model_version(model, number, as_description(card, f"{where}/{CARD}"))
+            tracking.client.update_model_version(model, number, as_description(shown, f"{where}/{CARD}"))
             # last: a release that was cut short is made again
             tracking.client.set_model_version_tag(model, number, RELEASED, where)
     say(f"{model}: version {number} is released: {where}")
-    return Released(number, where, card, drawn, parity)
+    return Released(number, where, shown, drawn, parity)
 
 
 def _places(settings: Settings, version: ModelVersion) -> tuple[str, bytes | None]:

@@ -62,11 +62,13 @@ def test_a_champion_is_released_once_with_card_map_and_exports(
     ):  # fmt: skip
         assert expected in card
     version = find(tracking, f"models:/{MODEL}/1")
-    assert (version.description, version.tags[RELEASED]) == (card, released.where)
+    assert (version.description, version.tags[RELEASED]) == (released.card, released.where)
+    assert released.card.splitlines()[0] == card.splitlines()[0]
+    assert "![" not in released.card
     again = release(mlflow_settings, said.append, tracking=tracking)
     assert again is not None
     assert again.reused
-    assert again.card == card
+    assert again.card == released.card
 
 
 def test_a_release_cut_short_is_made_again_and_the_champion_serves_all_the_while(
