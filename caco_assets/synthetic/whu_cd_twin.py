@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count as count_up
 from pathlib import Path
 
 from caco_assets.products import Facts, write_atomic
@@ -20,7 +21,9 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
     shapes = _SHAPES if count >= 50 else _SMALL
     progress = Progress("twin of WHU-CD", len(shapes), "mosaic", say)
     for number, (part, (rows, cols)) in enumerate(shapes.items()):
-        before, after, label, where = pair(seed, "whu_cd", number, rows, cols)
+        # a small mosaic may lie where nothing was built, and would teach nothing
+        drawn = (pair(seed, "whu_cd", number + len(shapes) * further, rows, cols) for further in count_up())
+        before, after, label, where = next(each for each in drawn if each[2].any())
         for year, pixels in ((2012, before), (2016, after)):
             file = folder / _ROOT / str(year) / "whole_image" / part / "image" / f"{year}_{part}.tif"
             write_atomic(file, scenes.tif(pixels, where, ZOOM))
