@@ -230,7 +230,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto", help="bf16 takes two thirds of the time on CPUs that have it")
+    parser.add_argument("--precision", default="auto", help="bf16 is faster on CPUs that have it (precision.py)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that draw")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--objectives", nargs="+", default=[*LADDER, *(f"caco:{name}" for name in ESTIMATES)])

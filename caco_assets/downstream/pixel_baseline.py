@@ -7,7 +7,7 @@ import torch
 
 from caco_assets.downstream.datasets.rasters import IGNORE
 from caco_assets.downstream.dense_kinds import Kind
-from caco_assets.downstream.probes import Linear, Scaler, fit_logistic
+from caco_assets.downstream.probes import Linear, Scaler, aligned, fit_logistic
 from caco_assets.downstream.pyramids import Tiles
 
 _SAMPLE = 20_000
@@ -23,7 +23,7 @@ class PixelModel:
     def logits(self, tiles: Tiles, index: slice) -> torch.Tensor:
         """(B, outputs, H, W) of a stretch of tiles."""
         values = _values(np.asarray(tiles.images[index]), tiles)  # (B, H, W, D)
-        scores = torch.from_numpy(self._scaler(values.reshape(-1, values.shape[-1]))) @ self._model.weight.T + self._model.bias
+        scores = aligned(self._scaler(values.reshape(-1, values.shape[-1]))) @ self._model.weight.T + self._model.bias
         scores = scores.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2)
         # two classes of one softmax are one logit: the difference
         return scores[:, 1:] - scores[:, :1] if self._kind.outputs == 1 else scores

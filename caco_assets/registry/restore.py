@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -28,6 +30,8 @@ NOTE = "restored.json"
 """In the home: which version it is of, and its record."""
 # what the fingerprints of others hold although it is no data that is kept
 _WORDS = ("catalog",)
+_NAME = re.compile(r"\w[\w.-]*")
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,15 @@ def restore(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tr
         tracking: default: opened here.
 
     Raises:
-        UserError: no such version, it was registered without its data, `out` holds something else, or bytes are lost.
+        UserError: no such version, it was registered without its data, its record names files outside of a home, `out` holds
+            something else, or bytes are lost.
     """
     tracking = tracking or open_tracking(settings, say)
     version = find(tracking, uri)
     name, lineage, home = f"models:/{version.name}/{version.version}", read(tracking, version), out.resolve()
     if not lineage.stages:
         raise UserError(f"{name}: registered without a record of its data, so it cannot be brought back; `caco lineage {name}`")
+    _check_names(name, home, lineage)
     _claim(home, name, lineage)
     profile = home / f"{lineage.profile}.yaml"
     write_atomic(profile, yaml.safe_dump({key: value for key, value in lineage.settings.items() if key != "profile"}))
@@ -86,6 +92,24 @@ def restore(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tr
     _write_records(there, lineage)
     write_stage_settings(there)
     return Restored(home, profile, tuple(_differences(there, lineage)))
+
+
+def _check_names(uri: str, home: Path, lineage: Lineage) -> None:
+    """Whoever may write to the registry may not write anywhere else: every path of the record stays in the new home."""
+    records = home / "workspace" / lineage.profile / "records"
+    bad = [text for text in (lineage.profile, *lineage.stages) if not _NAME.fullmatch(text)]
+    bad += [text for text in lineage.objects if not _MD5.fullmatch(text)]
+    bad += [path for path in lineage.outs if not _stays(home, home / path)]
+    bad += [file for files in lineage.files.values() for file in files if not _stays(home, home / file)]
+    for name, record in lineage.products.items():
+        bad += [] if _stays(records, records / f"{name}.json") else [name]
+        bad += [] if _stays(home, records / record["path"]) else [record["path"]]
+    if bad:
+        raise UserError(f"{uri}: its record names {bad[0]!r}, which lies outside of a home; nothing was written, trust none of it")
+
+
+def _stays(folder: Path, path: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(folder)
 
 
 def _claim(home: Path, name: str, lineage: Lineage) -> None:

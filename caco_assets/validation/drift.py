@@ -13,6 +13,7 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 from caco_assets.validation.stage import ValidationResult, keep, nothing_to_check
 from caco_assets.validation.statistics import folder_of, statistics
+from caco_assets.vintages import finished
 
 NAME = "drift"
 _RECIPE = "1"
@@ -68,6 +69,9 @@ def judge_drift(settings: Settings, say: Say = to_stderr) -> tuple[Product, Vali
     product = produce(NAME, paths.root / "data" / "drift.json", records=paths.records, recipe=_RECIPE, inputs=inputs, make=make)
     if not findings:
         _give_word(settings, now, "rules", "every rule holds")
+    elif not accepted:
+        # the rules may have been narrower, or the reference another, when they last gave their word
+        _word_file(settings, vintage).unlink(missing_ok=True)
     return product, result
 
 
@@ -122,10 +126,14 @@ def _check(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str
 
 
 def _reference(settings: Settings, now: Product) -> dict[str, Any] | None:
-    """The figures of the last accepted vintage before this one that were measured in the same bands."""
-    for file in sorted(folder_of(settings).glob("????-??.json"), reverse=True):
-        if file.stem >= settings.vintage or not _word_file(settings, file.stem).exists():
-            continue
+    """The figures of the last accepted vintage before this one that were measured in the same bands.
+
+    One that an encoder was trained on comes first: measured from month to month, a slow drift would never be far.
+    """
+    files = sorted(folder_of(settings).glob("????-??.json"), reverse=True)
+    known = [file for file in files if file.stem < settings.vintage and _word_file(settings, file.stem).exists()]
+    trained = finished(settings)
+    for file in sorted(known, key=lambda file: file.stem not in trained):
         figures = json.loads(file.read_text())
         if list(figures["bands"]) == list(json.loads(now.path.read_text())["bands"]):
             return figures

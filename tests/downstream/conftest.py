@@ -30,7 +30,8 @@ def write_eurosat(folder: Path, per_class: int = 10, parts: tuple[str, ...] = ("
         for label, name in enumerate(CLASSES):
             for number in range(1, per_class + 1):
                 file = f"{name}_{number}.jpg"
-                archive.writestr(f"2750/{name}/{file}", jpg(rng, label))
+                # a member by its name alone would carry the time of day, and the data another version
+                archive.writestr(zipfile.ZipInfo(f"2750/{name}/{file}"), jpg(rng, label))
                 share = (number - 1) / per_class
                 part = parts[0] if share < 0.6 else parts[1] if share < 0.8 else parts[-1]
                 lists[part].append(file)

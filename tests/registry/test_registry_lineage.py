@@ -5,8 +5,9 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,6 +220,30 @@ def test_a_record_that_was_altered_is_refused(tmp_path: Path, migrated_mlflow: P
         read(made.tracking, version)
     with pytest.raises(UserError, match="is damaged"), find_garbage(made.settings, quiet, tracking=made.tracking):
         pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"profile": "../elsewhere"},
+        {"profile": "/etc"},
+        {"stages": {"../x": {}}},
+        {"stages": {"pack": {"outs": [{"path": "../stolen", "md5": "0" * 32}]}}},
+        {"stages": {"pack": {"outs": [{"path": "/stolen", "md5": "0" * 32}]}}},
+        {"stages": {"pack": {"outs": [{"path": "pack", "md5": "../../x"}]}}},
+        {"files": {"0" * 32 + ".dir": {"../../stolen": "0" * 32}}},
+        {"products": {"../../../../stolen": {"path": "../data/pack"}}},
+        {"products": {"pack": {"path": "../../../../stolen"}}},
+    ],
+)
+def test_a_record_that_reaches_out_of_its_home_is_refused_before_anything_is_written(
+    grown: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    record = read(grown.tracking, find(grown.tracking, "models:/caco-tiny/1"))
+    monkeypatch.setattr("caco_assets.registry.restore.read", lambda *_: replace(record, **change))
+    with pytest.raises(UserError, match="outside of a home; nothing was written"):
+        restore(grown.settings, "models:/caco-tiny/1", tmp_path / "then", quiet, tracking=grown.tracking)
+    assert not (tmp_path / "then").exists()
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -2,15 +2,9 @@
 
 import importlib.util
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -43,8 +37,6 @@ pytestmark = [
 ]
 MODEL, BUCKET = "caco-tiny", "models"
 ROUNDS = 5
-# A server imports for ten seconds and makes its tables, on a busy machine for minutes.
-START_S = 400.0
 
 _spec = importlib.util.spec_from_file_location("servers", Path(__file__).parents[1] / "integration" / "conftest.py")
 assert _spec is not None
@@ -91,7 +83,7 @@ def ear() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture
-def server(postgres: dict[str, str], ear: tuple[str, list], tmp_path: Path) -> Iterator[Server]:
+def server(postgres: dict[str, str], ear: tuple[str, list], serve_mlflow: Callable[..., Any]) -> Iterator[Server]:
     moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to write to")
     import boto3
 
@@ -103,35 +95,15 @@ def server(postgres: dict[str, str], ear: tuple[str, list], tmp_path: Path) -> I
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     named = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
     bucket = boto3.resource("s3", endpoint_url=f"http://{host}:{port}", **named).create_bucket(Bucket=BUCKET)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(free), "--workers", "1"]
     stores = ["--backend-store-uri", f"postgresql://{login}/mlflow", "--artifacts-destination", f"s3://{BUCKET}/mlflow"]
     environment = {
-        **os.environ, **keys, "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}", "MLFLOW_DISABLE_TELEMETRY": "true",
+        **keys, "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}",
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
     }  # fmt: skip
-    log = (tmp_path / "server.log").open("wb")
-    process = subprocess.Popen(
-        [*command, *stores, "--serve-artifacts"], cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{free}"
     try:
-        deadline = time.monotonic() + START_S
-        while True:
-            assert process.poll() is None, (tmp_path / "server.log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=2):
-                    break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.3)
+        address = serve_mlflow([*stores, "--serve-artifacts"], environment).url
         yield Server(address, lambda: [item.key for item in bucket.objects.all()], ear[1], ear[0])
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        log.close()
         store.stop()
 
 

@@ -131,6 +131,17 @@ def test_damaged_data_is_refused_by_the_name_of_the_rule(months, damage, cloudy,
     assert judge_drift(months(3), silent)[0].facts["reference"] == "2026-01"
 
 
+def test_what_the_rules_no_longer_accept_is_no_reference(months):
+    archive(months(1))
+    judge_drift(months(1), silent)
+    archive(months(2), scaled)
+    wide = months(2, mean=0.9, strange=1.0, spread=0.9, cover=1.0)
+    assert judge_drift(wide, silent)[0].facts["accepted"]
+    assert not judge_drift(months(2), silent)[0].facts["accepted"]
+    archive(months(3))
+    assert judge_drift(months(3), silent)[0].facts["reference"] == "2026-01"
+
+
 def test_a_persons_word_holds_for_exactly_the_data_it_was_about(months):
     archive(months(1))
     judge_drift(months(1), silent)
