@@ -20,6 +20,7 @@ from caco_assets.commands.lineage import gc, lineage, restore
 from caco_assets.commands.pretraining import pack, pretrain
 from caco_assets.commands.registry import embed, export, promote, register, release, rollback
 from caco_assets.commands.sampling import sample
+from caco_assets.commands.server import server
 from caco_assets.commands.validation import validate
 from caco_assets.commands.vintages import drift, parent, vintages
 from caco_assets.commands.whole_chain import demo, settings, up
@@ -51,7 +52,7 @@ def main() -> None:
     """From a point on the Earth to a registered encoder."""
 
 
-WHOLE_CHAIN = (settings, demo, up, vintages)
+WHOLE_CHAIN = (settings, demo, up, vintages, server)
 ROOMS = (
     *(sample, footprints, catalog, plan, ingest, archive, validate, drift),
     *(pack, benchmarks, probe_set, parent, pretrain, encoder, score, evaluate, report),

@@ -1,14 +1,16 @@
-"""The Dagster instance of a workspace: SQLite and logs under `workspace/dagster`, no telemetry, runs in order."""
+"""The Dagster instance of a workspace: its `dagster.yaml` and logs under `workspace/dagster`, no telemetry, runs in order."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from caco_assets.errors import UserError
 from caco_assets.products import write_atomic
 from caco_assets.settings import Settings
+from caco_assets.settings.deployment import DEPLOYMENTS, VARIABLE, Deployment, deployment
 
-_DAGSTER_YAML = """\
+_BEFORE = """\
 # Written by caco_assets; state of this workspace alone. Your changes stay.
 telemetry:
   enabled: false
@@ -23,10 +25,8 @@ concurrency:
     # `dagster instance concurrency set gpu 2` where a machine has two
     default_limit: 1
     granularity: op
-run_launcher:
-  # notices runs whose process has died together with the daemon
-  module: caco_assets.resources.launcher
-  class: LocalRunLauncher
+"""
+_AFTER = """\
 run_monitoring:
   enabled: true
   poll_interval_seconds: 30
@@ -52,9 +52,35 @@ _EARLIER = ("934ecfb8919498c882d15577b9a52d42a0bc8d887a6a333969b04234a26494b5",)
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Folder for `DAGSTER_HOME`, with its `dagster.yaml`; an edited one is kept."""
-    home = settings.paths.workspace / "dagster"
+    """Folder for `DAGSTER_HOME`, with its `dagster.yaml` for the deployment; an edited one is kept.
+
+    Raises:
+        UserError: the edited one keeps runs in SQLite, where the deployment has a database.
+    """
+    return instance_home(settings.paths.workspace)
+
+
+def instance_home(workspace: Path) -> Path:
+    """`dagster_home` of a workspace, for processes that need no settings."""
+    home, here = workspace / "dagster", deployment()
     config = home / "dagster.yaml"
-    if not config.exists() or hashlib.sha256(config.read_bytes()).hexdigest() in _EARLIER:
-        write_atomic(config, _DAGSTER_YAML)
+    known = config.read_bytes() if config.exists() else None
+    texts = {each.name: dagster_yaml(each) for each in DEPLOYMENTS.values()}
+    ours = {*_EARLIER, *(_sha256(text.encode()) for text in texts.values())}
+    if known is None or (_sha256(known) in ours and known != texts[here.name].encode()):
+        write_atomic(config, texts[here.name])
+    elif here.storage and "storage:" not in known.decode():
+        raise UserError(
+            f"{config}: was edited and keeps runs in SQLite, with {VARIABLE}={here.name}; delete it (it is written anew), or add "
+            "the section `storage` with PostgreSQL"
+        )
     return home
+
+
+def dagster_yaml(where: Deployment) -> str:
+    """The instance of a deployment."""
+    return _BEFORE + where.launcher + _AFTER + where.storage
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

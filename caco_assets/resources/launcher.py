@@ -6,12 +6,14 @@ is left who knows, and the run would be "started" for ever, its pool slots taken
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from caco_assets.resources.turn import is_dead, life_sign
 
@@ -35,7 +37,10 @@ class LocalRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def _gone(self, run: DagsterRun) -> bool:
-        """Before a run's process holds its lock: whether there is no process of that number."""
+        """Before a run's process holds its lock: whether there is no process of that number, where that can be seen from here."""
+        if json.loads(run.tags.get(GRPC_INFO_TAG, "{}")).get("host", "localhost") != "localhost":
+            # a code server of its own, in another container or on another machine: its processes have numbers of their own
+            return False
         said = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         numbers = [entry.message.partition(_STARTED)[2].partition(")")[0] for entry in said if _STARTED in entry.message]
         if not numbers or not numbers[-1].isdigit():

@@ -18,7 +18,7 @@ from caco_assets.settings.sources import CatalogSource, FolderSource, StacApiSou
 def check_environment() -> None:
     """Stop at a `CACO_…` variable that was meant as a setting and names none: it would be ignored in silence."""
     for name in sorted(os.environ):
-        if not name.upper().startswith("CACO_") or name.upper() in ("CACO_HOME", "CACO_PROFILE"):
+        if not name.upper().startswith("CACO_") or name.upper() in ("CACO_HOME", "CACO_PROFILE", "CACO_DEPLOYMENT"):
             continue
         section, nested, _ = name.upper().removeprefix("CACO_").lower().partition("__")
         if section in Settings.model_fields:

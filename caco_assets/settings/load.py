@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from caco_assets.errors import UserError
+from caco_assets.settings.deployment import enter
 from caco_assets.settings.explain import check_environment, explain, not_json
 from caco_assets.settings.model import Settings
 
@@ -40,7 +41,8 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
         overrides: nested values that win over the profile (not over the environment).
 
     Raises:
-        UserError: no such profile, an unknown key, or a value that is not allowed; names the field, the value and what is allowed.
+        UserError: no such profile, an unknown key, a value that is not allowed, or something that `CACO_DEPLOYMENT` asks for is
+            not there; names the field, the value and what is allowed.
     """
     name = profile or os.environ.get("CACO_PROFILE") or "embedded"
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
@@ -55,12 +57,15 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
     if not isinstance(values, dict):
         raise UserError(f"{path}: a profile is a mapping of section names, got {type(values).__name__}")
     check_environment()
+    deployment = enter()
     try:
-        return Settings(**{**_expand(_merge(values, overrides), home), "profile": path.stem, "home": home})
+        settings = Settings(**{**_expand(_merge(values, overrides), home), "profile": path.stem, "home": home})
     except ValidationError as error:
         raise UserError(explain(path.stem, error)) from error
     except SettingsError as error:
         raise UserError(not_json(str(error))) from error
+    deployment.check(settings)
+    return settings
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

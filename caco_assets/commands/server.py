@@ -1,0 +1,63 @@
+"""Commands on a team's server: `caco server run|health|migrate|save-objects|load-objects`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from caco_assets.services import SERVICES
+
+
+@click.group()
+def server() -> None:
+    """The processes of a team's server (`CACO_DEPLOYMENT=server`)."""
+
+
+@server.command()
+@click.argument("name", type=click.Choice(sorted(SERVICES)))
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address that it binds.")  # noqa: S104 - in a container's own network
+@click.option("--port", type=int, help="Default: as usual for the service.")
+def run(name: str, host: str, port: int | None) -> None:
+    """Become one of the processes: code, webserver, daemon or mlflow."""
+    from caco_assets.services import become
+
+    become(name, host, port)
+
+
+@server.command()
+def health() -> None:
+    """Say whether the process that was started here is well, by the exit status: 0 or 1."""
+    from caco_assets.services import healthy
+
+    sys.exit(0 if healthy() else 1)
+
+
+@server.command()
+def migrate() -> None:
+    """Make databases and buckets that are missing, and migrate those of an earlier version."""
+    from caco_assets.databases import migrate
+    from caco_assets.progress import to_stderr
+
+    migrate(to_stderr)
+
+
+@server.command("save-objects")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def save_objects(folder: Path) -> None:
+    """Copy what the store holds into FOLDER; what lies there already is not copied again."""
+    from caco_assets.object_copy import save
+    from caco_assets.progress import to_stderr
+
+    save(folder, to_stderr)
+
+
+@server.command("load-objects")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def load_objects(folder: Path) -> None:
+    """Copy FOLDER back into the store; an object of the same size is left alone."""
+    from caco_assets.object_copy import load
+    from caco_assets.progress import to_stderr
+
+    load(folder, to_stderr)

@@ -1,0 +1,159 @@
+"""Where the chain runs: `CACO_DEPLOYMENT` names one of three kinds, and that one word says where all state is kept.
+
+| | `local` | `server` | `cluster` |
+|---|---|---|---|
+| runs, events, schedules of Dagster | SQLite in the workspace | PostgreSQL | PostgreSQL |
+| a run is | a process beside the code server | a process beside the code server | a job of Kubernetes |
+| MLflow | SQLite in the workspace | a server with a login | a server with a login |
+| data versions | a folder in the workspace | an object store | an object store |
+
+PostgreSQL is found by libpq's own variables (`PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`), so that no address with a password in it
+exists anywhere. Any secret may be given as a file (`PGPASSWORD_FILE`): it is read when a process starts and is in no command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from caco_assets.errors import UserError
+from caco_assets.settings.model import Settings
+
+VARIABLE = "CACO_DEPLOYMENT"
+DATABASE = ("PGHOST", "PGUSER", "PGPASSWORD")
+"""What leads to PostgreSQL."""
+STORE = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""What opens an S3 store, where the machine's own role does not."""
+TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""The chain's login at the MLflow server."""
+MLFLOW_SERVER = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
+"""What the MLflow server makes its first account with, and signs its forms with."""
+SECRETS = (*DATABASE, *STORE, *TRACKING, *MLFLOW_SERVER)
+"""Variables that may be given as `NAME_FILE`."""
+
+_STORAGE = """\
+storage:
+  # libpq finds host, user and password in PGHOST, PGPORT, PGUSER and PGPASSWORD
+  postgres:
+    postgres_url: postgresql:///dagster
+"""
+_PROCESSES = """\
+run_launcher:
+  # notices runs whose process has died together with the daemon
+  module: caco_assets.resources.launcher
+  class: LocalRunLauncher
+"""
+_JOBS = """\
+run_launcher:
+  module: dagster_k8s
+  class: K8sRunLauncher
+  config:
+    service_account_name: {env: CACO_SERVICE_ACCOUNT}
+    job_image: {env: CACO_JOB_IMAGE}
+    job_namespace: {env: CACO_NAMESPACE}
+    instance_config_map: {env: CACO_INSTANCE_CONFIG_MAP}
+    dagster_home: {env: DAGSTER_HOME}
+"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What one kind of deployment means."""
+
+    name: str
+    needs: tuple[str, ...] = ()
+    """Variables without which no run works; a secret one may be given as `NAME_FILE`."""
+    launcher: str = _PROCESSES
+    """How a run is started: a section of `dagster.yaml`."""
+    storage: str = ""
+    """Where runs are kept: a section of `dagster.yaml`; none: SQLite beside it."""
+    shared: bool = False
+    """State is kept by servers, which the settings must name."""
+
+    def require(self, names: Iterable[str], environ: Mapping[str, str]) -> None:
+        """Stop where variables are missing.
+
+        Raises:
+            UserError: names all of them.
+        """
+        missing = [f"{name} (or {name}_FILE)" if name in SECRETS else name for name in names if not environ.get(name)]
+        if missing:
+            raise UserError(f"{VARIABLE}={self.name}: {', '.join(missing)}: not set; deploy/README.md says what belongs there")
+
+    def check(self, settings: Settings) -> None:
+        """Stop where a profile would keep state in the workspace that others are to see.
+
+        Raises:
+            UserError: names the variable and what it has to be.
+        """
+        if not self.shared:
+            return
+        tracking, remote = settings.registry.tracking_uri or "", settings.versions.remote or ""
+        if not tracking.startswith(("http://", "https://")) or "@" in tracking:
+            raise UserError(
+                f"{VARIABLE}={self.name}: CACO_REGISTRY__TRACKING_URI has to be the address of an MLflow server (https://…), "
+                f"without a login, which is in {' and '.join(TRACKING)}"
+            )
+        if "://" not in remote:
+            raise UserError(
+                f"{VARIABLE}={self.name}: CACO_VERSIONS__REMOTE={remote or 'not set'}: has to be in an object store, such as "
+                "s3://bucket/dvc"
+            )
+
+
+_SHARED = (*DATABASE, *TRACKING)
+DEPLOYMENTS = {
+    each.name: each
+    for each in (
+        Deployment("local"),
+        Deployment("server", (*_SHARED, *STORE), storage=_STORAGE, shared=True),
+        # a pod's own role opens the store
+        Deployment("cluster", _SHARED, launcher=_JOBS, storage=_STORAGE, shared=True),
+    )
+}
+
+
+def deployment(environ: Mapping[str, str] = os.environ) -> Deployment:
+    """The deployment that the environment names; `local` where it names none.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    name = environ.get(VARIABLE) or "local"
+    if name not in DEPLOYMENTS:
+        raise UserError(f"{VARIABLE}={name}: no such deployment; choose one of {', '.join(DEPLOYMENTS)}")
+    return DEPLOYMENTS[name]
+
+
+def read_secrets(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Put the contents of `NAME_FILE` into `NAME` for this process and its children; a file wins over a value.
+
+    Raises:
+        UserError: a file cannot be read, or is empty; its content is not shown.
+    """
+    for name in SECRETS:
+        if not (place := environ.get(f"{name}_FILE")):
+            continue
+        try:
+            secret = Path(place).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{name}_FILE={place}: cannot be read ({type(error).__name__}); correct the path or its rights"
+            ) from error
+        if not secret:
+            raise UserError(f"{name}_FILE={place}: is empty; write the secret into it")
+        environ[name] = secret
+
+
+def enter(environ: MutableMapping[str, str] = os.environ) -> Deployment:
+    """The deployment of this process, its secrets read and all variables there.
+
+    Raises:
+        UserError: one line that names what is wrong or missing.
+    """
+    here = deployment(environ)
+    read_secrets(environ)
+    here.require(here.needs, environ)
+    return here
