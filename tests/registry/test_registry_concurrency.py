@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +108,20 @@ class Registry:
         assert not [name for name in names if SUFFIX in name]
 
 
-@pytest.fixture
-def registry(
+def test_two_processes_at_once_and_processes_that_die(
     mlflow_settings: Settings, encoder_dir: Callable[[int], Path], policy: Path, judged: dict[str, int], tmp_path: Path
-) -> Iterator[Registry]:
-    made = Registry(mlflow_settings, encoder_dir, judged, tmp_path / "workspaces")
-    yield made
-    for decider in made.deciders:
-        decider.close()
+) -> None:
+    # one test: the two processes take as long to start as all their decisions take
+    registry = Registry(mlflow_settings, encoder_dir, judged, tmp_path / "workspaces")
+    try:
+        of_two_processes_in_two_workspaces_one_wins_every_time(registry)
+        a_process_killed_at_any_write_leaves_a_champion_that_may_serve_and_the_next_one_goes_on(registry)
+    finally:
+        for decider in registry.deciders:
+            decider.close()
 
 
-def test_of_two_processes_in_two_workspaces_one_wins_every_time(registry: Registry) -> None:
+def of_two_processes_in_two_workspaces_one_wins_every_time(registry: Registry) -> None:
     winners = []
     for number in range(ROUNDS):
         registry.begin_again()
@@ -140,7 +143,7 @@ def test_of_two_processes_in_two_workspaces_one_wins_every_time(registry: Regist
     assert set(winners) == {0, 1}
 
 
-def test_a_process_killed_at_any_write_leaves_a_champion_that_may_serve_and_the_next_one_goes_on(registry: Registry) -> None:
+def a_process_killed_at_any_write_leaves_a_champion_that_may_serve_and_the_next_one_goes_on(registry: Registry) -> None:
     decider, other = registry.deciders
     order: dict[str, str] = {"version": "2"}
     for wanted, state in (({"version": "2"}, {"champion": "2", "previous": "1"}), ({"rollback": "worse"}, {})):
