@@ -1,4 +1,4 @@
-"""The loop that runs itself: the chain as a job, a monthly schedule for the next vintage, a sensor for new challengers."""
+"""The loop that runs itself: the chain as a job, schedules for the next vintage, what follows from drift, a form, a moved alias."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -6,10 +6,16 @@ from enum import Enum
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    RETRY_STRATEGY_TAG,
+    RUN_KEY_TAG,
+)
 from pydantic import Field
 
 from caco_assets.errors import UserError
+from caco_assets.products import recorded
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource
 from caco_assets.sampling.assets import SHARDS, shard_key
@@ -47,6 +53,11 @@ CHAIN = dg.define_asset_job(
     dg.AssetSelection.all() - dg.AssetSelection.key_substring("evaluations"),
     description="From places to a decided version: everything.",
     hooks={note_vintage},
+)
+LOOK = dg.define_asset_job(
+    "look",
+    dg.AssetSelection.assets("quarantine").upstream(),
+    description="From places to a vintage that is compared with the last accepted one: data alone, nothing is trained.",
 )
 
 
@@ -88,25 +99,63 @@ def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
     return schedule
 
 
+def looks(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Where the profile wants it, a schedule for the data of the month that has just ended; the sensor `drifted` goes on."""
+    cron = settings.automation.look_cron
+    if cron is None:
+        return []
+
+    @dg.schedule(
+        name="look_at_data",
+        job=LOOK,
+        cron_schedule=cron,
+        execution_timezone=settings.automation.timezone,
+        # whoever has written a time into the profile wants it
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Fetches the month that has just ended and compares it; trains nothing.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext, profile: Profile) -> dg.RunRequest | dg.SkipReason:
+        tick = context.scheduled_execution_time
+        due = finished_month(tick)
+        if (reason := _looked(settings, due) or _no_need(settings, due, context.instance)) is not None:
+            return dg.SkipReason(reason)
+        announce_shards(settings, context.instance)
+        return retraining(
+            settings, profile, due, run_key=f"look-{settings.profile}-{due}-{tick:%Y-%m-%dT%H:%M}", job_name=LOOK.name
+        )
+
+    return [schedule]
+
+
 def retraining(
-    settings: Settings, profile: Profile, vintage: str, *, run_key: str, superseded: Sequence[str] = (), **wishes: Any
+    settings: Settings,
+    profile: Profile,
+    vintage: str,
+    *,
+    run_key: str,
+    job_name: str = CHAIN.name,
+    superseded: Sequence[str] = (),
+    **wishes: Any,
 ) -> dg.RunRequest:
-    """One run of the whole chain for one vintage.
+    """One run of the whole chain, or of its data part, for one vintage.
 
     Args:
         settings: the profile's.
         profile: of the code location.
         vintage: `YYYY-MM`.
         run_key: two requests of the same key are one run.
+        job_name: `chain` or `look`.
         superseded: vintages that no run was started for; they stand in the tags of this one.
         wishes: fields of `Profile` for this run alone.
     """
     others = [other for other in superseded if other != vintage]
-    named = {"vintage": vintage, "profile": settings.profile}
+    # retried from its beginning: what is made is reused within seconds, and another vintage may have been made here meanwhile
+    named = {"vintage": vintage, "profile": settings.profile, RETRY_STRATEGY_TAG: "ALL_STEPS"}
     told = {"superseded": ",".join(others)} if others and settings.automation.missed == "latest" else {}
     config = {**profile.model_dump(), **wishes, "vintage": vintage}
     return dg.RunRequest(
         run_key=run_key,
+        job_name=job_name,
         run_config={"resources": {"profile": {"config": config}}},
         tags={**shard_range_tags(settings), **named, **told},
     )
@@ -119,6 +168,53 @@ def _no_need(settings: Settings, vintage: str, instance: dg.DagsterInstance) -> 
     tags = {"vintage": vintage, "profile": settings.profile}
     under_way = instance.get_runs(filters=dg.RunsFilter(job_name=CHAIN.name, tags=tags, statuses=UNDER_WAY), limit=1)
     return f"run {under_way[0].run_id} of vintage {vintage} is {under_way[0].status.value.lower()}" if under_way else None
+
+
+def _last_look(settings: Settings) -> dict[str, Any] | None:
+    """What the check of drift said last, whichever run or command asked; see `validation.drift.judge_drift`."""
+    try:
+        return recorded(settings.paths.records, "drift").facts
+    except UserError:
+        return None
+
+
+def _looked(settings: Settings, vintage: str) -> str | None:
+    """That a vintage has been looked at, if it was the last."""
+    verdict = _last_look(settings)
+    if verdict is None or verdict["vintage"] != vintage:
+        return None
+    return f"vintage {vintage} has been looked at: {'; '.join(verdict['findings']) or 'every rule holds'}"
+
+
+@dg.sensor(job=CHAIN, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def drifted(context: dg.SensorEvaluationContext, profile: Profile) -> dg.RunRequest | dg.SkipReason:
+    """Retrains on a vintage whose data has drifted, once a person has accepted it (`automation.retrain_on_drift`)."""
+    settings = profile.settings()
+    verdict = _last_look(settings)
+    if verdict is None or verdict["reference"] is None:
+        return dg.SkipReason("no vintage has been compared with an older one yet")
+    vintage, key = verdict["vintage"], f"drift-{settings.profile}-{verdict['vintage']}"
+    reason = _no_cause(settings, verdict) or _no_need(settings, vintage, context.instance)
+    if reason is not None:
+        return dg.SkipReason(reason)
+    for run in context.instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: key}), limit=1):
+        said = f"run {run.run_id} of vintage {vintage}, which has drifted, is {run.status.value.lower()}"
+        return dg.SkipReason(f"{said}: see what it says, then launch `retrain`")
+    announce_shards(settings, context.instance)
+    return retraining(settings, profile, vintage, run_key=key)
+
+
+def _no_cause(settings: Settings, verdict: dict[str, Any]) -> str | None:
+    """Why nothing is to be retrained for the sake of the last vintage that was looked at, if so."""
+    vintage, reference, mode = verdict["vintage"], verdict["reference"], settings.automation.retrain_on_drift
+    if not verdict["findings"]:
+        return f"vintage {vintage} is like {reference}: every rule holds, nothing to retrain for"
+    found = f"vintage {vintage} has drifted from {reference}: {'; '.join(verdict['findings'])}"
+    if mode == "never":
+        return f"{found}; automation.retrain_on_drift is never: launch `retrain` to train on it"
+    if mode == "accepted" and not verdict["accepted"]:
+        return f"{found}; trained on once a person says that it is right: caco drift --vintage {vintage} --accept REASON"
+    return None
 
 
 class WarmStart(Enum):
@@ -138,6 +234,7 @@ class Retraining(dg.Config):
     )
     epochs: int = Field(default=0, ge=0, description="Of the training; 0: as the profile says.")
     force: bool = Field(default=False, description="Also where the vintage has been retrained, or its month is not over.")
+    only_look: bool = Field(default=False, description="Fetch the data and compare it; train only if it has drifted.")
 
     def wishes(self) -> dict[str, Any]:
         """The fields of `Profile` that it sets."""
@@ -155,11 +252,16 @@ def check_request(context: dg.OpExecutionContext, config: Retraining, profile: P
             raise UserError(f"vintage={vintage}: that month is not over, its imagery is not complete; wait, or set force")
         if (reason := _no_need(settings, vintage, context.instance)) is not None:
             raise UserError(f"{reason}; set force to make it again")
+    # the sensor may look in the next month only
+    context.instance.add_run_tags(context.run_id, {"vintage": vintage})
     context.log.info(f"vintage {vintage}: the run that makes it is on its way; follow it under Runs, tag vintage={vintage}")
     return vintage
 
 
-@dg.job(description="Retrains on one vintage: fill in the form in the launchpad; a run of `chain` follows within half a minute.")
+@dg.job(
+    description="Retrains on one vintage, or looks at its data: fill in the form in the launchpad; a run of `chain` (or of `look`) "
+    "follows within half a minute."
+)
 def retrain() -> None:
     """One launch is one vintage."""
     check_request()
@@ -168,7 +270,7 @@ def retrain() -> None:
 @dg.run_status_sensor(
     run_status=dg.DagsterRunStatus.SUCCESS,
     monitored_jobs=[retrain],
-    request_job=CHAIN,
+    request_jobs=[CHAIN, LOOK],
     minimum_interval_seconds=FORM_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
@@ -178,10 +280,11 @@ def requested_vintage(context: dg.RunStatusSensorContext, profile: Profile) -> d
     form = sent.get("ops", {}).get("check_request", {}).get("config", {})
     config = Retraining(**form)
     settings = profile.settings()
-    # the month that was meant when the form was sent
-    vintage = config.vintage or finished_month(datetime.now(UTC))
+    vintage = context.dagster_run.tags["vintage"]
     announce_shards(settings, context.instance)
-    return retraining(settings, profile, vintage, run_key=f"form-{context.dagster_run.run_id}", **config.wishes())
+    job_name = LOOK.name if config.only_look else CHAIN.name
+    key = f"form-{context.dagster_run.run_id}"
+    return retraining(settings, profile, vintage, run_key=key, job_name=job_name, **config.wishes())
 
 
 class Challenger(dg.Config):
@@ -225,19 +328,43 @@ def unscored_challenger(profile: Profile, tracking: TrackingResource) -> Iterato
         )
 
 
-@dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
-def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.SkipReason:
-    """Records that a person has moved the champion in MLflow, which is respected; warns where its gate has not passed."""
-    from caco_assets.registry.stage import notice
+@dg.op
+def release_version(context: dg.OpExecutionContext, profile: Profile, tracking: TrackingResource) -> None:
+    """Exports and card of the version that serves, where it has none yet."""
+    from caco_assets.registry.stage import release
+
+    settings, say = profile.settings(), context.log.info
+    with tracking.patience(say):
+        release(settings, say, tracking=tracking.open(settings, say))
+
+
+@dg.job(description="Releases the version that serves: exports and model card, once per version.")
+def release_champion() -> None:
+    """One step."""
+    release_version()
+
+
+@dg.sensor(job=release_champion, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.RunRequest | dg.SkipReason:
+    """Records that a person has moved the champion in MLflow, which is respected: has it released, or warns of it."""
+    from caco_assets.registry.stage import notice, unreleased
 
     settings = profile.settings()
     try:
-        found = notice(settings, tracking.open(settings), context.log.info)
+        server = tracking.open(settings)
+        found = notice(settings, server, context.log.info)
+        waiting = unreleased(settings, server)
     except UserError as error:
         return dg.SkipReason(str(error))
     for line in found:
         (context.log.warning if line.startswith("WARNING") else context.log.info)(line)
-    return dg.SkipReason("; ".join(found) or f"the aliases of {settings.registry.model} are where they were put")
+    if waiting is None:
+        return dg.SkipReason("; ".join(found) or f"the aliases of {settings.registry.model} are where they were put")
+    version, since = waiting
+    return dg.RunRequest(
+        run_key=f"release-{settings.registry.model}-{version}-{since}",
+        tags={"profile": settings.profile, "model_version": version},
+    )
 
 
-JOBS = [CHAIN, judge_challenger, retrain]
+JOBS = [CHAIN, LOOK, judge_challenger, release_champion, retrain]

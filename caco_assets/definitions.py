@@ -51,8 +51,8 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
         ],
         asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks, *downstream.checks],
         jobs=automation.JOBS,
-        schedules=[automation.monthly_retraining(settings)],
-        sensors=[automation.unscored_challenger, automation.alias_moved, automation.requested_vintage],
+        schedules=[automation.monthly_retraining(settings), *automation.looks(settings)],
+        sensors=[automation.unscored_challenger, automation.alias_moved, automation.requested_vintage, automation.drifted],
         resources={
             "profile": Profile(name=profile, home=str(settings.home)),
             "versions": DataVersions(),

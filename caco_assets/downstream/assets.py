@@ -11,7 +11,7 @@ from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, facts, picture, table
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import live_run
+from caco_assets.resources.tracking import TrackingResource, live_run
 from caco_assets.resources.verdicts import CHECKS, ELSEWHERE, NOT_FAR_BELOW, elsewhere, not_far_below, of_cell, possible
 from caco_assets.settings import Settings
 
@@ -31,15 +31,17 @@ def probe_set(context: dg.AssetExecutionContext, profile: Profile, versions: Dat
 
 
 @dg.asset(group_name="downstream", code_version=recipe("scores"), deps=[encoder, dg.AssetKey("benchmarks")], pool="gpu")
-def scores(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The encoder and the baselines on every task of the profile: probe, kNN, both protocols, with intervals."""
     from caco_assets.downstream.rows import read_rows
 
     settings = profile.settings()
     product = score(settings, say=context.log.info)
     rows = read_rows(product.path)
-    if not product.reused:
-        with live_run(settings, "downstream", data_versions(settings), context.run_id, context.log.info) as live:
+    # tried again: they were made by the first try, and the server has gone before it had them
+    if not product.reused or context.retry_number:
+        say = context.log.info
+        with tracking.patience(say), live_run(settings, "downstream", data_versions(settings), context.run_id, say) as live:
             ours = [row for row in rows if row.role == "candidate"]
             names = {f"{row.row}.{row.protocol}.{row.method}.{row.size}": row.value for row in ours}
             live.log(0, {name: value for name, value in names.items() if value is not None})

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from caco_assets.imagery.assets import quarantine
+from caco_assets.pretraining.metrics import METRICS, read_metrics
 from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
 from caco_assets.pretraining.stopping import Stopped
 from caco_assets.products import recorded
@@ -11,7 +12,7 @@ from caco_assets.resources.describe import describe, picture
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.mlflow_runs import code_version
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import live_run
+from caco_assets.resources.tracking import TrackingResource, live_run
 from caco_assets.resources.training import TrainingProcess
 
 
@@ -31,19 +32,29 @@ def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVers
     pool="gpu",
     kinds={"pytorch", "mlflow"},
 )
-def encoder(context: dg.AssetExecutionContext, profile: Profile, training: TrainingProcess) -> dg.MaterializeResult:
+def encoder(
+    context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource, training: TrainingProcess
+) -> dg.MaterializeResult:
     """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
     settings = profile.settings()
     data = {"pack": recorded(settings.paths.records, "pack").content_hash, **data_versions(settings)}
-    with live_run(settings, "pretraining", data, context.run_id, context.log.info, tracked_run(settings)) as live:
+    note = tracked_run(settings)
+    with (
+        tracking.patience(context.log.info),
+        live_run(settings, "pretraining", data, context.run_id, context.log.info, note) as live,
+    ):
         try:
             product = pretrain(settings, context.log.info, sinks=(live,), start=training.start(context, before=live.begin))
         except Stopped as stopped:
             raise dg.Failure(f"training was {stopped}, with a checkpoint; materialize again to go on from it") from stopped
         names = ("loss_curve.png", "change_histogram.png", "change_gallery.png", "change_estimates.parquet", "metrics.jsonl")
         files = [file for name in (*names, "encoder.json") if (file := product.path / name).exists()]
+        if product.reused and note.exists():
+            # it was made, but the server, or this process, has gone before its run was whole
+            for line in read_metrics(product.path / METRICS):
+                live.log(line.pop("step"), line)
         if live.run is not None:
-            live.run.tracking.client.set_tag(live.run.run_id, "encoder", product.content_hash)
+            live.run.tag("encoder", product.content_hash)
             for file in files:
                 live.run.file(file)
     pictures = {file.stem: picture(file, file.stem.replace("_", " ")) for file in files if file.suffix == ".png"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, fingerprint, partial_of, produce, recorded
+from caco_assets.products import Facts, Product, fingerprint, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
@@ -151,7 +151,7 @@ def starting_point(settings: Settings) -> tuple[Path | None, dict[str, Any]]:
 
 
 def tracked_run(settings: Settings) -> Path:
-    """The file that remembers the MLflow run of an encoder in the making; it goes when the encoder is made."""
+    """The file that remembers the MLflow run of an encoder until that run is finished, which may be after the encoder is."""
     mark = fingerprint(recipe("encoder"), encoder_inputs(settings))
-    partial = partial_of(settings.paths.encoder, mark)
-    return partial.with_name(f"{partial.name}.run")
+    path = settings.paths.encoder
+    return path.with_name(f".{path.name}.run-{mark[:12]}")

@@ -10,7 +10,7 @@ from caco_assets.registry.packaged_encoder import Fetched, fetch, preprocessing_
 from caco_assets.registry.policy import Drift, RoundTrip, Size
 from caco_assets.registry.promotion import Finding
 from caco_assets.registry.versions import IDENTITY, find
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.mlflow import ServerAwayError, Tracking
 from caco_assets.settings import Settings
 
 PREPROCESSING = "preprocessing_sha256"
@@ -25,10 +25,16 @@ _LONGEST = 1000
 
 
 def loads(tracking: Tracking, model: str, version: str) -> tuple[Finding, Fetched | None]:
-    """The registered files give back the encoder that was registered, weights and preprocessing."""
+    """The registered files give back the encoder that was registered, weights and preprocessing.
+
+    Raises:
+        ServerAwayError: nobody can tell now; a champion must not lose to a server that restarts.
+    """
     name, found = "artifact loads", find(tracking, f"models:/{model}/{version}")
     try:
         fetched = fetch(tracking, found)
+    except ServerAwayError:
+        raise
     except UserError as error:
         return Finding(name, False, str(error), key=LOADS), None
     encoder = fetched.encoder

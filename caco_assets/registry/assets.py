@@ -16,9 +16,10 @@ from caco_assets.resources.tracking import TrackingResource, run_of
 @dg.asset(group_name="pretraining", kinds={"mlflow"})
 def parent(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """What training begins with: the champion where the profile wants that and there is one, else nothing."""
-    settings = profile.settings()
-    server = tracking.open(settings, context.log.info) if settings.pretraining.warm_start != "none" else None
-    return describe(find_parent(settings, context.log.info, tracking=server, again=profile.force))
+    settings, say = profile.settings(), context.log.info
+    with tracking.patience(say):
+        server = tracking.open(settings, say) if settings.pretraining.warm_start != "none" else None
+        return describe(find_parent(settings, say, tracking=server, again=profile.force))
 
 
 @dg.asset(group_name="registry", deps=[report], kinds={"mlflow"})
@@ -26,11 +27,12 @@ def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: Tr
     """The encoder as a registered version with its preprocessing, data hashes and scores."""
     from caco_assets.registry.lineage_tree import lineage_tree
 
-    settings = profile.settings()
-    server = tracking.open(settings, context.log.info)
-    run_id = run_of(server, "encoder", recorded(settings.paths.records, "encoder").content_hash)
-    registered = register(settings, context.log.info, tracking=server, data_versions=data_versions(settings), run_id=run_id)
-    tree = dg.MetadataValue.md(f"```\n{lineage_tree(server, registered.uri)}\n```")
+    settings, say = profile.settings(), context.log.info
+    with tracking.patience(say):
+        server = tracking.open(settings, say)
+        run_id = run_of(server, "encoder", recorded(settings.paths.records, "encoder").content_hash)
+        registered = register(settings, say, tracking=server, data_versions=data_versions(settings), run_id=run_id)
+        tree = dg.MetadataValue.md(f"```\n{lineage_tree(server, registered.uri)}\n```")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registered.uri),
         metadata={
@@ -47,8 +49,9 @@ def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: Tr
 @dg.asset(group_name="registry", deps=[challenger], kinds={"mlflow"})
 def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The policy's decision on the challenger, rule by rule; the version that serves."""
-    settings = profile.settings()
-    decision = decide(settings, context.log.info, tracking=tracking.open(settings, context.log.info))
+    settings, say = profile.settings(), context.log.info
+    with tracking.patience(say):
+        decision = decide(settings, say, tracking=tracking.open(settings, say))
     verdict = "passes" if decision.passed else f"does not pass: {', '.join(finding.rule for finding in decision.failed)}"
     against = f"champion {decision.champion}" if decision.champion else "no champion"
     return dg.MaterializeResult(
@@ -65,8 +68,9 @@ def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: Trac
 @dg.asset(group_name="registry", deps=[champion], kinds={"mlflow", "onnx"})
 def release(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The champion's exports and model card, logged to its run; made once per version."""
-    settings = profile.settings()
-    released = publish(settings, context.log.info, tracking=tracking.open(settings, context.log.info))
+    settings, say = profile.settings(), context.log.info
+    with tracking.patience(say):
+        released = publish(settings, say, tracking=tracking.open(settings, say))
     if released is None:
         return dg.MaterializeResult(metadata={"released": False, "why": "no version has passed the promotion policy yet"})
     shown = {"places": picture(released.places, "where the pixels come from")} if released.places else {}

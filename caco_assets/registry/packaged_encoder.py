@@ -135,12 +135,16 @@ def download(tracking: Tracking, version: ModelVersion, target: Path) -> Path:
         UserError: its files cannot be read.
     """
     from mlflow.artifacts import download_artifacts
+    from requests import RequestException
 
     uri = f"models:/{version.name}/{version.version}"
     with tracking.explained():
         source = tracking.client.get_model_version_download_uri(version.name, version.version)
         try:
             return Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=tracking.uri))
+        except RequestException:
+            # an OSError too, but one of the server's; `explained` has the words for it
+            raise
         except OSError as error:
             raise UserError(f"{uri}: its files cannot be read ({_line(error)}); register the encoder again") from error
 

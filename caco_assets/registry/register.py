@@ -130,7 +130,11 @@ def _create(
                 raise
         # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
         made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
-    return str(made.version)
+        # a request whose answer was lost has been repeated: the later ones of the same files are doubles
+        first, *doubles = [each for each in versions(tracking, model) if each.source == made.source]
+        for double in doubles:
+            client.delete_model_version(model, str(double.version))
+    return str(first.version)
 
 
 def _same(known: list[ModelVersion], identity: str, data_versions: Mapping[str, str]) -> ModelVersion | None:

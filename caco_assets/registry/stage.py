@@ -191,6 +191,29 @@ def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tupl
     return mover.noticed
 
 
+def unreleased(settings: Settings, tracking: Tracking) -> tuple[str, str] | None:
+    """The version that serves although no decision has just put it there, whose gate has passed and which has no exports yet.
+
+    A decision is followed by its release; a move by hand and a rollback are not.
+
+    Returns:
+        Its number and since when it serves; None: there is none.
+    """
+    from caco_assets.registry.history import history
+    from caco_assets.registry.moves import OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN
+    from caco_assets.registry.release import RELEASED
+    from caco_assets.registry.versions import GATE, find
+
+    model = settings.registry.model
+    moves = history(tracking, model)
+    if not moves or moves[-1].what in (PROMOTED, OVERRIDDEN) or moves[-1].after.champion is None:
+        return None
+    version, since = moves[-1].after.champion, moves[-1].at
+    tags = find(tracking, f"models:/{model}/{version}").tags
+    may_serve = tags.get(GATE) in (PASSED, OVERRIDDEN) and WITHDRAWN not in tags
+    return (version, since) if may_serve and RELEASED not in tags else None
+
+
 def tell(settings: Settings, tracking: Tracking, move: Move, say: Say, **more: object) -> None:
     """Notify of a move that no decision made."""
     from dataclasses import asdict

@@ -81,14 +81,21 @@ class Tracking:
         """Turns what MLflow raises inside into one line that names the server.
 
         Raises:
+            ServerAwayError: the server has gone, or breaks off in the middle of an answer.
             UserError: MLflow or its database refused.
         """
         from mlflow.exceptions import MlflowException
+        from requests import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield
-        except (MlflowException, SQLAlchemyError) as error:
+        except (MlflowException, SQLAlchemyError, RequestException) as error:
+            if _is_away(error):
+                raise ServerAwayError(
+                    f"tracking server {redacted(self.uri)}: no answer in the middle of the work ({type(error).__name__}); start "
+                    "it, then launch the same again: what is finished is kept, and nothing is registered by half"
+                ) from error
             text = redacted_text(" ".join(str(error).split())[:300], self.uri)
             raise UserError(f"tracking server {redacted(self.uri)}: {text}; check registry.tracking_uri and the server") from error
 
@@ -152,6 +159,18 @@ def redacted_text(text: str, address: str) -> str:
     credentials = urlsplit(address).netloc.rpartition("@")[0]
     text = text.replace(address, redacted(address))
     return text.replace(f"{credentials}@", "") if credentials else text
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Whether a request has found nobody, or was cut off: MLflow wraps what its client raises."""
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, RetryError, Timeout
+
+    while error is not None:
+        # RetryError: a proxy before the server says so, again and again
+        if isinstance(error, ConnectionError | Timeout | ChunkedEncodingError | RetryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _addresses(settings: Settings) -> tuple[str, Path | None]:

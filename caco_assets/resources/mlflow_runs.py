@@ -64,6 +64,11 @@ class Run:
             else:
                 client.log_artifact(self.run_id, str(path), folder)
 
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        with self.tracking.explained():
+            self.tracking.client.set_tag(self.run_id, name, value)
+
     def text(self, text: str, name: str) -> None:
         """Attach a small text file."""
         with self.tracking.explained():
@@ -157,8 +162,7 @@ def open_run(
         data: product → content hash; logged as inputs and as tags `data.<product>`.
         dagster_run_id: the orchestrator's run.
         tags: more tags.
-        goes_on: file that remembers the run, named after the work and removed when that is done: a call that finds it continues
-            the run.
+        goes_on: file that remembers the run until it is finished, named after the work: a call that finds it continues the run.
 
     Raises:
         UserError: the server refuses.
@@ -194,6 +198,8 @@ def open_run(
             _end(run, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     _end(run, "FINISHED")
+    if goes_on:
+        goes_on.unlink(missing_ok=True)
 
 
 def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run | None:
@@ -203,10 +209,13 @@ def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run 
     if not file.exists():
         return None
     client, run_id = tracking.client, file.read_text()
-    try:
-        found = client.get_run(run_id)
-    except MlflowException:
-        return None
+    with tracking.explained():
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
     if found.info.lifecycle_stage != "active":
         return None
     with tracking.explained():

@@ -15,9 +15,9 @@ from caco_assets.progress import to_stderr
 from caco_assets.resources.turn import hold
 from caco_assets.settings import Settings, load_settings
 
-WHOLE = ("chain",)
-"""Jobs that make everything: such a run is alone in its workspace. Others (a backfill of shards) share it."""
-MAKE_NOTHING = ("judge_challenger", "retrain")
+WHOLE = ("chain", "look")
+"""Jobs that make a whole vintage: such a run is alone in its workspace. Others (a backfill of shards) share it."""
+MAKE_NOTHING = ("judge_challenger", "release_champion", "retrain")
 """Jobs that make no product: they disturb nobody."""
 
 
@@ -68,4 +68,6 @@ class Profile(dg.ConfigurableResource):
         say = context.log.info if context.log else to_stderr
         home = Path(context.instance.root_directory)
         whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE
-        hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", say, whole=whole)
+        # "from failure", or a choice of steps
+        part = bool(whole) and run.step_keys_to_execute is not None
+        hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", say, whole=whole, part=part)

@@ -35,8 +35,18 @@ class TrackingResource(dg.ConfigurableResource):
         Raises:
             UserError: it is not; in a run of Dagster, where the server does not answer, `RetryRequested`.
         """
-        try:
+        with self.patience(say):
             return open_tracking(settings, say)
+
+    @contextmanager
+    def patience(self, say: Say = to_stderr) -> Iterator[None]:
+        """Where the server goes away while the block runs, the step is tried again; what the block does may be repeated.
+
+        Raises:
+            RetryRequested: it has gone away, and this is a run of Dagster.
+        """
+        try:
+            yield
         except ServerAwayError as error:
             if self._in_a_run:
                 say(f"{error}; this step is tried again in {self.retry_s:g} s, {self.retries} times at most")

@@ -31,7 +31,7 @@ SAY_S = 600.0
 """Between two lines of one who waits."""
 
 
-def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, whole: bool | None) -> None:
+def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, whole: bool | None, part: bool = False) -> None:
     """Take a place for a run until this process ends, calls `release`, or begins another run in this workspace.
 
     Args:
@@ -41,6 +41,7 @@ def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, who
         who: for the one who waits.
         say: told whom there is to wait for.
         whole: the run makes everything, and is alone; None: it makes no product, and disturbs nobody.
+        part: it goes on in the middle of a vintage, with what an earlier run has made.
 
     Raises:
         UserError: as `turn`.
@@ -49,7 +50,7 @@ def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, who
     with ExitStack() as stack:
         stack.enter_context(alive(home, run_id))
         if whole is not None:
-            stack.enter_context(turn(settings, run_id, who, say, whole=whole))
+            stack.enter_context(turn(settings, run_id, who, say, whole=whole, part=part))
         _HELD[settings.paths.root] = stack.pop_all()
 
 
@@ -64,7 +65,7 @@ atexit.register(release)
 
 
 @contextmanager
-def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool) -> Iterator[None]:
+def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool, part: bool = False) -> Iterator[None]:
     """Hold a place in the workspace while the block runs; wait for it if need be.
 
     Args:
@@ -73,9 +74,10 @@ def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool) ->
         who: for the one who waits.
         say: told whom there is to wait for.
         whole: hold it alone.
+        part: of a run that begins in the middle of its vintage.
 
     Raises:
-        UserError: a run of another vintage makes single products, which this one would take for its own.
+        UserError: a run of another vintage makes single products, or has been here since, which this one would take for its own.
     """
     root = settings.paths.root
     root.mkdir(parents=True, exist_ok=True)
@@ -89,6 +91,11 @@ def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool) ->
                 said = time.monotonic()
                 say(f"{root}: {_held_by(holder)} is at work here; waiting for it, nothing is lost")
             time.sleep(POLL_S)
+        if part and (held := _read(holder)) and held["vintage"] != settings.vintage:
+            raise UserError(
+                f"vintage={settings.vintage}: the products here have become those of {held['vintage']}, so a part of this vintage "
+                "cannot be made: launch the whole vintage, what can be reused is"
+            )
         if alone:
             write_atomic(holder, json.dumps(mine, indent=1) + "\n")
             if not whole:

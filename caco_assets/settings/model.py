@@ -53,6 +53,11 @@ class Settings(BaseSettings):
         tasks, wanted = self.downstream.tasks, self.pretraining.probe_task
         if wanted is not None and wanted not in tasks:
             raise ValueError(f"pretraining.probe_task={wanted}: no row of downstream.tasks ({', '.join(tasks) or 'it is empty'})")
+        if self.automation.retrain_on_drift == "always" and self.validation.drift.severity == "blocking":
+            raise ValueError(
+                "automation.retrain_on_drift=always: with validation.drift.severity=blocking every run that it asks for would stop "
+                "before training; set that to warning (the promotion policy then has the last word), or this to accepted"
+            )
         return self
 
     @classmethod

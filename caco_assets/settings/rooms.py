@@ -332,3 +332,7 @@ class Automation(Frozen):
     timezone: str = "UTC"
     missed: Literal["latest", "each"] = "latest"
     """After a time without a scheduler: `latest`: the last month alone, whose periods hold the others' too; `each`: all in turn."""
+    look_cron: str | None = None
+    """When the data of the month that has just ended is fetched and compared, without training; none: by hand alone."""
+    retrain_on_drift: Literal["accepted", "always", "never"] = "accepted"
+    """A vintage that has drifted is trained on: `accepted`: once a person accepts it; `always`: at once; `never`: by hand alone."""

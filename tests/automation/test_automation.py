@@ -1,6 +1,6 @@
 """One retraining per vintage: the schedule, what a tick does when there is nothing to do or months were missed, the form."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,35 @@ def test_a_vintage_counts_as_retrained_once_the_policy_has_decided(
     assert (entry.vintage, entry.version, entry.promoted, entry.run_id) == ("2026-10", "7", True, result.run_id)
 
 
+def requested_by(result: dg.ExecuteInProcessResult, profile: Profile, instance: dg.DagsterInstance) -> dg.RunRequest:
+    """What the sensor asks for after a form."""
+    context = dg.build_run_status_sensor_context(
+        sensor_name="requested_vintage",
+        dagster_event=next(event for event in result.all_events if event.event_type == dg.DagsterEventType.RUN_SUCCESS),
+        dagster_instance=instance,
+        dagster_run=instance.get_run_by_id(result.run_id) or result.dagster_run,
+        resources={"profile": profile},
+    )
+    request = requested_vintage(context)
+    assert isinstance(request, dg.RunRequest)
+    return request
+
+
+def test_an_empty_vintage_is_the_month_that_was_over_when_the_form_was_sent(
+    settings: Settings, profile: Profile, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return today
+
+    monkeypatch.setattr("caco_assets.automation.datetime", Clock)
+    today = datetime(2026, 11, 30, 23, 59, 50, tzinfo=UTC)
+    result = retrain.execute_in_process(instance=instance, resources={"profile": profile})
+    today = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC)
+    assert requested_by(result, profile, instance).tags["vintage"] == "2026-10"
+
+
 def test_the_form_is_checked_in_seconds_and_the_run_that_follows_is_what_it_says(
     settings: Settings, profile: Profile, instance: dg.DagsterInstance
 ) -> None:
@@ -170,21 +199,19 @@ def test_the_form_is_checked_in_seconds_and_the_run_that_follows_is_what_it_says
     config = {"ops": {"check_request": {"config": form}}}
     result = retrain.execute_in_process(run_config=config, instance=instance, resources={"profile": profile})
     assert result.output_for_node("check_request") == "2025-03"
-    request = requested_vintage(
-        dg.build_run_status_sensor_context(
-            sensor_name="requested_vintage",
-            dagster_event=next(event for event in result.all_events if event.event_type == dg.DagsterEventType.RUN_SUCCESS),
-            dagster_instance=instance,
-            dagster_run=instance.get_run_by_id(result.run_id) or result.dagster_run,
-            resources={"profile": profile},
-        )
-    )
-    assert isinstance(request, dg.RunRequest)
+    request = requested_by(result, profile, instance)
     told = request.run_config["resources"]["profile"]["config"]
     assert {name: told[name] for name in ("vintage", "warm_start", "epochs", "force")} == {**form, "force": False}
     made = Profile(**told).settings()
     assert (made.vintage, made.pretraining.warm_start, made.pretraining.epochs) == ("2025-03", "champion", 5)
     assert request.run_key == f"form-{result.run_id}"
+
+
+def test_a_form_may_ask_for_a_look_alone(settings: Settings, profile: Profile, instance: dg.DagsterInstance) -> None:
+    config = {"ops": {"check_request": {"config": {"vintage": "2025-03", "only_look": True}}}}
+    result = retrain.execute_in_process(run_config=config, instance=instance, resources={"profile": profile})
+    request = requested_by(result, profile, instance)
+    assert (request.job_name, request.tags["vintage"]) == ("look", "2025-03")
 
 
 @pytest.mark.parametrize(
