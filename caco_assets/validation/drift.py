@@ -85,7 +85,7 @@ def accept(settings: Settings, who: str, reason: str, say: Say = to_stderr) -> P
         raise UserError("--reason: say why this vintage is accepted; it stands in the record for whoever asks later")
     _give_word(settings, statistics(settings), who, reason)
     product, _ = judge_drift(settings, lambda _: None)
-    say(f"drift: vintage {settings.vintage} is accepted by {who}: {reason}; launch its run again, it goes on from here")
+    say(f"drift: vintage {settings.vintage} is accepted by {who}: {reason}; the sensor `drifted` launches its run, or you do")
     return product
 
 
