@@ -115,7 +115,8 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
     objective, _, estimate = name.partition(":")
     paired = objective in ("teco", "caco", "simclr_caco")
     per_epoch = Pack.open(pack).count * (2 if paired else 1) // options.batch
-    epochs = max(3, round(options.steps / per_epoch))
+    # an epoch of pairs has twice the steps: the number of steps is what all rungs share
+    epochs = max(1, round(options.steps / per_epoch))
     recipe = {
         "objective": objective,
         "change_estimate": estimate or "ema_ratio",
@@ -125,7 +126,7 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
         "batch_size": options.batch,
         "queue_size": 16 * options.batch,
         "epochs": epochs,
-        "warmup_epochs": 1,
+        "warmup_epochs": 0,
         "schedule": "cosine",
         "optimizer": "adamw",
         "learning_rate": 0.001,
@@ -192,7 +193,7 @@ def table(results: list[dict[str, Any]]) -> None:
         "AUROC ratio": "auroc.ratio",
         "AUROC distance": "auroc.long",
     }
-    print("| objective | seeds | " + " | ".join(columns) + " | minutes |\n|---|---|" + "---|" * (len(columns) + 1))
+    print("| objective | seeds | steps | " + " | ".join(columns) + " | minutes |\n|---|---|---|" + "---|" * (len(columns) + 1))
     for name in dict.fromkeys(result["name"] for result in results):
         own = [result for result in results if result["name"] == name]
         cells = []
@@ -201,7 +202,8 @@ def table(results: list[dict[str, Any]]) -> None:
             scale = 1 if key.startswith("auroc") else 100
             cells.append(_spread([scale * value for value in values], 2 if scale == 1 else 1))
         minutes = [result["minutes"] for result in own if "minutes" in result]
-        print(f"| `{name}` | {len(own)} | " + " | ".join(cells) + f" | {_spread(minutes, 1)} |")
+        steps = ", ".join(str(count) for count in sorted({result["steps"] for result in own if "steps" in result}))
+        print(f"| `{name}` | {len(own)} | {steps} | " + " | ".join(cells) + f" | {_spread(minutes, 1)} |")
 
 
 def _spread(values: list[float], digits: int) -> str:
@@ -226,7 +228,7 @@ def main() -> int:
     parser.add_argument("--seasons", type=int, default=3, help="dates in each period")
     parser.add_argument("--balanced", type=int, default=12, help="positions looked at for a place (see synthetic.chips.Wanted)")
     parser.add_argument("--stretch", default="eurosat")
-    parser.add_argument("--steps", type=int, default=600, help="of each rung, about")
+    parser.add_argument("--steps", type=int, default=600, help="of each rung, to the nearest whole epoch of its own")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--device", default="auto")
@@ -249,9 +251,8 @@ def main() -> int:
             for name in options.objectives:
                 results.append(rung(settings, folder, pack, name, seed, options))
                 print(f"{name} seed {seed}: {results[-1]}", file=sys.stderr, flush=True)
-        shape = (
-            f"{options.places} places of {options.side} px, {2 * options.seasons} dates, {options.steps} steps of {options.batch}"
-        )
+        dates = 2 * options.seasons
+        shape = f"{options.places} places of {options.side} px, {dates} dates, about {options.steps} steps of {options.batch}"
         print(f"{shape}, {options.backbone}; mean (lowest–highest seed)")
         table(results)
     means: dict[str, float] = {}
