@@ -115,8 +115,8 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
     objective, _, estimate = name.partition(":")
     paired = objective in ("teco", "caco", "simclr_caco")
     per_epoch = Pack.open(pack).count * (2 if paired else 1) // options.batch
-    # an epoch of pairs has twice the steps: the number of steps is what all rungs share
-    epochs = max(1, round(options.steps / per_epoch))
+    # an epoch of pairs has twice the steps: the number of steps is what all rungs share, also of the warm-up
+    epochs = max(1 if paired else 2, round(options.steps / per_epoch))
     recipe = {
         "objective": objective,
         "change_estimate": estimate or "ema_ratio",
@@ -126,7 +126,7 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
         "batch_size": options.batch,
         "queue_size": 16 * options.batch,
         "epochs": epochs,
-        "warmup_epochs": 0,
+        "warmup_epochs": 1 if paired else 2,
         "schedule": "cosine",
         "optimizer": "adamw",
         "learning_rate": 0.001,
