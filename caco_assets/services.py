@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+
 from caco_assets.errors import UserError
 from caco_assets.home import template
 from caco_assets.instance import instance_home
@@ -27,6 +29,7 @@ from caco_assets.settings.deployment import DATABASE, MLFLOW_SERVER, STORE, VARI
 CODE_SERVER, ARTIFACTS, ENDPOINT = "CACO_CODE_SERVER", "CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__ENDPOINT"
 """`host:port` of the code server; where MLflow keeps artifacts (`s3://bucket/mlflow`); address of the store."""
 MLFLOW_WORKERS = 2
+LOCATION = "caco"
 HEALTH_S = 10.0
 Environment = dict[str, str]
 
@@ -50,7 +53,7 @@ def _code(host: str, port: int, environ: Environment) -> list[str]:
     settings = load_settings()
     ensure_home(settings)
     environ["CACO_PROFILE"] = os.environ.get("CACO_PROFILE") or settings.profile
-    options = ["-h", host, "-p", str(port), "--location-name", "caco", "--log-format", "json"]
+    options = ["-h", host, "-p", str(port), "--location-name", LOCATION, "--log-format", "json"]
     return _dagster("dagster", "api", "grpc", "-m", "caco_assets.definitions", *options)
 
 
@@ -162,7 +165,11 @@ def _dagster(module: str, *arguments: str) -> list[str]:
 
 
 def _code_server(environ: Mapping[str, str]) -> list[str]:
+    """Where the code is served, under one name: schedules and sensors are known by it, whatever the address."""
     host, _, port = environ[CODE_SERVER].rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"{CODE_SERVER}={environ[CODE_SERVER]}: is written host:port, such as code:4000")
-    return ["--grpc-host", host, "--grpc-port", port]
+    server = {"host": host, "port": int(port), "location_name": LOCATION}
+    workspace = Path(environ["DAGSTER_HOME"]) / "workspace.yaml"
+    write_atomic(workspace, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    return ["-w", str(workspace)]

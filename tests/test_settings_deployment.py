@@ -57,7 +57,7 @@ def test_a_server_keeps_its_runs_in_postgresql_and_no_file_holds_a_secret(server
     settings = load_settings("tiny")
     assert os.environ["PGPASSWORD"] == SECRET
     config = (dagster_home(settings) / "dagster.yaml").read_text()
-    assert yaml.safe_load(config)["storage"]["postgres"]["postgres_url"] == "postgresql:///dagster"
+    assert yaml.safe_load(config)["storage"]["postgres"]["postgres_url"] == "postgresql+psycopg2:///dagster"
     assert SECRET not in config + settings.model_dump_json()
 
 

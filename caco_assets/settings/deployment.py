@@ -35,9 +35,10 @@ SECRETS = (*DATABASE, *STORE, *TRACKING, *MLFLOW_SERVER)
 
 _STORAGE = """\
 storage:
-  # libpq finds host, user and password in PGHOST, PGPORT, PGUSER and PGPASSWORD
+  # libpq finds host, user and password in PGHOST, PGPORT, PGUSER and PGPASSWORD; by the name of the driver, since SQLAlchemy 2.1
+  # would take psycopg 3, whose connections end with the block in which dagster's web server only sets their time limit
   postgres:
-    postgres_url: postgresql:///dagster
+    postgres_url: postgresql+psycopg2:///dagster
 """
 _PROCESSES = """\
 run_launcher:
