@@ -136,6 +136,8 @@ def prepare(name: str, host: str, port: int | None) -> tuple[list[str], Environm
     environ = {**os.environ, "CACO_HOME": str(find_home())}
     os.environ["CACO_HOME"] = environ["CACO_HOME"]
     environ["DAGSTER_HOME"] = str(instance_home(find_home() / "workspace"))
+    # servers are read by machines first
+    environ.setdefault("CACO_LOG", "json")
     listens = port or service.port
     command = service.command(host, listens, environ)
     write_atomic(_note(), json.dumps({"service": name, "port": listens}) + "\n")

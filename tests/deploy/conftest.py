@@ -39,7 +39,8 @@ PORTS = {
 }
 """As compose names them → our name of the port."""
 OURS = ("mlflow", "code", "webserver", "daemon")
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
+"""Five servers import at once: seconds on a quiet machine, minutes on a busy one."""
 
 
 def free_port() -> int:
