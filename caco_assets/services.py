@@ -126,6 +126,19 @@ def become(name: str, host: str, port: int | None) -> NoReturn:
     os.execve(program[0], program, environ)  # noqa: S606 - there is nothing for a shell to read
 
 
+def become_other(command: list[str]) -> NoReturn:
+    """Turn this process into another program that finds the secrets in its environment.
+
+    Raises:
+        UserError: a secret cannot be read, or there is no such program.
+    """
+    read_secrets()
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - as above
+    except FileNotFoundError as error:
+        raise UserError(f"{command[0]}: no such program here") from error
+
+
 def prepare(name: str, host: str, port: int | None) -> tuple[list[str], Environment]:
     """Command line and environment of a service; writes its home and a note for `healthy`."""
     where, service = deployment(), SERVICES[name]

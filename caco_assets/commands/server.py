@@ -1,4 +1,4 @@
-"""Commands on a team's server: `caco server run|health|migrate|save-objects|load-objects`."""
+"""Commands on a team's server: `caco server run|exec|health|migrate|save-objects|load-objects`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def run(name: str, host: str, port: int | None) -> None:
     from caco_assets.services import become
 
     become(name, host, port)
+
+
+@server.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(command: tuple[str, ...]) -> None:
+    """Become COMMAND, which finds the secrets in its environment: dvc, psql, a shell."""
+    from caco_assets.services import become_other
+
+    become_other(list(command))
 
 
 @server.command()

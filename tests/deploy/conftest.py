@@ -261,6 +261,7 @@ class Team:
         text = self.here((SERVER / "nginx.conf").read_text().replace("/tmp/", f"{scratch}/"))
         # the stream that a terminal's owner cannot open again is the log here
         text = text.replace("/dev/stdout", str(self.log("access"))).replace("/dev/stderr", str(self.log("proxy")))
+        text = text.replace("/srv/caco/", f"{self.home}/")
         config.write_text(text.replace("8443", str(self.ports["dagster"])).replace("8444", str(self.ports["tracking"])))
         # workers of a server that root starts are another user's
         rights = "user root;" if os.geteuid() == 0 else ""

@@ -100,6 +100,12 @@ def test_the_team_trains_a_champion_while_its_servers_restart_and_a_backup_bring
     assert champion["status"] == "READY"
     assert champion["tags"]["gate"] in ("passed", "overridden")
 
+    page = f"{dagster}/pages/tiny/report/report.html"
+    assert team.ask(page)[0] == 401
+    assert team.ask(page, f"team:{team.secret('login_password')}")[0] == 200
+    for outside in ("/pages/tiny/records/pack.json", "/pages/tiny/report/../records/pack.json"):
+        assert b"content_hash" not in team.ask(dagster + outside, f"team:{team.secret('login_password')}")[1]
+
     # no secret is in a log, in what Dagster knows of a run, in MLflow, in the home or in the store
     told = str(team.graphql(TAGS, run=done)) + str(team.graphql(EVENTS, run=done)) + str(champion)
     found = texts(team.folder)
