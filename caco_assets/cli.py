@@ -23,6 +23,7 @@ from caco_assets.commands.sampling import sample
 from caco_assets.commands.server import server
 from caco_assets.commands.validation import validate
 from caco_assets.commands.vintages import drift, parent, vintages
+from caco_assets.commands.watch import metrics
 from caco_assets.commands.whole_chain import demo, settings, up
 from caco_assets.errors import UserError
 
@@ -58,6 +59,7 @@ ROOMS = (
     *(pack, benchmarks, probe_set, parent, pretrain, encoder, score, evaluate, report),
     *(register, promote, release, rollback, embed, export),
     *(lineage, restore, gc),
+    metrics,
 )
 for command in (*WHOLE_CHAIN, *ROOMS):
     main.add_command(command)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tqdm import tqdm
 
+from caco_assets.watch.logs import json_line, structured
+
 Say = Callable[[str], None]
 
 # A line each five seconds: often enough to see life, rare enough to keep logs readable.
@@ -15,8 +17,8 @@ INTERVAL_S = 5.0
 
 
 def to_stderr(line: str) -> None:
-    """The default outlet: one line on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """The default outlet: one line on standard error; `CACO_LOG=json` makes it a JSON object."""
+    print(json_line(line) if structured() else line, file=sys.stderr, flush=True)
 
 
 class Progress:

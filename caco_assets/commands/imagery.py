@@ -87,13 +87,14 @@ def plan(profile: str) -> None:
 @click.option("--shard", type=int, help="One shard only; default all, then the quarantine of the whole archive.")
 def ingest(profile: str, shard: int | None) -> None:
     """Imagery: read the chips into the archive, shard by shard."""
-    from caco_assets.imagery.stage import collect, ingest_shard
+    from caco_assets.imagery.stage import collect, ingest_shard, ingest_shards
     from caco_assets.products import recorded
 
     resolved = settings_of(profile)
     if shard is not None:
         show(ingest_shard(resolved, shard, to_stderr))
         return
-    for number in range(recorded(resolved.paths.records, "locations").facts["shards"]):
-        show(ingest_shard(resolved, number, to_stderr))
+    shards = range(recorded(resolved.paths.records, "locations").facts["shards"])
+    for _, product in ingest_shards(resolved, shards, to_stderr):
+        show(product)
     show(collect(resolved, to_stderr))

@@ -8,6 +8,7 @@ import click
 
 from caco_assets.products import Product
 from caco_assets.settings import Settings, load_settings
+from caco_assets.watch.logs import bind
 
 profile_option = click.option(
     "--profile", envvar="CACO_PROFILE", default="embedded", show_default=True, help="Name of a profile, or path to a YAML file."
@@ -19,6 +20,7 @@ def settings_of(profile: str) -> Settings:
     from caco_assets.home import ensure_home
 
     settings = load_settings(profile)
+    bind(profile=settings.profile, vintage=settings.vintage)
     ensure_home(settings)
     return settings
 

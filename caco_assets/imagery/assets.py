@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-from caco_assets.imagery.stage import collect, index_folder, ingest_shard, plan
+from caco_assets.imagery.stage import collect, index_folder, ingest_shards, plan
 from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, facts, picture
 from caco_assets.resources.dvc import DataVersions
@@ -43,8 +43,9 @@ def scenes(context: dg.AssetExecutionContext, profile: Profile, versions: DataVe
 def archive(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
     """Chips of the shard's places: clear, harmonised reflectance on one grid, in one tar with an index of byte ranges."""
     settings = profile.settings()
-    for key in context.partition_keys:
-        product = ingest_shard(settings, int(key), context.log.info)
+    keys = {int(key): key for key in context.partition_keys}
+    for shard, product in ingest_shards(settings, list(keys), context.log.info):
+        key = keys[shard]
         context.add_asset_metadata({**facts(product.facts), "content_hash": product.content_hash}, partition_key=key)
     return dg.MaterializeResult()
 

@@ -22,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 from caco_assets.errors import UserError
 from caco_assets.imagery.answer import Piece, Span, TransientError, check_answer, retry_after
 from caco_assets.imagery.geotiff import UnreadableError
+from caco_assets.watch.metrics import count
 
 if TYPE_CHECKING:
     import aiohttp
@@ -146,6 +147,8 @@ class Fetcher:
                     await self._gate(host)
                     self.counts.requests += 1
                     self.counts.repeats += attempt > 0
+                    count("caco_requests")
+                    count("caco_request_repeats", attempt > 0)
                     piece = await self._ask(href, span)
             except TransientError as error:
                 if error.wait_s is not None:
@@ -156,6 +159,7 @@ class Fetcher:
                 await asyncio.sleep(wait * self._jitter.uniform(0.5, 1))
                 continue
             self.counts.bytes += len(piece.data)
+            count("caco_downloaded_bytes", len(piece.data))
             landmarks = self._landmarks.setdefault(host, {})
             if len(landmarks) < _LANDMARKS:
                 landmarks[href] = None

@@ -29,6 +29,7 @@ from caco_assets.imagery.spool import NOTHING, Entry, Key, Spool
 from caco_assets.imagery.takeover import Known
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
+from caco_assets.watch.metrics import count
 
 SAME_PASS = timedelta(minutes=30)
 """Scenes of a place nearer in time than this come from one overpass (a tile's neighbour, a second processing): one acquisition."""
@@ -168,6 +169,7 @@ def fill_shard(
     with Spool(spool_of(target)) as spool:
         taken = _take_over(spool, earlier)
         if taken:
+            count("caco_chips_taken_over", len(taken))
             say(f"shard {shard:04d}: {len(taken)} outcomes of an earlier vintage are taken over, not read again")
         kept_chips = sum(entry.reason is None for entry in spool.entries.values())
         progress = Progress(f"shard {shard:04d}", wanted, "chips", say, done=kept_chips)
@@ -180,6 +182,7 @@ def fill_shard(
                     else:
                         slot.chosen, slot.clear_fraction, slot.entry = row, entry.clear_fraction or 0.0, entry
                         progress.advance(int(fresh))
+                        count("caco_chips", int(fresh))
         kept = []
         for state in states.values():
             dates = state.clear_dates()
@@ -192,6 +195,8 @@ def fill_shard(
     write_quarantine(target / QUARANTINE, quarantine)
     progress.close()
     refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
+    for reason, number in refused.items():
+        count("caco_quarantined", number, reason=reason)
     return {"places": len(places), "places_complete": len(kept), **facts, "refused": refused}
 
 

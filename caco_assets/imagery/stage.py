@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from caco_assets.products import Facts, Product, content_hash, produce, recorded
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
+from caco_assets.watch.logs import bound
+from caco_assets.watch.metrics import count, gauge, observe
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest import Place
@@ -79,6 +83,21 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
     Raises:
         UserError: locations, scenes or catalog are not there, or there is no such shard.
     """
+    start = time.monotonic()
+    with bound(profile=settings.profile, vintage=settings.vintage, shard=f"{shard:04d}"):
+        try:
+            product = _ingest_shard(settings, shard, say)
+        except BaseException:
+            count("caco_shards", outcome="failed")
+            raise
+    count("caco_shards", outcome="unchanged" if product.reused else "made")
+    if not product.reused:
+        observe("caco_shard_seconds", time.monotonic() - start)
+        count("caco_archived_bytes", product.facts.get("bytes", 0))
+    return product
+
+
+def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
     from caco_assets.imagery.archive import rows_hash, shard_name
     from caco_assets.imagery.lock import alone
     from caco_assets.imagery.scene_rows import read_scenes
@@ -129,6 +148,23 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
         if not isinstance(imagery.source, FolderSource) and not is_noted(noted, product):
             note(noted, product, reading, table.to_pylist(), [place for place, _ in _places(settings, shard)])
         return product
+
+
+def ingest_shards(settings: Settings, shards: Sequence[int], say: Say = to_stderr) -> Iterator[tuple[int, Product]]:
+    """Make these shards as `imagery.launcher` says, here or on a cluster; gives each as it is finished.
+
+    Raises:
+        UserError: see `ingest_shard`.
+    """
+    if settings.imagery.launcher == "ray":
+        from caco_assets.imagery.ray_backfill import ingest_on_ray
+
+        yield from ingest_on_ray(settings, shards, say)
+        return
+    for done, shard in enumerate(shards):
+        gauge("caco_shards_waiting", len(shards) - done)
+        yield shard, ingest_shard(settings, shard, say)
+    gauge("caco_shards_waiting", 0)
 
 
 def collect(settings: Settings, say: Say = to_stderr) -> Product:
@@ -239,8 +275,8 @@ def _on_record(records: Path, name: str) -> Product | None:
 def _archive_facts(shards: list[Facts]) -> Facts:
     refused: dict[str, int] = {}
     for facts in shards:
-        for reason, count in facts["refused"].items():
-            refused[reason] = refused.get(reason, 0) + count
+        for reason, number in facts["refused"].items():
+            refused[reason] = refused.get(reason, 0) + number
     counted = ("places", "places_complete", "chips", "taken_over", "widened", "bytes")
     # an imported archive has taken nothing over
     total = {name: sum(facts.get(name, 0) for facts in shards) for name in counted}

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     """Train this process's share of what the CONFIG file says and return the exit status."""
     from caco_assets.pretraining.fabric import leave
 
-    with stop_requests() as stop, reporting() if _first() else nullcontext(quiet) as say:
+    with stop_requests() as stop, reporting() if first() else nullcontext(quiet) as say:
         stop_with((platform.node(), os.getppid()), stop)
         status = take_part(read_config(Path(arguments[0])), say, stop)
         if status == 0:
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 def take_part(config: RunConfig, say: Say, stop: StopRequest) -> int:
     """Train this process's share; what stops it is told by the launcher."""
     try:
-        return run(config, say if _first() else quiet, stop)
+        return run(config, say if first() else quiet, stop)
     except UserError:
         return USER_ERROR
     except RuntimeError as error:
@@ -80,7 +80,8 @@ def quiet(line: str) -> None:
     """Says nothing."""
 
 
-def _first() -> bool:
+def first() -> bool:
+    """Whether this process speaks for all."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from caco_assets.errors import UserError
-from caco_assets.pretraining.member import take_part, tell
+from caco_assets.pretraining.member import first, take_part, tell
 from caco_assets.pretraining.run_config import RunConfig, read_config
 from caco_assets.pretraining.stopping import StopRequest, stop_requests, stop_with
 from caco_assets.pretraining.train import USER_ERROR, reporting
@@ -64,13 +64,21 @@ def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -
     lines.write_text("")
     stopping.unlink(missing_ok=True)
     failure: list[BaseException] = []
+    # a machine that is taken back, or a process that is killed: the others cannot go on alone, and all begin at the checkpoint
+    failures = FailureConfig(max_failures=config.pretraining.restarts)
     with cluster(workers, config) as gpu:
         trainer = TorchTrainer(
             work,
             train_loop_config={"config": config.model_dump_json()},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": 1, "GPU": int(gpu)}),
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpu,
+                resources_per_worker={"CPU": 1, "GPU": int(gpu)},
+                # as many on each machine
+                placement_strategy="SPREAD" if config.pretraining.nodes > 1 else "PACK",
+            ),
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-            run_config=RayRunConfig(name="training", storage_path=str(scratch), failure_config=FailureConfig(max_failures=0)),
+            run_config=RayRunConfig(name="training", storage_path=str(scratch), failure_config=failures),
         )
 
         def fit() -> None:
@@ -107,6 +115,8 @@ def work(told: dict[str, Any]) -> None:
         with lines.open("a") as file:
             file.write(line + "\n")
 
+    if first() and lines.stat().st_size:
+        say("pretrain: a machine or process was lost; all have started again from the last checkpoint")
     with watched(stopping) as stop:
         if config.starter is not None:
             stop_with(config.starter, stop)
@@ -143,7 +153,7 @@ def cluster(workers: int, config: RunConfig) -> Iterator[bool]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    known = "RAY_ADDRESS" in os.environ
+    known = bool(os.environ.get("RAY_ADDRESS"))
     state = None if known else tempfile.mkdtemp(prefix="caco-ray-")
     # an own cluster counts as many cores as there are workers: on a small machine they take turns
     own = {} if known else {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False, "_temp_dir": state}

@@ -21,6 +21,7 @@ SPEED_ONLY = {
     "launcher",
     "processes",
     "nodes",
+    "restarts",
     "pack_bands",
     "pack_on_gpu",
 }

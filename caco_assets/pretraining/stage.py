@@ -80,6 +80,7 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
     from caco_assets.pretraining.apart import make_encoder_apart
     from caco_assets.pretraining.run_config import RunConfig
     from caco_assets.pretraining.stopping import stop_requests, this_process
+    from caco_assets.pretraining.watched import watched
 
     paths, options = settings.paths, settings.pretraining
     inputs = encoder_inputs(settings)
@@ -87,6 +88,8 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
     data = inputs["data"]
     probe = recorded(paths.records, "probe_set").path if options.probe_every and options.probe_task else None
     truth = paths.change_truth if paths.change_truth.exists() else None
+
+    sinks = (*sinks, *watched(options.batch_size))
 
     def make(folder: Path) -> Facts:
         told = {"seed": settings.seed, "data": data, "probe": probe, "truth": truth, "parent": parent}

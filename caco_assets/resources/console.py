@@ -1,17 +1,27 @@
-"""The console log of a run in one line per message: time, step, what is happening. Dagster's own event log keeps everything."""
+"""The console log of a run in one line per message: time, step, what is happening. Dagster's own event log keeps everything.
+
+`CACO_LOG=json`: JSON objects with the run, its step, and the fields of `watch/logs.py`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 
 import dagster as dg
+
+from caco_assets.watch.logs import json_line, structured
 
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         meta = getattr(record, "dagster_meta", {})
         message = meta.get("orig_message") or record.getMessage()
+        if structured():
+            own = {"run": meta.get("run_id"), "job": meta.get("job_name"), "step": meta.get("step_key")}
+            own = {name: value for name, value in own.items() if value}
+            return json_line(message, record.levelname.lower(), datetime.fromtimestamp(record.created, UTC), **own)
         step = (meta.get("step_key") or "").replace("__", " ")
         return f"{self.formatTime(record, '%H:%M:%S')}  {step:<12}  {message}"
 

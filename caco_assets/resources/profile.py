@@ -14,6 +14,7 @@ from caco_assets.errors import UserError
 from caco_assets.progress import to_stderr
 from caco_assets.resources.turn import hold
 from caco_assets.settings import Settings, load_settings
+from caco_assets.watch.logs import bind
 
 WHOLE = ("chain", "look")
 """Jobs that make a whole vintage: such a run is alone in its workspace. Others (a backfill of shards) share it."""
@@ -55,6 +56,7 @@ class Profile(dg.ConfigurableResource):
             if value is not None and given[name] != value:
                 variable = "CACO_VINTAGE" if name == "vintage" else f"CACO_PRETRAINING__{name.upper()}"
                 raise UserError(f"{name}={value}: the environment of the run has {variable}={given[name]}; unset it there")
+        bind(profile=settings.profile, vintage=settings.vintage)
         return settings
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:

@@ -69,6 +69,8 @@ class Imagery(Frozen):
     """Threads that decode and encode pixels, and read files on this machine."""
     connections: int = Field(default=32, ge=1, le=256)
     """Requests under way at once to providers whose files are read over HTTP."""
+    launcher: Literal["inline", "ray"] = "inline"
+    """`inline`: one shard after the other in this process; `ray`: a task for each on a Ray cluster, of `workers` cores."""
 
     @model_validator(mode="after")
     def _enough_seasons(self) -> Imagery:
@@ -174,6 +176,8 @@ class Pretraining(Frozen):
     """Processes that share each batch, on each machine: one per GPU; for `torchrun` and `ray`."""
     nodes: int = Field(default=1, ge=1)
     """Machines with so many processes each; for `ray`."""
+    restarts: int = Field(default=8, ge=0)
+    """Times that training goes on from its last checkpoint when a machine or a process is lost; for `ray`."""
     squared_distances: bool = False
     """Squared distances in the change ratio, as the published formula says and the published code does not."""
     aligned_seasons: bool = False
