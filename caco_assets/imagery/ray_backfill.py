@@ -39,13 +39,14 @@ def ingest_on_ray(settings: Settings, shards: Sequence[int], say: Say) -> Iterat
     """
     try:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         raise UserError('imagery.launcher=ray: ray is not installed here; pip install "ray", or set launcher to inline') from error
     with _cluster(settings):
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        lines = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        lines: Any = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
         # exceptions are the shard's; only lost machines and killed processes are worth another try
-        work = ray.remote(_work).options(num_cpus=settings.imagery.workers, max_retries=MOST_LOSSES, retry_exceptions=False)
+        work: Any = ray.remote(_work).options(num_cpus=settings.imagery.workers, max_retries=MOST_LOSSES, retry_exceptions=False)
         waiting, under_way, starts = list(shards)[::-1], {}, Counter[int]()
         try:
             while waiting or under_way:
@@ -67,14 +68,15 @@ def ingest_on_ray(settings: Settings, shards: Sequence[int], say: Say) -> Iterat
 
 def _result(task: Any) -> Product:
     import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     try:
         return ray.get(task)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error
         raise
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
+    except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
         raise UserError(
             f"imagery.launcher=ray: a shard's machine or process was lost {MOST_LOSSES + 1} times, most often because memory runs "
             "out: lower imagery.workers or sampling.places_per_shard, or give the workers more; what was read is kept"

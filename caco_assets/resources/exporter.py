@@ -49,9 +49,9 @@ class _Reader:
                 families["caco_runs"].add_metric([name], runs)
         families["caco_disk_free_bytes"].add_metric([], shutil.disk_usage(self._workspace).free)
         for gpu in gpus():
-            families["caco_gpu_busy_ratio"].add_metric([gpu.index], gpu.busy)
-            families["caco_gpu_memory_used_bytes"].add_metric([gpu.index], gpu.used_bytes)
-            families["caco_gpu_memory_bytes"].add_metric([gpu.index], gpu.bytes)
+            families["caco_gpu_busy_ratio"].add_metric([gpu.number], gpu.busy)
+            families["caco_gpu_memory_used_bytes"].add_metric([gpu.number], gpu.used_bytes)
+            families["caco_gpu_memory_bytes"].add_metric([gpu.number], gpu.bytes)
         yield from families.values()
 
 

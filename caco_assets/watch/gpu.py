@@ -14,7 +14,7 @@ _PATIENCE_S = 5
 class Gpu(NamedTuple):
     """One GPU now."""
 
-    index: str
+    number: str
     busy: float
     """Share of the last second in which a kernel ran."""
     used_bytes: int
@@ -34,9 +34,9 @@ def gpus(tool: str = "nvidia-smi") -> list[Gpu]:
 
 
 def _gpu(line: str) -> Gpu | None:
-    index, *numbers = (part.strip() for part in line.split(","))
+    number, *figures = (part.strip() for part in line.split(","))
     try:
-        busy, used, total = map(float, numbers)
+        busy, used, total = map(float, figures)
     except ValueError:  # a GPU that is cut in parts says "[N/A]"
         return None
-    return Gpu(index, busy / 100, int(used * _MIB), int(total * _MIB))
+    return Gpu(number, busy / 100, int(used * _MIB), int(total * _MIB))
