@@ -121,11 +121,18 @@ class Team:
 
     def backup(self, folder: Path) -> None:
         """As the runbook says, without containers."""
-        self._by_hand("backup", folder)
+        done = self.by_hand("backup", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def restore(self, folder: Path) -> None:
         """Into stores that are empty."""
-        self._by_hand("restore", folder)
+        done = self.by_hand("restore", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def by_hand(self, script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """One of the scripts, run to its end."""
+        environ = {**self.environment("tools"), "NATIVE": "1"}
+        return subprocess.run([str(SERVER / script), str(folder)], env=environ, capture_output=True, text=True, check=False)
 
     def start(self, name: str) -> None:
         """One process, with its log appended."""
@@ -144,6 +151,11 @@ class Team:
             # PostgreSQL ends its own children
             (os.kill if name == "postgres" else os.killpg)(process.pid, number)
         process.wait(60)
+
+    def stop_all(self) -> None:
+        """As a power cut does, but for PostgreSQL, which ends in order."""
+        for name in list(self.running):
+            self.stop(name, signal.SIGINT if name == "postgres" else signal.SIGKILL)
 
     def until(self, there: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
         """Wait, and start again what has ended."""
@@ -216,11 +228,6 @@ class Team:
             return self.graphql(query, f={"pipelineName": job})["runsOrError"]["results"][::-1]
         except (AssertionError, KeyError, OSError, ValueError):
             return []
-
-    def _by_hand(self, script: str, folder: Path) -> None:
-        environ = {**self.environment("tools"), "NATIVE": "1"}
-        done = subprocess.run([str(SERVER / script), str(folder)], env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
 
     def _ours(self, name: str) -> tuple[list[str], dict[str, str]]:
         command = [*COMPOSE[name]["command"], "--host", "127.0.0.1"]
@@ -312,6 +319,5 @@ def new_team(store_library: Path) -> Iterator[Callable[..., Team]]:
 
     yield make
     for team in made:
-        for name in list(team.running):
-            team.stop(name, signal.SIGINT if name == "postgres" else signal.SIGKILL)
+        team.stop_all()
         shutil.rmtree(team.folder, ignore_errors=True)

@@ -58,10 +58,41 @@ def version(team: Any, alias: str) -> dict[str, Any] | None:
     return found | {"tags": {tag["key"]: tag["value"] for tag in found["tags"]}}
 
 
+def packs(home: Path) -> list[Path]:
+    """What training reads, in a home."""
+    return sorted((home / "workspace" / "tiny" / "data" / "pack").glob("*.npy"))
+
+
 def texts(folder: Path) -> dict[Path, str]:
     """What lies below a folder as text, but for the secrets."""
     kept = [path for path in folder.rglob("*") if path.is_file() and "secrets" not in path.parts and path.stat().st_size < 20 << 20]
     return {path: path.read_bytes().decode("latin-1") for path in kept if "postgres" not in path.relative_to(folder).parts[:1]}
+
+
+def test_a_backup_comes_back_in_empty_stores_and_never_over_full_ones(new_team: Callable[..., Any], tmp_path: Path) -> None:
+    """The small twin: databases, objects and files of the home alone, no run."""
+    team, copy = new_team(), tmp_path / "backup"
+    team.start_stores()
+    team.caco("server", "migrate")
+    assert "made" not in team.caco("server", "migrate")
+    assert team.caco("server", "exec", "psql", "-At", "-d", "mlflow_auth", "-c", "SELECT 6 * 7") == "42\n"
+    (team.home / "dvc.lock").write_text("stages: {}\n")
+    thing = tmp_path / "things" / "caco" / "dvc" / "files" / "md5" / "ab" / "cdef"
+    thing.parent.mkdir(parents=True)
+    thing.write_bytes(b"data" * 1000)
+    team.caco("server", "load-objects", str(tmp_path / "things"))
+    team.backup(copy)
+    assert "0 copied" in team.caco("server", "save-objects", str(copy / "objects"))
+    refused = team.by_hand("restore", copy)
+    assert refused.returncode == 1
+    assert "the database dagster is there already" in refused.stderr
+    team.stop_all()
+    other = new_team(secrets=team.secrets)
+    other.start_stores()
+    other.restore(copy)
+    assert (other.home / "dvc.lock").read_text() == "stages: {}\n"
+    other.caco("server", "save-objects", str(tmp_path / "back"))
+    assert (tmp_path / "back" / thing.relative_to(tmp_path / "things")).read_bytes() == thing.read_bytes()
 
 
 def test_the_team_trains_a_champion_while_its_servers_restart_and_a_backup_brings_all_of_it_back(
@@ -117,14 +148,15 @@ def test_the_team_trains_a_champion_while_its_servers_restart_and_a_backup_bring
     # a backup into empty servers
     copy = tmp_path / "backup"
     team.backup(copy)
+    known, mine = team.runs("chain"), [path.read_bytes() for path in packs(team.home)]
+    assert mine
+    team.stop_all()
     other = new_team(secrets=team.secrets)
     other.start_stores()
     other.restore(copy)
     other.start_services()
-    assert [run["runId"] for run in other.runs("chain")] == [run["runId"] for run in team.runs("chain")]
+    assert other.runs("chain") == known
     assert version(other, "champion") == champion
     other.caco("restore", "models:/caco-tiny@champion", "--out", str(other.folder / "restored"))
-    mine, theirs = (sorted((each.home / "workspace" / "tiny" / "data").rglob("*.npy")) for each in (team, other))
-    assert not theirs
-    back = sorted((other.folder / "restored").rglob("*.npy"))
-    assert [path.read_bytes() for path in back] == [path.read_bytes() for path in mine]
+    assert packs(other.home) == []
+    assert [path.read_bytes() for path in packs(other.folder / "restored")] == mine
