@@ -12,10 +12,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
-from caco_assets.resources.exporter import READ
+from caco_assets.resources.exporter import READ, _Reader
 from caco_assets.watch.gpu import gpus
 from caco_assets.watch.logs import bind, bound, json_line
 from caco_assets.watch.metrics import METRICS
@@ -75,6 +76,15 @@ def test_an_exporter_without_a_folder_of_figures_says_so_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("caco: PROMETHEUS_MULTIPROC_DIR is not set")
     assert done.stderr.count("\n") == 1
+
+
+def test_dagsters_queue_is_read_at_each_scrape(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        reader = _Reader(tmp_path, instance)
+        for name, status in (("first", dg.DagsterRunStatus.STARTING), ("second", dg.DagsterRunStatus.STARTED)):
+            instance.add_run(dg.DagsterRun(job_name=name, status=status))
+        (runs,) = (family for family in reader.collect() if family.name == "caco_runs")
+    assert {sample.labels["status"]: sample.value for sample in runs.samples} == {"queued": 0, "starting": 1, "started": 1}
 
 
 def test_a_machine_without_nvidias_tool_has_no_gpus_and_its_answers_are_read(tmp_path):
