@@ -27,10 +27,13 @@ WATCH = REPOSITORY / "deploy" / "watch"
 ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 NAMES = {one.name + ending for one in (*METRICS, *READ) for ending in ENDINGS[one.kind]}
 WORKER = """
+from caco_assets.pretraining.watched import watched
 from caco_assets.watch.metrics import count, gauge, observe
+(sink,) = watched(batch_size=8)
+sink.log(5, {"loss": 2.5, "grad_norm": 0.25})
 count("caco_chips", 3)
 count("caco_quarantined", 2, reason="cloudy")
-gauge("caco_training_loss", 1.5)
+gauge("caco_shards_waiting", 7)
 observe("caco_shard_seconds", 42)
 """
 
@@ -62,10 +65,37 @@ def test_two_processes_that_have_ended_are_scraped_as_one_sum(watched):
     found = scrape(url)
     assert found["caco_chips_total"] == 6
     assert found['caco_quarantined_total{reason="cloudy"}'] == 4
-    assert found["caco_training_loss"] == 1.5
+    assert found["caco_shards_waiting"] == 7
+    assert found["caco_training_loss"] == 2.5
+    assert found["caco_training_images"] == 40
     assert found['caco_shard_seconds_bucket{le="60.0"}'] == 2
     assert found["caco_disk_free_bytes"] > 0
     assert {name.partition("{")[0] for name in found} <= NAMES
+
+
+@pytest.mark.slow
+def test_a_backfill_is_counted_and_its_lines_say_which_shard(watched, tmp_path):
+    url, told = watched
+    code = """
+from caco_assets.imagery.stage import ingest_shards, plan
+from caco_assets.progress import to_stderr
+from caco_assets.sampling.stage import sample
+from caco_assets.settings import load_settings
+from caco_assets.synthetic.stage import build_catalog
+settings = load_settings("tiny", sampling={"places": 2, "places_per_shard": 1})
+for stage in (sample, build_catalog, plan):
+    stage(settings, [].append)
+print(sum(product.facts["chips"] for _, product in ingest_shards(settings, range(2), to_stderr)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=told | {"CACO_LOG": "json"}, capture_output=True, text=True, check=True)
+    found = scrape(url)
+    assert found["caco_chips_total"] >= int(done.stdout) > 0
+    assert found['caco_shards_total{outcome="made"}'] == 2
+    assert found["caco_shards_waiting"] == 0
+    assert found["caco_archived_bytes_total"] > 0
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["shard"] for line in said} == {"0000", "0001"}
+    assert {line["vintage"] for line in said} == {"2026-10"}
 
 
 def test_an_exporter_without_a_folder_of_figures_says_so_in_one_line(tmp_path):
