@@ -187,6 +187,7 @@ def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_
             for step, values in ((1, {"loss": 3.0}), (2, {"loss": 2.0}), (2, {"epoch_loss": 2.5}), (3, {"loss": 1.0})):
                 sink.log(step, values)
     assert ids[0] == ids[1]
+    assert not remembered.exists()
     read = tracking.client.get_run(ids[0])
     assert (read.info.status, read.data.tags["dagster_run_id"]) == ("FINISHED", "d-2")
     steps = {name: [point.step for point in tracking.client.get_metric_history(ids[0], name)] for name in ("loss", "epoch_loss")}

@@ -67,6 +67,21 @@ def test_single_products_share_a_workspace_of_one_vintage_and_not_of_two(setting
         pass
 
 
+def test_a_run_does_not_go_on_in_the_middle_with_another_months_products(settings: Settings) -> None:
+    other = settings.model_copy(update={"vintage": "2026-11"})
+    with turn(settings, "a", "run a", print, whole=True):
+        pass
+    with turn(settings, "a again", "run a again", print, whole=True, part=True):
+        pass
+    with turn(other, "b", "run b (look)", print, whole=True):
+        pass
+    with (
+        pytest.raises(UserError, match=r"the products here have become those of 2026-11.*launch the whole vintage"),
+        turn(settings, "a from failure", "run a from failure", print, whole=True, part=True),
+    ):
+        pass
+
+
 def test_a_run_that_ends_in_peace_is_never_taken_for_dead(settings: Settings) -> None:
     with alive(settings.home, "run"):
         assert not is_dead(settings.home, "run")

@@ -14,6 +14,7 @@ from caco_assets.products import produce, recorded
 from caco_assets.settings import Settings, load_settings
 from caco_assets.validation.drift import accept, judge_drift
 from caco_assets.validation.statistics import covers
+from caco_assets.vintages import note_finished
 
 BANDS = ("B02", "B03", "B04", "B08")
 LEVELS = np.array([500, 800, 900, 2600])
@@ -85,6 +86,24 @@ def test_the_first_vintage_has_nothing_to_be_compared_with_and_the_next_is_compa
     assert all(row["holds"] and abs(row["change"]) < 0.05 for row in product.facts["rules"])
     assert recorded(months(2).paths.records, "drift").facts == product.facts
     assert judge_drift(months(2), silent)[0].reused
+
+
+def brighter(by: float):
+    return lambda _season, pixels: (pixels * by).astype(np.uint16)
+
+
+def test_a_month_that_was_only_looked_at_does_not_become_the_measure_so_small_steps_add_up(months):
+    for number, by in ((1, 1.0), (2, 1.15), (3, 1.3)):
+        # these chips are all alike: any step is strange to them
+        settings = months(number, strange=1.0)
+        archive(settings, brighter(by))
+        product, _ = judge_drift(settings, silent)
+        if number == 1:
+            note_finished(settings, "run", "1", promoted=True)
+        if number == 2:
+            assert product.facts["accepted"]
+    assert product.facts["reference"] == "2026-01"
+    assert any("mean" in line for line in product.facts["findings"])
 
 
 def scaled(_season: int, pixels: np.ndarray) -> np.ndarray:
