@@ -303,18 +303,18 @@ def store_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new_team(store_library: Path) -> Iterator[Callable[..., Team]]:
-    """Makes a team's server, not yet started: `new_team(secrets=None)`; it ends with the test."""
+    """Makes a team's server, not yet started: `new_team(secrets=None, more={})`; it ends with the test."""
     if not POSTGRES or not shutil.which("nginx"):
         pytest.skip("PostgreSQL and nginx are wanted (Debian: postgresql-15 nginx-light): the team's server is not tested")
     made: list[Team] = []
 
-    def make(secrets: Path | None = None) -> Team:
+    def make(secrets: Path | None = None, more: Mapping[str, str] | None = None) -> Team:
         folder = Path(tempfile.mkdtemp(prefix="caco-team-"))
         folder.chmod(0o755)
         if secrets is None:
             secrets = folder / "secrets"
             subprocess.run([str(SERVER / "make-secrets"), str(secrets)], check=True, capture_output=True)
-        made.append(Team(folder, store_library, secrets))
+        made.append(Team(folder, store_library, secrets, more=dict(more or {})))
         return made[-1]
 
     yield make

@@ -22,7 +22,12 @@ EVENTS = """query Events($run: ID!) { logsForRun(runId: $run) { ... on EventConn
   __typename ... on MessageEvent { message stepKey } } } } }"""
 TAGS = """query Tags($run: ID!) { runOrError(runId: $run) { ... on Run { tags { key value } runConfigYaml } } }"""
 VINTAGE = "2026-10"
-SERVER = Path(__file__).resolve().parents[2] / "deploy" / "server"
+QUICK = {
+    "CACO_PRETRAINING__EPOCHS": "1",
+    "CACO_DOWNSTREAM__BASELINES": '["random"]',
+    "CACO_DOWNSTREAM__TASKS": '{"eurosat_twin": {"task": "eurosat", "protocols": ["clean"]}}',
+}
+"""Settings are variables: the smallest profile, smaller still."""
 EASY = {
     "main": [{"row": "eurosat_twin", "protocol": "clean", "method": "linear_probe", "size": 64, "margin": 0.0}],
     "not_collapsed": {"min_effective_rank": 1.0, "min_spread": 0.0},
@@ -30,7 +35,7 @@ EASY = {
     "latency": {"rounds": 5, "images": 1},
     "override": {"allowed": [who()], "rules": ["main", "baseline"]},
 }
-"""An encoder of two epochs may not beat random weights surely enough: then a person promotes it, which the policy allows."""
+"""An encoder of one epoch may not beat random weights surely enough: then a person promotes it, which the policy allows."""
 
 
 def launch(team: Any) -> None:
@@ -98,7 +103,7 @@ def test_a_backup_comes_back_in_empty_stores_and_never_over_full_ones(new_team: 
 def test_the_team_trains_a_champion_while_its_servers_restart_and_a_backup_brings_all_of_it_back(
     new_team: Callable[..., Any], tmp_path: Path
 ) -> None:
-    team = new_team()
+    team = new_team(more=QUICK)
     team.start_stores()
     (team.home / "mlflow").mkdir()
     (team.home / "mlflow" / "promotion.yaml").write_text(yaml.safe_dump(EASY))
@@ -125,7 +130,7 @@ def test_the_team_trains_a_champion_while_its_servers_restart_and_a_backup_bring
     team.until(lambda: any(run["status"] == "SUCCESS" for run in team.runs("chain")), "the chain ends well", 1200)
     done = next(run["runId"] for run in team.runs("chain") if run["status"] == "SUCCESS")
     if version(team, "champion") is None:
-        team.caco("promote", "--override", "--reason", "two epochs learn little")
+        team.caco("promote", "--override", "--reason", "one epoch learns little")
     champion = version(team, "champion")
     assert champion
     assert champion["status"] == "READY"
@@ -151,7 +156,7 @@ def test_the_team_trains_a_champion_while_its_servers_restart_and_a_backup_bring
     known, mine = team.runs("chain"), [path.read_bytes() for path in packs(team.home)]
     assert mine
     team.stop_all()
-    other = new_team(secrets=team.secrets)
+    other = new_team(secrets=team.secrets, more=QUICK)
     other.start_stores()
     other.restore(copy)
     other.start_services()
