@@ -239,9 +239,68 @@ def test_mlflow_shows_the_version_and_its_alias(desk: dict[str, str], page: Any,
     picture("mlflow_model")
 
 
-def _runs(dagster: str) -> list[dict[str, str]]:
+def test_a_person_fills_in_the_form_of_a_retraining(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    form = f"{desk['Dagster']}/locations/__repository__@caco_assets.definitions/jobs/retrain/playground"
+
+    def launch(vintage: str) -> dict[str, Any]:
+        """The form with another vintage, and the run that has ended."""
+        page.goto(form)
+        editor = page.locator(".CodeMirror")
+        editor.get_by_text("vintage").wait_for()
+        shown = ""
+        # the browser remembers what was sent last, and puts it there a moment after the page has come
+        while f"'{vintage}'" not in shown:
+            shown = page.evaluate("document.querySelector('.CodeMirror').CodeMirror.getValue()")
+            fields = shown.partition("resources:")[0]
+            names = re.findall(r"^ +(\w+): \S+$", fields, flags=re.MULTILINE)
+            assert names == ["epochs", "force", "only_look", "vintage", "warm_start"]
+            told = re.sub(r"vintage: \S+", f"vintage: '{vintage}'", fields)
+            page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", told)
+            page.wait_for_timeout(1500)
+        # with the cursor in it, the form says what each field is for
+        editor.get_by_text("vintage").click()
+        page.get_by_text("YYYY-MM, a month that is over").first.wait_for()
+        page.mouse.move(700, 600)
+        picture("dagster_retrain")
+        before = len(_runs(desk["Dagster"]))
+        page.get_by_role("button").filter(has_text="Launch Run").click()
+        return _wait(page, desk["Dagster"], lambda runs: runs[-1 - before] if len(runs) > before else None, ended=True)
+
+    refused = launch("2999-01")
+    assert refused["status"] == "FAILURE"
+    page.goto(f"{desk['Dagster']}/runs/{refused['runId']}")
+    page.get_by_text("vintage=2999-01: that month is not over", exact=False).first.wait_for()
+
+    taken = launch("2025-03")
+    assert taken["status"] == "SUCCESS"
+    key = {"key": "dagster/run_key", "value": f"form-{taken['runId']}"}
+    asked = _wait(page, desk["Dagster"], lambda runs: next((run for run in runs if key in run["tags"]), None))
+    # it has been asked for, which is enough here
+    stop = 'mutation { terminateRuns(runIds: ["%s"], terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename } }'
+    _query(desk["Dagster"], stop % asked["runId"])
+    assert asked["jobName"] == "chain"
+    assert {"key": "vintage", "value": "2025-03"} in asked["tags"]
+
+
+def _wait(
+    page: Any, dagster: str, wanted: Callable[[list[dict[str, Any]]], dict[str, Any] | None], *, ended: bool = False
+) -> dict[str, Any]:
+    deadline = time.monotonic() + 400
+    while (run := wanted(runs := _runs(dagster))) is None or (ended and run["status"] not in ("SUCCESS", "FAILURE", "CANCELED")):
+        assert time.monotonic() < deadline, runs[:2]
+        page.wait_for_timeout(500)
+    return run
+
+
+def _runs(dagster: str) -> list[dict[str, Any]]:
     """Newest first."""
-    query = {"query": "{ runsOrError { ... on Runs { results { runId status } } } }"}
-    request = urllib.request.Request(f"{dagster}/graphql", json.dumps(query).encode(), {"content-type": "application/json"})
+    return _query(dagster, "{ runsOrError { ... on Runs { results { runId jobName status tags { key value } } } } }")[
+        "runsOrError"
+    ]["results"]
+
+
+def _query(dagster: str, query: str) -> dict[str, Any]:
+    data = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{dagster}/graphql", data, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)["data"]["runsOrError"]["results"]
+        return json.load(answer)["data"]
