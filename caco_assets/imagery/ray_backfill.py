@@ -127,6 +127,8 @@ def _cluster(settings: Settings) -> Iterator[None]:
     """
     # telemetry is off for every user
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's workers otherwise give way to every other program
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

@@ -60,9 +60,10 @@ def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -
     if read_outcome(config.target)["status"] != DONE:
         forget_outcome(config.target)
     config.target.parent.mkdir(parents=True, exist_ok=True)
-    lines, stopping, scratch = (beside(config.target, name) for name in ("lines", "stop", "ray"))
+    lines, stopping, begun, scratch = (beside(config.target, name) for name in ("lines", "stop", "begun", "ray"))
     lines.write_text("")
-    stopping.unlink(missing_ok=True)
+    for file in (stopping, begun):
+        file.unlink(missing_ok=True)
     failure: list[BaseException] = []
     # a machine that is taken back, or a process that is killed: the others cannot go on alone, and all begin at the checkpoint
     failures = FailureConfig(max_failures=config.pretraining.restarts)
@@ -98,7 +99,7 @@ def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -
                 if stop.signum is not None and not stopping.exists():
                     stopping.write_text(str(int(stop.signum)))
     shutil.rmtree(scratch, ignore_errors=True)
-    for file in (lines, stopping):
+    for file in (lines, stopping, begun):
         file.unlink(missing_ok=True)
     if not failure and read_outcome(config.target)["status"] == DONE:
         return 0
@@ -109,14 +110,16 @@ def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -
 def work(told: dict[str, Any]) -> None:
     """What each worker does: Ray has told it its rank and met the others already."""
     config = RunConfig.model_validate_json(told["config"])
-    lines, stopping = beside(config.target, "lines"), beside(config.target, "stop")
+    lines, stopping, begun = (beside(config.target, name) for name in ("lines", "stop", "begun"))
 
     def say(line: str) -> None:
         with lines.open("a") as file:
             file.write(line + "\n")
 
-    if first() and lines.stat().st_size:
+    if first() and begun.exists():
         say("pretrain: a machine or process was lost; all have started again from the last checkpoint")
+    if first():
+        begun.touch()
     with watched(stopping) as stop:
         if config.starter is not None:
             stop_with(config.starter, stop)
@@ -151,6 +154,8 @@ def cluster(workers: int, config: RunConfig) -> Iterator[bool]:
     """
     # telemetry is off for every user
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's workers otherwise give way to every other program; those of the other launchers do not
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     known = bool(os.environ.get("RAY_ADDRESS"))

@@ -31,9 +31,9 @@ PATIENCE_S = 500
 SHARDS = {"sampling": {"places": 24, "places_per_shard": 2}}
 BANDS = ("B04", "B03", "B02")
 # timm's smallest network without batch norm, which CPUs cannot synchronise; 24 samples are 3 steps of an epoch
-TRAINING = {"backbone": "test_convnext", "image_size": 32, "batch_size": 8, "queue_size": 32, "epochs": 16, "learning_rate": 0.003}
+TRAINING = {"backbone": "test_convnext", "image_size": 32, "batch_size": 8, "queue_size": 32, "epochs": 10, "learning_rate": 0.003}
 TRAINING |= {"threads": 1, "device": "cpu", "probe_every": 0}
-STEPS = 48
+STEPS = 30
 
 
 class Nodes:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "300000", "RAY_prestart_worker_first_driver": "0"}
+os.environ |= {"RAY_worker_niceness": "0"}
 # Ray gives a node half a minute, most of which its agents take for their imports where other programs are at work
 TRIES = 5
 
