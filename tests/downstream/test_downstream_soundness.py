@@ -21,6 +21,7 @@ from caco_assets.downstream.datasets.ground import corners_of, outlines
 from caco_assets.downstream.rows import ScoreRow, write_rows
 from caco_assets.downstream.soundness import FAR, below_random, impossible
 from caco_assets.resources.profile import Profile
+from caco_assets.resources.tracking import TrackingResource
 from caco_assets.sampling.footprints import raster_footprint
 from caco_assets.sampling.overlap import zone_outlines
 from caco_assets.settings import Settings, load_settings
@@ -90,7 +91,7 @@ def checked(settings: Settings, check: dg.AssetChecksDefinition) -> dg.AssetChec
     found = dg.materialize(
         [scores, check],
         selection=dg.AssetSelection.checks(check),
-        resources={"profile": Profile(name=profile_of(settings), home=str(settings.home))},
+        resources={"profile": Profile(name=profile_of(settings), home=str(settings.home)), "tracking": TrackingResource()},
         raise_on_error=False,
     )
     (evaluation,) = found.get_asset_check_evaluations()
