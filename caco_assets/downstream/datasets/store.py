@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,4 +123,7 @@ def open_store(path: Path, *, max_bytes: int) -> Store:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts:
             raise UserError(f"data={path}: member {name!r} points outside the archive; do not use this file, fetch it again")
-    return ZipStore(path, archive, members, max_bytes)
+    store = ZipStore(path, archive, members, max_bytes)
+    # before the collector finds the open file: in a cycle of references it would come first, and warn
+    weakref.finalize(store, archive.close)
+    return store
