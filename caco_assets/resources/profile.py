@@ -18,6 +18,8 @@ from caco_assets.watch.logs import bind
 
 WHOLE = ("chain", "look")
 """Jobs that make a whole vintage: such a run is alone in its workspace. Others (a backfill of shards) share it."""
+FIRST = "locations"
+"""The step that a vintage begins with."""
 MAKE_NOTHING = ("judge_challenger", "release_champion", "retrain")
 """Jobs that make no product: they disturb nobody."""
 
@@ -70,6 +72,6 @@ class Profile(dg.ConfigurableResource):
         say = context.log.info if context.log else to_stderr
         home = Path(context.instance.root_directory)
         whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE
-        # "from failure", or a choice of steps
-        part = bool(whole) and run.step_keys_to_execute is not None
+        # "from failure", or a choice of steps; a run in this process names all of its own
+        part = bool(whole) and run.step_keys_to_execute is not None and FIRST not in run.step_keys_to_execute
         hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", say, whole=whole, part=part)

@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import yaml
 
-from caco_assets.automation import monthly_retraining
+from caco_assets.automation import drifted, monthly_retraining
 from caco_assets.downstream.rows import ScoreRow
 from caco_assets.home import ensure_home
 from caco_assets.imagery.stage import collect, ingest_shard, plan
@@ -26,6 +26,7 @@ from caco_assets.pretraining.stage import pretrain
 from caco_assets.products import recorded
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.promotion import Decision
+from caco_assets.registry.release import RELEASED
 from caco_assets.registry.restore import restore
 from caco_assets.registry.stage import rollback
 from caco_assets.registry.versions import DECISION, aliases, find
@@ -40,7 +41,7 @@ from caco_assets.synthetic.plan import Tile
 from caco_assets.synthetic.stage import build_catalog
 from caco_assets.synthetic.weather import Acquisition
 from caco_assets.synthetic.writer import COLLECTION
-from caco_assets.validation.drift import judge_drift
+from caco_assets.validation.drift import accept, judge_drift
 from caco_assets.vintages import finished
 
 # whole runs in this process: what many libraries warn of there is no more an error than it is in a daemon's
@@ -95,6 +96,22 @@ def test_damage_in_the_newest_month_is_refused_by_the_name_of_its_rule(tmp_path:
     assert not verdicts["2026-11"]["accepted"]
     assert any("drift.bands.strange" in line and "B04" in line for line in verdicts["2026-11"]["findings"])
 
+    # nobody trains on it by himself; if a person says that it is right after all, one run is asked for
+    (tmp_path / "dagster").mkdir()
+
+    def ask() -> str | None:
+        told = Profile(name="tiny", home=str(tmp_path / "home"), vintage="2026-11")
+        with (
+            dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance,
+            dg.build_sensor_context(instance=instance, resources={"profile": told}) as context,
+        ):
+            answer = drifted(context)
+        return answer.run_key if isinstance(answer, dg.RunRequest) else None
+
+    assert ask() is None
+    accept(settings, "ada", "the sensor was recalibrated", quiet)
+    assert ask() == "drift-tiny-2026-11"
+
 
 class Loop:
     """A workspace and its scheduler."""
@@ -116,12 +133,8 @@ class Loop:
             request = monthly_retraining(self.settings())(context)
         assert isinstance(request, dg.RunRequest), request
         job = build_definitions(self.settings(), self.name).resolve_job_def("chain")
-        # files for other tools are no part of the decision
-        chosen = sorted(job.asset_layer.executable_asset_keys - {dg.AssetKey("release")})
         try:
-            result = job.execute_in_process(
-                instance=self.instance, run_config=request.run_config, tags=request.tags, asset_selection=chosen
-            )
+            result = job.execute_in_process(instance=self.instance, run_config=request.run_config, tags=request.tags)
         finally:
             release()
         assert result.success
@@ -129,9 +142,10 @@ class Loop:
 
 
 @pytest.fixture
-def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_mlflow: Path):
     home = tmp_path / "home"
-    home.mkdir()
+    (home / "workspace" / "mlflow").mkdir(parents=True)
+    shutil.copyfile(migrated_mlflow, home / "workspace" / "mlflow" / "mlflow.db")
     values = yaml.safe_load((Path(__file__).parents[2] / "caco_assets" / "profiles" / "tiny.yaml").read_text())
     values["validation"] = {"drift": {"severity": "warning"}}
     values["pretraining"] |= {"warm_start": "champion", "threads": 1, "epochs": 1, "checkpoint_every": 100}
@@ -207,6 +221,9 @@ def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         MONTHS[1]: True,
         MONTHS[2]: False,
     }
+
+    released = {number: RELEASED in find(tracking, f"models:/{MODEL}/{number}").tags for number in "123"}
+    assert released == {"1": True, "2": True, "3": False}
 
     # back to the first version, and to what it was made from
     assert rollback(settings, quiet, reason="a customer complains", tracking=tracking) == "1"
