@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from caco_assets.downstream.accelerator import accelerated
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
 from caco_assets.progress import Progress, Say
@@ -45,7 +46,7 @@ def train_mode_features(
     rng = np.random.default_rng(seed)
     versions = []
     progress = Progress("encode with batch norm in train mode", shuffles * len(pixels), "image", say)
-    with torch.no_grad():
+    with torch.no_grad(), accelerated(adapted):
         for _ in range(shuffles):
             order = rng.permutation(len(pixels))
             features = np.empty((len(pixels), adapted.width), np.float32)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
+from caco_assets.downstream import accelerator
 from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.labelled import key
@@ -77,7 +77,7 @@ def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: boo
     encoder, shown = trial.source, "the encoder's own preprocessing"
     if not validated:
         encoder, shown = encoder.with_preprocessing(_unit_rgb(trial)), "un-normalised [0, 1] RGB"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = accelerator.device()
     home = encoder.mean.device
     encoder = encoder.to(device).eval()
     settings = trial.training

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from caco_assets.downstream.accelerator import accelerated
 from caco_assets.downstream.datasets.labelled import LabelledImages, key, save_array
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
@@ -67,9 +68,10 @@ class FeatureCache:
             wanted = data.for_bands(source.preprocessing.bands if isinstance(source, Encoder) else None)
             progress = Progress(f"encode {data.task} {part} at {size} px", len(data.parts[part]), "image", self.say)
             chunks = []
-            for chunk in self.decoded(wanted, part):
-                chunks.append(source.features(chunk, wanted.pixel_format, size, batch_size=_BATCH))
-                progress.advance(len(chunk))
+            with accelerated(source):
+                for chunk in self.decoded(wanted, part):
+                    chunks.append(source.features(chunk, wanted.pixel_format, size, batch_size=_BATCH))
+                    progress.advance(len(chunk))
             progress.close()
             save_array(file, np.concatenate(chunks))
         return np.load(file)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caco_assets.downstream.finetune_training import Best, Course, Labels, Network, device, predict, train_network
+from caco_assets.downstream.accelerator import device
+from caco_assets.downstream.finetune_training import Best, Course, Labels, Network, predict, train_network
 from caco_assets.downstream.inputs import Inputs, joined, preprocessed
 from caco_assets.downstream.trial import Measurement, Trial
 from caco_assets.pretraining.encoder import Encoder

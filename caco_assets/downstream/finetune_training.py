@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caco_assets.downstream.accelerator import device
 from caco_assets.downstream.average_precision import macro_ap
 from caco_assets.downstream.batchnorm import batches
 from caco_assets.downstream.datasets.labelled import Part
@@ -112,11 +113,6 @@ class Course:
     def save(self, state: dict[str, Any]) -> None:
         """Write how far it has come."""
         self.file.save(state | {"best": vars(self.best) if self.best else None})
-
-
-def device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train_network(

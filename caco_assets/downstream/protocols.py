@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from caco_assets.downstream import finetune, multilabel
+from caco_assets.downstream.accelerator import accelerated
 from caco_assets.downstream.batchnorm import has_batch_norm, train_mode_features
 from caco_assets.downstream.datasets.labelled import save_array
 from caco_assets.downstream.linear_adam import fit_linear_adam
@@ -109,7 +110,9 @@ def _train_mode(trial: Trial, encoder: Encoder) -> tuple[list[np.ndarray], np.nd
             seed=_INNER_SEED,
             say=trial.cache.say,
         )
-        for file, features in zip(files, [*versions, adapted.features(test, trial.data.pixel_format, size)], strict=True):
+        with accelerated(adapted):
+            versions.append(adapted.features(test, trial.data.pixel_format, size))
+        for file, features in zip(files, versions, strict=True):
             save_array(file, features)
     *versions, test = (np.load(file) for file in files)
     return versions, test

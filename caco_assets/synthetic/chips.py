@@ -9,10 +9,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
-from caco_assets.synthetic import noise, terrain
+from caco_assets.synthetic import level_1c, noise, terrain
 from caco_assets.synthetic.change import event_for, marked
 from caco_assets.synthetic.earth import GSD, View, Window
 from caco_assets.synthetic.noise import Frame
@@ -21,10 +23,12 @@ from caco_assets.synthetic.weather import acquisition
 
 CHANGED_FROM = 0.01
 """Share of a chip's pixels whose cover differs from which on the place counts as changed."""
-_NEAR_M = 2000.0
-"""The same for the further positions of a balanced draw."""
 _STRIDE = 6
-"""Every so many pixels of a position are looked at."""
+"""Every so many pixels of the map of a town are looked at."""
+_NEARLY = 0.85
+"""A position is as good as a town's best if it shows at least this share of what that one shows."""
+_LEAST = 0.05
+"""A town whose best position shows less of a class does not have it."""
 _YEAR = timedelta(days=365)
 _REACH_M = 4800.0
 """Half the side of the square around a town's centre in which places lie."""
@@ -45,9 +49,11 @@ class Wanted:
     box: tuple[float, float, float, float] = (-180.0, -45.0, 180.0, 65.0)
     """West, south, east, north of the towns."""
     places_per_town: int = 8
-    balanced: int = 1
-    """Positions that are looked at for a place, most of them near the town, where rivers and motorways are; the one that has most
-    of a class of cover drawn for the place is taken. 1: the first, so that classes are as common as they are."""
+    pure: float = 0.0
+    """Share of places that lie where the town has most of a class of cover drawn for the place, as labelled pictures of benchmarks
+    do; the others lie anywhere, so that classes are as common and as mixed as they are."""
+    level: Literal["2A", "1C"] = "2A"
+    """`2A`: surface reflectance, as an archive holds it; `1C`: with each date's air still in the picture."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,13 @@ def draw_places(seed: int, start: int, stop: int, wanted: Wanted) -> Iterator[Dr
 
 
 def _draw(seed: int, number: int, wanted: Wanted) -> DrawnPlace:
-    here = _town(seed, number // wanted.places_per_town, wanted)
+    town = number // wanted.places_per_town
+    here = _town(seed, town, wanted)
     draw = noise.generator("chips place", seed, number)
-    offset = _position(seed, number, here, draw, wanted)
+    offset = [60.0 * round(_REACH_M * (2.0 * float(draw.random()) - 1.0) / 60.0) for _ in range(2)]
+    aim = noise.generator("chips aim", seed, number)
+    if aim.random() < wanted.pure:
+        offset = _pure_position(aim, _shares(seed, town, wanted))
     window = Window(here.epsg, here.origin[0] + offset[0], here.origin[1] + offset[1], wanted.side, wanted.side)
     extent = 10.0 * wanted.side
     late = datetime(2023, 1, 1, tzinfo=UTC)
@@ -102,7 +112,7 @@ def _draw(seed: int, number: int, wanted: Wanted) -> DrawnPlace:
     lat = here.lat + (offset[1] - extent / 2.0) / 111_320.0
     lon = here.lon + (offset[0] + extent / 2.0) / (111_320.0 * math.cos(math.radians(here.lat)))
     chips = [
-        DrawnChip(f"S{number:07d}", period, season, lon, lat, _pixels(view, start, season, float(draw.random()), wanted))
+        DrawnChip(f"S{number:07d}", period, season, lon, lat, _pixels(view, start, season, float(draw.random()), wanted, aim))
         for period, start in enumerate((early, late))
         for season in range(wanted.seasons)
     ]
@@ -113,36 +123,42 @@ def _draw(seed: int, number: int, wanted: Wanted) -> DrawnPlace:
     )
 
 
-def _position(seed: int, number: int, here: Region, draw: np.random.Generator, wanted: Wanted) -> list[float]:
+def _pure_position(aim: np.random.Generator, shares: np.ndarray) -> list[float]:
     """Metres east of the town's centre of a place's western edge, and north of its northern edge."""
-    found = [_offset(draw, _REACH_M)]
-    if wanted.balanced == 1:
-        return found[0]
-    aim = noise.generator("chips aim", seed, number)
-    target = int(aim.integers(len(CLASSES)))
-    found += [_offset(aim, _NEAR_M) for _ in range(wanted.balanced - 1)]
-    shares = []
-    for east, north in found:
-        col, row = round(east / 10.0), round(-north / 10.0)
-        step = np.arange(2, wanted.side, _STRIDE)
-        shares.append(float((terrain.survey(here, Frame(col + step, row + step)).cover == target).mean()))
-    return found[int(np.argmax(shares))]
+    best = shares.max(axis=(1, 2))
+    target = next((number for number in aim.permutation(len(CLASSES)) if best[number] >= _LEAST), int(np.argmax(best)))
+    good = np.argwhere(shares[target] >= _NEARLY * best[target])
+    row, col = good[aim.integers(len(good))]
+    step = 10.0 * _STRIDE
+    return [step * float(col) - _REACH_M, _REACH_M - step * float(row)]
 
 
-def _offset(draw: np.random.Generator, reach: float) -> list[float]:
-    return [60.0 * round(reach * (2.0 * float(draw.random()) - 1.0) / 60.0) for _ in range(2)]
+@lru_cache(maxsize=2)
+def _shares(seed: int, town: int, wanted: Wanted) -> np.ndarray:
+    """float32 (classes, rows, columns): share of each class in a place at each position of a town, from the north-west."""
+    side = wanted.side // _STRIDE
+    reach = round(_REACH_M / 10.0)
+    steps = np.arange(-reach, reach + wanted.side, _STRIDE)
+    cover = terrain.survey(_town(seed, town, wanted), Frame(steps, steps)).cover
+    total = np.zeros((len(CLASSES), len(steps) + 1, len(steps) + 1), np.int32)
+    total[:, 1:, 1:] = (cover == np.arange(len(CLASSES))[:, None, None]).cumsum(1).cumsum(2)
+    inside = total[:, side:, side:] - total[:, :-side, side:] - total[:, side:, :-side] + total[:, :-side, :-side]
+    return (inside / np.float32(side * side)).astype(np.float32)
 
 
-def _pixels(view: View, start: datetime, season: int, share: float, wanted: Wanted) -> np.ndarray:
-    """A cloudless date inside the season, every band on the 10 m grid."""
+def _pixels(view: View, start: datetime, season: int, share: float, wanted: Wanted, chance: np.random.Generator) -> np.ndarray:
+    """A cloudless date inside the season, every band on the 10 m grid; the air of a level-1C picture is drawn from `chance`."""
     days = int(365 * (season + share) / wanted.seasons)
     when = start + timedelta(days=days, hours=10, minutes=40 - int(4 * view.region.lon))
     look = acquisition(view.region, when)
-    image = view.render(replace(look, cloud=0.0, swath=None))
+    raw = wanted.level == "1C"
+    image = view.render(replace(look, cloud=0.0, swath=None, **({"haze": 0.0} if raw else {})))
+    over = level_1c.column(chance)
     layers = []
     for band in wanted.bands:
         step = GSD[band] // 10
-        layers.append(np.repeat(np.repeat(image.bands[band], step, 0), step, 1))
+        layer = np.repeat(np.repeat(image.bands[band], step, 0), step, 1)
+        layers.append(level_1c.apparent(layer, band, over) if raw else layer)
     return np.clip(np.floor(np.stack(layers) * np.float32(10_000) + np.float32(0.5)), 1, 65535).astype(np.uint16)
 
 

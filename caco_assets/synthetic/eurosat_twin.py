@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.products import Facts, write_atomic
-from caco_assets.synthetic import noise, terrain, weather
+from caco_assets.synthetic import level_1c, noise, terrain, weather
 from caco_assets.synthetic.earth import View, Window
 from caco_assets.synthetic.noise import Frame
 from caco_assets.synthetic.region import CLASSES, FOREST, HIGHWAY, INDUSTRIAL, RESIDENTIAL, RIVER, SEALAKE, Region, region
-from caco_assets.synthetic.spectra import BANDS
 
 SIDE = 64
 """Pixels of a picture."""
@@ -38,8 +37,6 @@ _REACH = 480
 _STEP = 24
 _PER_TOWN = 5
 """Most pictures of one class from one town."""
-_WATER_VAPOUR = 0.35
-"""Share of B09's light that gets through; B10, the cirrus band, sees almost nothing of the ground."""
 _PURITY = {SEALAKE: 0.9, FOREST: 0.92, RESIDENTIAL: 0.75, INDUSTRIAL: 0.7}
 _ZIP_DATE = (2019, 1, 1, 0, 0, 0)
 
@@ -137,20 +134,15 @@ def _picture(here: Region, label: int, col: int, row: int) -> Picture:
     # cloudless, as the real pictures were chosen; the air is added below
     look = replace(weather.acquisition(here, when), cloud=0.0, haze=0.0, swath=None)
     image = view.render(look)
-    # level-1C: the whole air column is still in the picture, now and then a thick one
-    air = 0.65 + 0.3 * float(draw.random()) + (1.2 * float(draw.random()) if draw.random() < 0.08 else 0.0)
-    light = 0.86 + 0.28 * float(draw.random())
+    over = level_1c.column(draw)
     numbers = np.empty((len(BAND_ORDER), SIDE, SIDE), np.uint16)
     for position, band in enumerate(BAND_ORDER):
-        if band == "B10":
+        if band == "B10":  # the cirrus band sees almost nothing of the ground
             apparent = np.full((SIDE, SIDE), np.float32(0.0008 + 0.0008 * float(draw.random())))
         else:
             surface = image.bands[band]
             n = 66 // surface.shape[0]
-            apparent = np.repeat(np.repeat(surface, n, 0), n, 1)[:SIDE, :SIDE]
-            path = np.float32(air * weather.PATH[BANDS.index(band)])
-            apparent = apparent * np.float32(light) * (np.float32(1.0) - np.float32(1.3) * path) + path
-            apparent = apparent * np.float32(_WATER_VAPOUR) if band == "B09" else apparent
+            apparent = level_1c.apparent(np.repeat(np.repeat(surface, n, 0), n, 1)[:SIDE, :SIDE], band, over)
         numbers[position] = np.clip(np.floor(apparent * np.float32(10_000) + np.float32(0.5)), 1, 65535)
     return Picture(label, noise.key_of("rank", here.key, col, row), numbers, here.epsg, west, north)
 

@@ -55,14 +55,29 @@ def test_true_change_shows_in_the_pixels_more_than_seasons_do() -> None:
     assert np.median([gap(place) for place in strong]) > 1.3 * np.median([gap(place) for place in still])
 
 
-def test_balanced_places_show_every_cover() -> None:
-    usual, balanced = (
-        np.mean([place.cover for place in draw_places(0, 0, 64, Wanted(48, 1, balanced=count))], axis=0) for count in (1, 12)
-    )
-    assert usual.min() < 0.02
-    assert balanced.min() > 2 * usual.min()
-    assert balanced.max() < usual.max()
-    assert balanced.sum() == pytest.approx(1)
+def test_pure_places_show_every_cover_and_much_of_one() -> None:
+    anywhere, pure = (np.stack([place.cover for place in draw_places(0, 0, 64, Wanted(48, 1, pure=share))]) for share in (0.0, 1.0))
+    assert anywhere.mean(axis=0).min() < 0.02
+    assert pure.mean(axis=0).min() > 2 * anywhere.mean(axis=0).min()
+    assert pure.mean(axis=0).max() < anywhere.mean(axis=0).max()
+    assert np.median(pure.max(axis=1)) > 0.9
+    assert pure.sum() == pytest.approx(64)
+
+
+def test_a_pure_place_depends_on_its_number_alone() -> None:
+    wanted = Wanted(48, 1, pure=1.0, level="1C")
+    several = list(draw_places(0, 0, 12, wanted))
+    (again,) = draw_places(0, 11, 12, wanted)
+    np.testing.assert_array_equal(several[11].chips[0].pixels, again.chips[0].pixels)
+
+
+def test_level_1c_adds_blue_light_and_leaves_the_ground_where_it_is() -> None:
+    (surface,), (top) = draw_places(0, 5, 6, Wanted(48, 1)), next(draw_places(0, 5, 6, Wanted(48, 1, level="1C")))
+    red, green, blue = (top.chips[0].pixels.astype(float) - surface.chips[0].pixels).mean(axis=(1, 2))
+    assert blue > green > red
+    np.testing.assert_array_equal(surface.cover, top.cover)
+    ground, seen = surface.chips[0].pixels[0].ravel(), top.chips[0].pixels[0].ravel()
+    assert np.corrcoef(ground, seen)[0, 1] > 0.99
 
 
 def test_60_m_bands_are_on_the_same_grid() -> None:
