@@ -6,6 +6,7 @@ import pytest
 
 from caco_assets.errors import UserError
 from caco_assets.settings import load_settings, profile_names
+from caco_assets.settings.load import PROFILES
 
 
 def refused(**overrides) -> str:
@@ -156,3 +157,17 @@ def test_another_kind_of_source_keeps_nothing_of_the_old_one(tmp_path):
 def test_the_last_shard_may_be_short(tmp_path, places, per_shard, shards):
     settings = load_settings("tiny", home=tmp_path, sampling={"places": places, "places_per_shard": per_shard})
     assert settings.shards == shards
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_every_profile_of_the_package_loads(name: str) -> None:
+    assert load_settings(name).profile == name
+
+
+def test_the_published_configuration_has_the_published_sizes() -> None:
+    one, many = load_settings("paper_100k"), load_settings("paper_1m")
+    for settings, images in ((one, 100_000), (many, 1_000_000)):
+        assert settings.sampling.places * 2 * settings.imagery.seasons == images
+        given = settings.pretraining
+        assert (given.batch_size, given.queue_size, given.temperature, given.momentum) == (256, 16_384, 0.07, 0.999)
+        assert (given.learning_rate, given.epochs, given.image_size, settings.imagery.chip_size) == (0.03, 200, 224, 264)

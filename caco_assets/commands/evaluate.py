@@ -66,6 +66,7 @@ def evaluate(
         raise UserError(f"--data={data}: belongs to one --task and to no twin")
     encoder, name = _encoder(settings, uri)
     order = partial(order_of, settings, data=data, twins=twins, protocols=protocols, sizes=sizes, fine_tune=fine_tune, limit=limit)
+    order = partial(order, optional=everything)
     orders = [order(task=task) for task in names]
     rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, say=to_stderr)
     click.echo(_table(beside(evaluations_file(settings), rows), [order.row for order in orders if order.twin]))
@@ -98,8 +99,12 @@ def order_of(
     sizes: tuple[int, ...] = (),
     fine_tune: bool = False,
     limit: int | None = None,
+    optional: bool = False,
 ) -> Order:
-    """What is judged on: the data given, else the profile's, else the embedded twin, which is drawn where it is not there yet."""
+    """What is judged on: the data given, else the profile's, else the embedded twin, which is drawn where it is not there yet.
+
+    An optional task that the encoder cannot take part in is reported as not measured; another is an error.
+    """
     from caco_assets.downstream.evaluate import Order, data_of
 
     path = data or (None if twins else data_of(settings, task))
@@ -111,6 +116,7 @@ def order_of(
         "sizes": sizes or ((64,) if twin else (64, 224)),
         "fine_tune": fine_tune,
         "limit": limit,
+        "optional": optional,
     }
     return Order(TaskData.model_validate(fields), twin)
 

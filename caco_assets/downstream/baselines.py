@@ -11,7 +11,7 @@ import torch
 from caco_assets.downstream.features import FeatureSource
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,21 @@ def _random(like: Encoder, seeds: Sequence[int]) -> list[Contestant]:
 
 def _imagenet(like: Encoder, seeds: Sequence[int]) -> list[Contestant]:
     try:
-        encoder = Encoder.imagenet(like.architecture, like.preprocessing)
+        encoder = Encoder.imagenet(like.architecture, _photographs(like.preprocessing))
     except UserError as reason:
         return [Contestant("imagenet", "baseline", seeds[0], None, reason=str(reason))]
     return [Contestant.of("imagenet", "baseline", seeds[0], encoder)]
+
+
+def _photographs(like: Preprocessing) -> Preprocessing:
+    """What ImageNet's weights are shown, whoever stands beside them: EuroSAT's stretch, which is nearest to photographs.
+
+    Bands without limits of that stretch (other sensors) keep the preprocessing of `like`.
+    """
+    try:
+        return Preprocessing.of_pack(like.bands, "eurosat", like.size)
+    except UserError:
+        return like
 
 
 def _raw_statistics(like: Encoder, seeds: Sequence[int]) -> list[Contestant]:

@@ -61,16 +61,19 @@ def evaluate(
         The rows, in the order of the tasks. They stand in `evaluations_file` too.
 
     Raises:
-        UserError: data absent or damaged, or an encoder that needs bands the data does not have; rows of the tasks before are kept.
+        UserError: data absent or damaged, or an encoder that needs bands the data does not have (a task that is optional is then
+            reported as not measured); rows of the tasks before are kept.
     """
     from caco_assets.downstream.baselines import Contestant, baselines
-    from caco_assets.downstream.judge import judge
+    from caco_assets.downstream.judge import check_fits, judge
 
     seeds = settings.downstream.seeds
     work = [_assigned(settings, order, say) for order in orders]
     contestants = [Contestant.of(name, "candidate", seeds[0], encoder, model_uri)]
     if with_baselines:
         contestants += baselines(settings.downstream.baselines, encoder, seeds)
+    for _, assignment in work:
+        check_fits(assignment, contestants)
     found: list[ScoreRow] = []
     for own, assignment in work:
         rows = list(judge(own, assignment, contestants, own.paths.cache, say))

@@ -99,6 +99,17 @@ def judge(
                 yield from _measured(settings, assignment, contestant, each, size, seed, FeatureCache(cache, say))
 
 
+def check_fits(assignment: Assignment, contestants: Sequence[Contestant]) -> None:
+    """Refuse, before anything is computed, a candidate that needs bands which a task of its own choice does not have.
+
+    Raises:
+        UserError: names the row, the band and the way out.
+    """
+    for each in _passes(assignment):
+        for contestant in contestants:
+            _unfit(assignment, contestant, each)
+
+
 @dataclass(frozen=True)
 class _Pass:
     """One way over a task."""
@@ -140,7 +151,8 @@ def _unfit(assignment: Assignment, contestant: Contestant, each: _Pass) -> str |
             assignment.data.pixel_format.select(bands)
         except UserError as error:
             if not assignment.wanted.optional and contestant.role == "candidate":
-                raise UserError(f"downstream.tasks.{assignment.row}: {error}; take the row out of the profile") from error
+                way_out = "give an encoder of bands it has, or leave the task out"
+                raise UserError(f"downstream.tasks.{assignment.row}: {error}; {way_out}") from error
             return str(error)
     return None
 

@@ -52,7 +52,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
         UserError: no task in the profile, an unknown task, absent data of a task that is not optional, damaged data, no encoder.
     """
     from caco_assets.downstream.baselines import Contestant, baselines
-    from caco_assets.downstream.judge import assignments, judge
+    from caco_assets.downstream.judge import assignments, check_fits, judge
     from caco_assets.downstream.rows import write_rows
     from caco_assets.errors import UserError
     from caco_assets.pretraining.encoder import Encoder
@@ -70,6 +70,9 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
     like = next(iter(loaded.values()))
     contestants += imported(settings)
     contestants += baselines(wanted.baselines, like, wanted.seeds)
+
+    for assignment in work:
+        check_fits(assignment, contestants)
 
     def make(path: Path) -> dict[str, Any]:
         rows = [row for assignment in work for row in judge(settings, assignment, contestants, settings.paths.cache, say)]

@@ -50,3 +50,8 @@ def published() -> tuple[Published, ...]:
 def comparable(task: str, metric: str) -> list[Published]:
     """The main table's rows that our `paper` rows of a task may stand beside."""
     return [row for row in published() if (row.task, row.metric, row.protocol, row.group) == (task, metric, "paper", "table")]
+
+
+def elsewhere(task: str, metric: str) -> list[Published]:
+    """Figures of other protocols, splits and decoders: to be shown with what differs, never to be compared directly."""
+    return [row for row in published() if (row.task, row.metric, row.protocol) == (task, metric, "other")]

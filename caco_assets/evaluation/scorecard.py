@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.downstream.rows import ScoreRow, read_rows
-from caco_assets.evaluation.published import comparable
+from caco_assets.evaluation.published import Published, comparable, elsewhere
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +60,8 @@ class Section:
     size: int
     metric: str
     lines: tuple[Line, ...]
+    others: tuple[Line, ...] = ()
+    """Published under other protocols: for the horizon, not for comparison. In the first section of a row and metric alone."""
 
     @property
     def title(self) -> str:
@@ -115,7 +117,15 @@ def scorecard(scores: Path, twins: Collection[str] = ()) -> Scorecard:
     groups: dict[tuple[str | int, ...], list[ScoreRow]] = {}
     for row in read_rows(scores):
         groups.setdefault(tuple(getattr(row, name) for name in _SETTING), []).append(row)
-    return Scorecard(tuple(_section(rows, rows[0].row not in twins) for rows in groups.values()))
+    sections: list[Section] = []
+    for rows in groups.values():
+        section = _section(rows, rows[0].row not in twins)
+        first = all((section.row, section.metric) != (before.row, before.metric) for before in sections)
+        if first and section.row not in twins:
+            others = tuple(_published_line(other) for other in elsewhere(section.task, section.metric))
+            section = replace(section, others=others)
+        sections.append(section)
+    return Scorecard(tuple(sections))
 
 
 def scorecard_text(card: Scorecard) -> str:
@@ -123,7 +133,11 @@ def scorecard_text(card: Scorecard) -> str:
     blocks = []
     for section in card.sections:
         width = max(len(line.encoder) for line in section.lines)
-        blocks.append("\n".join([section.title, *(f"  {text}" for text in _text_lines(section, width))]))
+        lines = [section.title, *(f"  {text}" for text in _text_lines(section, width))]
+        if section.others:
+            lines.append("  published under other protocols, not to be compared:")
+            lines += [f"    {percent(other.value):>5}  {other.encoder}: {other.note}" for other in section.others]
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -138,7 +152,7 @@ def _text_lines(section: Section, width: int) -> Iterator[str]:
         if line.value is None:
             yield f"{name}  not measured: {line.note}"
         elif line.low is None:
-            yield f"{name}  {percent(line.value):>5}                 published"
+            yield f"{name}  {percent(line.value):>5}                 published: {line.note}"
         else:
             interval = f"[{percent(line.low):>5}, {percent(line.high):>5}]"
             yield f"{name}  {percent(line.value):>5}  {interval}  n={line.n}, seeds={line.seeds}"
@@ -151,13 +165,15 @@ def _section(rows: list[ScoreRow], with_published: bool) -> Section:
         by_encoder.setdefault(row.encoder, []).append(row)
     lines = [_line(group) for group in by_encoder.values()]
     if with_published and first.protocol == "paper" and first.method in ("linear_probe", "frozen_decoder"):
-        lines += [
-            Line(other.name, "published", other.share, None, None, 0, 0, f"{other.source}; {other.note}".rstrip("; "))
-            for other in comparable(first.task, first.metric)
-        ]
+        lines += [_published_line(other) for other in comparable(first.task, first.metric)]
     # within a role: the best first, what was not measured last
     lines.sort(key=lambda line: (_ROLES.index(line.role), -(line.value if line.value is not None else -1)))
     return Section(first.row, first.task, first.protocol, first.method, first.size, first.metric, tuple(lines))
+
+
+def _published_line(other: Published) -> Line:
+    note = "; ".join(part for part in (other.note, other.source) if part)
+    return Line(other.name, "published", other.share, None, None, 0, 0, note)
 
 
 def _line(rows: list[ScoreRow]) -> Line:

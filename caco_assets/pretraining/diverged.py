@@ -29,7 +29,7 @@ class BadStep:
     """`loss` or `grad_norm`."""
     value: str
     slots: list[int]
-    """2 · place + period of each sample; of this process."""
+    """2 · place + period of each sample of the batch, of all processes."""
 
 
 class Diverged(UserError):  # noqa: N818 - named for what is the case

@@ -79,8 +79,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expand(value: Any, home: Path) -> Any:
-    """Replace `${NAME}` by the environment's value; `CACO_REAL` has a default beside the home folder."""
-    defaults = {"CACO_REAL": str(home.parent / "shared" / "real")}
+    """Replace `${NAME}` by the environment's value; `CACO_REAL` and `CACO_DATA` have defaults beside and below the home folder."""
+    defaults = {"CACO_REAL": str(home.parent / "shared" / "real"), "CACO_DATA": str(home / "data")}
     if isinstance(value, dict):
         return {key: _expand(item, home) for key, item in value.items()}
     if isinstance(value, list):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from caco_assets.downstream.baselines import RawStatistics
+from caco_assets.downstream.baselines import RawStatistics, baselines
 from caco_assets.downstream.batchnorm import train_mode_features
 from caco_assets.downstream.metrics import paired_gain
 from caco_assets.downstream.protocols import PROTOCOLS
@@ -16,6 +16,7 @@ from caco_assets.downstream.rows import ScoreRow, read_rows
 from caco_assets.downstream.stage import score, score_encoder
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
+from caco_assets.pretraining.imports.sources import find_source
 from caco_assets.settings import load_settings
 
 ARCHITECTURE = "test_resnet"
@@ -154,6 +155,26 @@ def test_an_encoder_that_needs_more_bands_is_refused_or_reported(ready, lines):
             load_settings("tiny", home=ready.home, downstream={"tasks": {"eurosat_twin": {"protocols": ["clean"]}}}),
             say=lines.append,
         )
+
+
+def test_a_misfit_is_found_before_any_task_is_scored(ready, lines, monkeypatch):
+    tasks = {"first": ready.downstream.tasks["eurosat_twin"], "second": ready.downstream.tasks["eurosat_twin"]}
+    settings = ready.model_copy(update={"downstream": ready.downstream.model_copy(update={"tasks": tasks})})
+    Encoder.random(ARCHITECTURE, Preprocessing.of_pack((*RGB, "B08"), "seco", 32), 5).save(settings.paths.encoder, {}, {})
+    monkeypatch.setattr("caco_assets.downstream.judge.judge", lambda *_: pytest.fail("scored before all tasks were looked at"))
+    with pytest.raises(UserError, match=r"bands: .*B08.*; give an encoder of bands it has, or leave the task out"):
+        score(settings, say=lines.append)
+
+
+def test_imagenet_weights_are_shown_what_they_are_shown_when_imported(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        Encoder, "imagenet", classmethod(lambda cls, name, given: shown.append(given) or cls.random(name, given, 0))
+    )
+    like = Encoder.random(ARCHITECTURE, Preprocessing.of_pack(RGB, "seco", 64), 0)
+    baselines(("imagenet",), like, (0,))
+    imported = find_source("imagenet").preprocess()
+    assert (shown[0].stretch, shown[0].bands, shown[0].mean) == (imported.stretch, imported.bands, imported.mean)
 
 
 def test_thirteen_bands_feed_an_encoder_of_four_and_the_paper_row_says_why_not(ready, eurosat_ms, lines):

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from caco_assets.downstream.tasks import TASKS
 from caco_assets.evaluation.headline import headline
-from caco_assets.evaluation.published import comparable, published
+from caco_assets.evaluation.published import comparable, elsewhere, published
 from caco_assets.evaluation.scorecard import Line, scorecard, scorecard_text
 
 
@@ -32,7 +33,8 @@ def test_the_published_table_holds_the_known_figures():
 
 def test_only_the_papers_own_protocol_is_comparable():
     assert {row.method for row in comparable("eurosat", "accuracy")} == {"Random", "ImageNet", "MoCo v2", "GSSL", "SeCo", "CACo"}
-    assert comparable("aid", "accuracy") == []
+    assert comparable("aid_20", "accuracy") == []
+    assert {row.method for row in elsewhere("aid_20", "accuracy")} == {"SeCo", "SelectiveMAE"}
 
 
 def test_published_figures_stand_beside_paper_rows_of_real_data_only(scored):
@@ -73,6 +75,19 @@ def test_the_text_shows_figures_intervals_and_reasons(scored):
     assert "n=200, seeds=1" in text
     assert "imagenet        not measured: ImageNet weights of resnet18: not in the local cache" in text
     assert "CACo (resnet18)" in text
+
+
+def test_figures_of_other_protocols_stand_apart_once_with_what_differs(scored):
+    card = scorecard(scored.paths.scores, twins={"eurosat_twin"})
+    shown = [section for section in card.sections if section.others]
+    assert [section.row for section in shown] == ["eurosat_real"]
+    text = scorecard_text(card)
+    assert text.count("published under other protocols, not to be compared:") == 1
+    assert "95.9  CACo, 1M images (resnet50): a million images instead of 100 000; Mall" in text
+
+
+def test_every_published_row_is_about_a_task_of_the_table():
+    assert {row.task for row in published()} <= set(TASKS)
 
 
 def test_the_frame_and_the_json_hold_the_same_figures(scored):
