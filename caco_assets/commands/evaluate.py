@@ -56,6 +56,7 @@ def evaluate(
     """Downstream: judge any encoder on one task or all, print and record the rows."""
     from caco_assets.downstream.evaluate import beside, evaluations_file
     from caco_assets.downstream.evaluate import evaluate as run
+    from caco_assets.downstream.gpus import gpus
     from caco_assets.downstream.tasks import TASKS, find_task
 
     settings = settings_of(profile)
@@ -68,7 +69,7 @@ def evaluate(
     order = partial(order_of, settings, data=data, twins=twins, protocols=protocols, sizes=sizes, fine_tune=fine_tune, limit=limit)
     order = partial(order, optional=everything)
     orders = [order(task=task) for task in names]
-    rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, say=to_stderr)
+    rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, say=to_stderr, gpus=gpus())
     click.echo(_table(beside(evaluations_file(settings), rows), [order.row for order in orders if order.twin]))
     click.echo(f"{len(rows)} rows: {evaluations_file(settings)}")
 

@@ -16,6 +16,7 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
+    from caco_assets.downstream.baselines import Contestant
     from caco_assets.downstream.judge import Assignment
     from caco_assets.downstream.rows import ScoreRow
     from caco_assets.pretraining.encoder import Encoder
@@ -45,6 +46,7 @@ def evaluate(
     model_uri: str | None = None,
     with_baselines: bool = True,
     say: Say = to_stderr,
+    gpus: Sequence[str] = (),
 ) -> list[ScoreRow]:
     """Judge one encoder on some tasks; every task's data is found and checked before anything is computed.
 
@@ -56,6 +58,7 @@ def evaluate(
         model_uri: written to the rows.
         with_baselines: judge the profile's baselines too; those measured before come from the cache.
         say: outlet for progress.
+        gpus: where there are several, each task goes to a process of its own on the next one that is free (see `gpus`).
 
     Returns:
         The rows, in the order of the tasks. They stand in `evaluations_file` too.
@@ -65,7 +68,8 @@ def evaluate(
             reported as not measured); rows of the tasks before are kept.
     """
     from caco_assets.downstream.baselines import Contestant, baselines
-    from caco_assets.downstream.judge import check_fits, judge
+    from caco_assets.downstream.gpus import one_each
+    from caco_assets.downstream.judge import check_fits
 
     seeds = settings.downstream.seeds
     work = [_assigned(settings, order, say) for order in orders]
@@ -74,12 +78,27 @@ def evaluate(
         contestants += baselines(settings.downstream.baselines, encoder, seeds)
     for _, assignment in work:
         check_fits(assignment, contestants)
-    found: list[ScoreRow] = []
-    for own, assignment in work:
-        rows = list(judge(own, assignment, contestants, own.paths.cache, say))
-        record(evaluations_file(settings), rows)
-        found += rows
-    return found
+    file = evaluations_file(settings)
+    if len(gpus) > 1 and len(orders) > 1:
+        jobs = [(settings, order, contestants, file) for order in orders]
+        return [row for rows in one_each(gpus, _elsewhere, jobs) for row in rows]
+    return [row for own, assignment in work for row in _judge_and_record(own, assignment, contestants, file, say)]
+
+
+def _elsewhere(settings: Settings, order: Order, contestants: Sequence[Contestant], file: Path) -> list[ScoreRow]:
+    # data sets hold open files, which do not travel to another process: it opens them anew
+    return _judge_and_record(*_assigned(settings, order, to_stderr), contestants, file, to_stderr)
+
+
+def _judge_and_record(
+    settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], file: Path, say: Say
+) -> list[ScoreRow]:
+    """Rows of one task, kept as soon as they are there."""
+    from caco_assets.downstream.judge import judge
+
+    rows = list(judge(settings, assignment, contestants, settings.paths.cache, say))
+    record(file, rows)
+    return rows
 
 
 def evaluations_file(settings: Settings) -> Path:

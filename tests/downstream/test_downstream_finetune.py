@@ -190,6 +190,14 @@ def test_an_encoder_is_judged_recorded_and_not_judged_again(settings, order, enc
     assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
 
 
+def test_tasks_on_several_gpus_give_the_rows_of_one_process(settings, order, encoder, tmp_path):
+    orders = [replace(order, wanted=order.wanted.model_copy(update={"fine_tune": False, "limit": limit})) for limit in (40, 60)]
+    alone = settings.model_copy(update={"home": tmp_path / "alone"})
+    rows = evaluate(alone, orders, encoder, name="mine", say=quiet)
+    assert evaluate(settings, orders, encoder, name="mine", say=quiet, gpus=("0", "1")) == rows
+    assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
+
+
 def test_rows_of_tasks_before_a_failing_one_are_kept_and_bad_data_stops_before_work(settings, order, encoder, tmp_path):
     plain = replace(order, wanted=order.wanted.model_copy(update={"fine_tune": False}))
     absent = Order(TaskData(task="aid_20", data=tmp_path / "nowhere"), twin=False)
