@@ -16,7 +16,7 @@ from caco_assets.pretraining.diverged import BadStep, Diverged
 from caco_assets.pretraining.metrics import MetricsSink
 from caco_assets.settings import Pretraining
 
-# figures cross from the device once in so many steps: each crossing makes a GPU wait
+# figures cross from the device once in so many steps; from a GPU they are read a bundle later, when it has long sent them
 _FETCH_EVERY = 10
 # of which one that is not finite stops the training
 _CHECKED = ("loss", "grad_norm")
@@ -31,6 +31,15 @@ class _Step(NamedTuple):
     slots: Tensor
 
 
+class _Coming(NamedTuple):
+    """A bundle on its way to the host."""
+
+    steps: list[_Step]
+    names: list[str]
+    table: Tensor
+    sent: torch.Event | None
+
+
 class Record:
     """Figures of the current epoch: collected on the device, fetched in bundles, handed to the sinks."""
 
@@ -38,6 +47,7 @@ class Record:
         self._sinks, self._batch_size, self._epochs = sinks, options.batch_size, options.epochs
         self._steps_per_epoch = steps_per_epoch
         self._waiting: list[_Step] = []
+        self._coming: _Coming | None = None
         self._rows: list[dict[str, float]] = []
         self._epoch, self._known, self._start = 0, 0, time.monotonic()
         self.note = ""
@@ -51,7 +61,7 @@ class Record:
         """One step's figures, still on the device."""
         self._waiting.append(_Step(step, rate, metrics, slots))
         if len(self._waiting) == _FETCH_EVERY:
-            self.fetch()
+            self._send()
 
     def end_epoch(self) -> dict[str, float]:
         """The epoch's means, as `epoch_…`, and its speed."""
@@ -66,19 +76,39 @@ class Record:
             sink.log(step, values)
 
     def fetch(self) -> None:
-        """Bring what waits on the device to the sinks.
+        """Bring all that waits on the device to the sinks.
 
         Raises:
             Diverged: the loss or the gradient of one of these steps is not finite; names the first.
         """
+        self._send()
+        self._receive()
+
+    def _send(self) -> None:
+        """Let what waits on a device go to the host, and take in what was sent before: the host waits for no step under way."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
         names = list(waiting[0].metrics)
         table = torch.stack([torch.stack([each.metrics[name] for name in names]) for each in waiting])
-        table = processes.mean(table).tolist()
-        for each, figures in zip(waiting, table, strict=True):
-            row = dict(zip(names, figures, strict=True))
+        table = processes.mean(table)
+        self._receive()
+        if not table.is_cuda:
+            self._coming = _Coming(waiting, names, table, None)
+            self._receive()
+            return
+        host = torch.empty(table.shape, dtype=table.dtype, pin_memory=True).copy_(table, non_blocking=True)
+        self._coming = _Coming(waiting, names, host, torch.cuda.current_stream(table.device).record_event())
+
+    def _receive(self) -> None:
+        """Hand the bundle that was sent to the sinks."""
+        if self._coming is None:
+            return
+        coming, self._coming = self._coming, None
+        if coming.sent is not None:
+            coming.sent.synchronize()
+        for each, figures in zip(coming.steps, coming.table.tolist(), strict=True):
+            row = dict(zip(coming.names, figures, strict=True))
             for name in _CHECKED:
                 if not math.isfinite(row.get(name, 0.0)):
                     in_epoch = each.step - 1 - self._epoch * self._steps_per_epoch
