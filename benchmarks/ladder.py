@@ -106,7 +106,7 @@ def make_pack(folder: Path, options: argparse.Namespace) -> Path:
 
 def same_options(folder: Path, options: argparse.Namespace) -> None:
     """Refuse a folder whose pack or results are those of other options."""
-    elsewhere = {"quick", "folder", "device", "workers", "at_once", "seeds", "objectives"}
+    elsewhere = {"quick", "folder", "device", "workers", "at_once", "draw_only", "seeds", "objectives"}
     own = {name: value for name, value in vars(options).items() if name not in elsewhere}
     file = folder / "options.json"
     if not file.exists():
@@ -269,6 +269,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", help="bf16 is faster on CPUs that have it (precision.py)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that draw")
+    parser.add_argument("--draw-only", action="store_true", help="twin and pack alone")
     parser.add_argument("--at-once", type=int, default=1, help="rungs that are trained side by side")
     parser.add_argument("--recipe", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of `pretraining`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -287,6 +288,8 @@ def main() -> int:
         if not (settings.paths.benchmarks / "eurosat").exists():
             build_benchmarks(settings, _say)
         pack = make_pack(folder, options)
+        if options.draw_only:
+            return 0
         results = baselines(settings, folder, pack, options)
         rungs = [(settings, folder, pack, name, seed, options) for seed in options.seeds for name in options.objectives]
         for found in in_turn(rungs, options.at_once):
