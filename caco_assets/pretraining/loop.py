@@ -193,7 +193,10 @@ class _Training:
             tried = f"{size // processes.size()} of it in each of {processes.size()} processes; a smaller one was not tried"
             return memory.explained(size, where, words, None, tried)
         if batch is None:
-            return memory.explained(size, where, words, None, "its views did not fit into main memory")
+            held = (
+                "main memory" if self._fabric.device.type == "cpu" else "GPU (pretraining.pack_on_gpu=0 keeps the pack out of it)"
+            )
+            return memory.explained(size, where, words, None, f"its views did not fit into the {held}")
 
         def attempt(count: int) -> None:
             self._optimiser.zero_grad(set_to_none=True)

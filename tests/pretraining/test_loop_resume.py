@@ -235,7 +235,9 @@ def test_views_that_do_not_fit_into_memory_are_the_batchs_fault_too(tmp_path: Pa
     def full(step: int) -> None:
         raise np._core._exceptions._ArrayMemoryError((4, 8), np.dtype(float))
 
-    with pytest.raises(UserError, match=r"out of memory at epoch 1, step 1 .*; its views did not fit into main memory; lower it"):
+    with pytest.raises(
+        UserError, match=r"out of memory at epoch 1, step 1 .*; its views did not fit into the main memory; lower it"
+    ):
         run(tmp_path, Batches(full))
 
 
