@@ -29,7 +29,7 @@ from caco_assets.pretraining.compiled import compile_encoders
 from caco_assets.pretraining.device_loader import DeviceLoader
 from caco_assets.pretraining.encoder import backbone
 from caco_assets.pretraining.objectives import Objective, ObjectiveConfig, build, objective_class
-from caco_assets.pretraining.pack import build as build_pack
+from caco_assets.pretraining.pack_build import build as build_pack
 from caco_assets.pretraining.samples import Batch
 
 BAR = 0.87

@@ -26,7 +26,7 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from caco_assets.pretraining.loader import Loader
-from caco_assets.pretraining.pack import build
+from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.stretch import Stretch
 from caco_assets.pretraining.views import PLANS
 

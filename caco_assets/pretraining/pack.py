@@ -1,31 +1,22 @@
-"""The pack: every place's dates as uint8 images in a few memory-mapped files, which is what training reads."""
+"""The pack: every place's dates as uint8 images in a few memory-mapped files, which training reads and `pack_build` writes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.lib import format as npy
 
 from caco_assets.errors import UserError
 from caco_assets.pretraining.stretch import Stretch
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say, to_stderr
 
 PERIODS = 2
-FILE_BYTES = 2 << 30
-"""Largest images file: comfortable for object stores and for mapping into memory."""
-IMAGES, TABLE, DESCRIPTION = "images-{:04d}.npy", "pack.parquet", "pack.json"
-_SCHEMA = pa.schema(
+TABLE, DESCRIPTION = "pack.parquet", "pack.json"
+SCHEMA = pa.schema(
     {
         "location_id": pa.string(),
         "shard_file": pa.string(),
@@ -35,106 +26,7 @@ _SCHEMA = pa.schema(
         "valid": pa.list_(pa.bool_()),
     }
 )
-
-
-class Chip(Protocol):
-    """One clear date of one place, as the archive gives it."""
-
-    @property
-    def location_id(self) -> str: ...  # noqa: D102
-    @property
-    def period(self) -> int: ...  # noqa: D102
-    @property
-    def season(self) -> int: ...  # noqa: D102
-    @property
-    def lon(self) -> float: ...  # noqa: D102
-    @property
-    def lat(self) -> float: ...  # noqa: D102
-    @property
-    def pixels(self) -> np.ndarray:
-        """uint16 (bands, H, W), reflectance × 10 000."""
-        ...
-
-
-def build(
-    chips: Iterable[Chip],
-    target: Path,
-    *,
-    bands: tuple[str, ...],
-    archive_bands: tuple[str, ...],
-    stretch: str,
-    chip_size: int,
-    seasons: int,
-    min_seasons: int,
-    say: Say = to_stderr,
-    total: int,
-) -> Facts:
-    """Write a pack. The same chips give the same bytes.
-
-    Args:
-        chips: sorted by location, period, season, each at most once.
-        target: folder to make; a half-made one is started again.
-        bands: wanted, in this order.
-        archive_bands: bands of the chips, in their order.
-        stretch: a name in `stretch.KINDS`.
-        chip_size: side of the chips in pixels.
-        seasons: dates per period there is room for; a missing one is zeros and not valid.
-        min_seasons: places with fewer valid dates in either period are left out.
-        say: outlet of the progress.
-        total: number of chips, for the progress.
-
-    Returns:
-        Counts of places and dates, and what the pack holds.
-
-    Raises:
-        UserError: a band, a size or the order of the chips is not as said, or no place has enough dates.
-    """
-    chosen = Stretch.named(stretch, bands)
-    tables, channels = chosen.tables(), _channels(bands, archive_bands)
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
-    shape = (PERIODS, seasons, chip_size, chip_size, len(bands))
-    rows: list[dict[str, object]] = []
-    left_out, dates = 0, 0
-    progress = Progress("pack", total, "chips", say)
-    with _Writer(target, shape) as writer:
-        for location_id, group in _places(chips):
-            images, valid = np.zeros(shape, np.uint8), np.zeros(shape[:2], bool)
-            lon = lat = 0.0
-            for chip in group:
-                _check(chip, (len(archive_bands), chip_size, chip_size), valid)
-                for c, channel in enumerate(channels):
-                    images[chip.period, chip.season, :, :, c] = tables[c][chip.pixels[channel]]
-                valid[chip.period, chip.season] = True
-                lon, lat = chip.lon, chip.lat
-                progress.advance()
-            if valid.sum(axis=1).min() < min_seasons:
-                left_out += 1
-                continue
-            name, row = writer.append(images)
-            dates += int(valid.sum())
-            fields = {"location_id": location_id, "shard_file": name, "row": row, "lon": lon, "lat": lat}
-            rows.append({**fields, "valid": valid.ravel().tolist()})
-    progress.close()
-    if not rows:
-        raise UserError(
-            f"min_seasons={min_seasons}: none of the archive's {left_out} places has that many clear dates in both periods; "
-            "lower imagery.min_seasons, or widen the windows"
-        )
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), target / TABLE)
-    description = {
-        "bands": bands,
-        "stretch": stretch,
-        "stretch_table_sha256": chosen.sha256(),
-        "chip_size": chip_size,
-        "seasons": seasons,
-        "count": len(rows),
-        "files": writer.files,
-    }
-    (target / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
-    facts = {"places": len(rows), "places_left_out": left_out, "dates": dates, "files": len(writer.files)}
-    return {**facts, "bands": list(bands), "stretch": stretch, "stretch_table_sha256": chosen.sha256()}
+"""Of the table: one row per place."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +87,7 @@ class Pack:
             raise UserError(f"{folder}: no pack here ({DESCRIPTION} is missing); build it with the stage `pack`, or `caco demo`")
         try:
             about = json.loads((folder / DESCRIPTION).read_text())
-            table = pq.read_table(folder / TABLE, schema=_SCHEMA)
+            table = pq.read_table(folder / TABLE, schema=SCHEMA)
             bands, seasons, side = tuple(about["bands"]), int(about["seasons"]), int(about["chip_size"])
             tables_sha256 = Stretch.named(about["stretch"], bands).sha256()
             files, count = {entry["name"]: entry for entry in about["files"]}, about["count"]
@@ -207,7 +99,7 @@ class Pack:
         for (name, entry), array in zip(files.items(), images, strict=True):
             if array.dtype != np.uint8 or array.shape != (entry["rows"], PERIODS, seasons, side, side, len(bands)):
                 raise _damaged(folder, f"{name} holds {array.dtype} {array.shape}")
-            if verify and _sha256(folder / name) != entry["sha256"]:
+            if verify and sha256_of(folder / name) != entry["sha256"]:
                 raise _damaged(folder, f"{name} has other bytes than when it was written")
         index = {name: i for i, name in enumerate(files)}
         file_index = np.array([index.get(name, -1) for name in table["shard_file"].to_pylist()], np.int64)
@@ -229,80 +121,12 @@ class Pack:
         )
 
 
-class _Writer:
-    """Appends places to `.npy` files of at most `FILE_BYTES`, hashing what it writes."""
-
-    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        self.files: list[dict[str, object]] = []
-        self._folder, self._shape = folder, shape
-        self._rows_per_file = max(1, FILE_BYTES // int(np.prod(shape)))
-        self._stream: BinaryIO | None = None
-        self._rows = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._finish()
-
-    def append(self, images: np.ndarray) -> tuple[str, int]:
-        """File name and row of the place."""
-        if self._rows == self._rows_per_file:
-            self._finish()
-        name = IMAGES.format(len(self.files))
-        if self._stream is None:
-            self._stream = (self._folder / name).open("wb")
-            self._header(self._stream)
-        self._stream.write(images.tobytes())
-        self._rows += 1
-        return name, self._rows - 1
-
-    def _header(self, stream: BinaryIO) -> None:
-        # numpy pads the header so that the first axis can grow: it is written again, as long as before, when the rows are known
-        fields = {"descr": "|u1", "fortran_order": False, "shape": (self._rows, *self._shape)}
-        npy.write_array_header_1_0(stream, fields)
-
-    def _finish(self) -> None:
-        if self._stream is None:
-            return
-        self._stream.seek(0)
-        self._header(self._stream)
-        self._stream.close()
-        path = Path(self._stream.name)
-        self.files.append({"name": path.name, "rows": self._rows, "sha256": _sha256(path)})
-        self._stream, self._rows = None, 0
-
-
-def _channels(bands: tuple[str, ...], archive_bands: tuple[str, ...]) -> list[int]:
-    if missing := [band for band in bands if band not in archive_bands]:
-        raise UserError(
-            f"pretraining.bands: the archive has no {', '.join(missing)}; add it to imagery.bands and ingest again, or leave it out"
-        )
-    return [archive_bands.index(band) for band in bands]
-
-
-def _places(chips: Iterable[Chip]) -> Iterator[tuple[str, Iterator[Chip]]]:
-    before = ""
-    for location_id, group in groupby(chips, key=lambda chip: chip.location_id):
-        if location_id <= before:
-            raise UserError(f"archive: place {location_id} comes after {before}; its shards are not in order, ingest them again")
-        before = location_id
-        yield location_id, group
-
-
-def _check(chip: Chip, shape: tuple[int, ...], valid: np.ndarray) -> None:
-    name = f"archive: chip {chip.location_id}/p{chip.period}s{chip.season}"
-    if chip.period not in range(PERIODS) or chip.season not in range(valid.shape[1]) or valid[chip.period, chip.season]:
-        raise UserError(f"{name} is there twice, or is not one of {PERIODS} periods × {valid.shape[1]} seasons; ingest again")
-    if chip.pixels.shape != shape or chip.pixels.dtype != np.uint16:
-        raise UserError(f"{name} is {chip.pixels.dtype} {chip.pixels.shape}, not uint16 {shape}; ingest again")
-
-
 def _map(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r").view(np.ndarray)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of the bytes of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

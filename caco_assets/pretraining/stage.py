@@ -26,7 +26,7 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     import pyarrow.parquet as pq
 
     from caco_assets.imagery.archive import iter_chips
-    from caco_assets.pretraining.pack import build
+    from caco_assets.pretraining.pack_build import build
 
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
     shards = sorted(paths.archive.glob("shard=*"))

@@ -19,7 +19,7 @@ from caco_assets.imagery.archive import verify
 from caco_assets.imagery.stage import collect, ingest_shards, plan
 from caco_assets.pretraining.launch import command
 from caco_assets.pretraining.metrics import read_metrics
-from caco_assets.pretraining.pack import build
+from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.run_config import RunConfig
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings

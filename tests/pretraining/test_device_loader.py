@@ -17,7 +17,7 @@ from caco_assets.pretraining import device_images
 from caco_assets.pretraining.augment_gpu import DeviceRenderer
 from caco_assets.pretraining.device_loader import DeviceLoader
 from caco_assets.pretraining.loader import Loader
-from caco_assets.pretraining.pack import build
+from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.samples import Batch
 from caco_assets.pretraining.views import PLANS
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from caco_assets.errors import UserError
 from caco_assets.pretraining import loader as loader_module
 from caco_assets.pretraining.loader import Batch, Loader
-from caco_assets.pretraining.pack import build
+from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.pixels import Preprocessing
 from caco_assets.pretraining.samples import draw_dates, reference_pair_order
 from caco_assets.pretraining.views import PLANS, ViewPlan

@@ -13,7 +13,7 @@ import torch
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.metrics import read_metrics
-from caco_assets.pretraining.pack import build
+from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.pixels import Preprocessing
 from caco_assets.pretraining.stage import pretrain
 from caco_assets.products import produce

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from caco_assets.errors import UserError
-from caco_assets.pretraining import pack as pack_module
-from caco_assets.pretraining.pack import Pack, build
+from caco_assets.pretraining import pack_build as pack_module
+from caco_assets.pretraining.pack import Pack
+from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.stretch import table
 from caco_assets.products import content_hash
 
