@@ -41,7 +41,7 @@ def encoder(
     note = tracked_run(settings)
     with (
         tracking.patience(context.log.info),
-        live_run(settings, "pretraining", data, context.run_id, context.log.info, note) as live,
+        live_run(settings, "pretraining", data, context.run.run_id, context.log.info, note) as live,
     ):
         try:
             product = pretrain(settings, context.log.info, sinks=(live,), start=training.start(context, before=live.begin))
@@ -57,6 +57,9 @@ def encoder(
             live.run.tag("encoder", product.content_hash)
             for file in files:
                 live.run.file(file)
+    # of trainings that were given up
+    for stale in note.parent.glob(f"{note.name.partition('.run-')[0]}.run-*"):
+        stale.unlink(missing_ok=True)
     pictures = {file.stem: picture(file, file.stem.replace("_", " ")) for file in files if file.suffix == ".png"}
     known = {**{f"data.{name}": md5 for name, md5 in data.items()}, "vintage": settings.vintage, "code_version": code_version()}
     return describe(product, **{name: dg.MetadataValue.text(value) for name, value in known.items()}, **pictures)

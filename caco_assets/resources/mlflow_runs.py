@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -200,6 +200,27 @@ def open_run(
     _end(run, "FINISHED")
     if goes_on:
         goes_on.unlink(missing_ok=True)
+
+
+def bury(tracking: Tracking, over: Callable[[str], bool]) -> list[str]:
+    """Mark runs whose process was killed as killed: those that still run, though the orchestrator's run they belong to does not.
+
+    Args:
+        tracking: the server.
+        over: whether a run of the orchestrator has ended; False for one that it does not know.
+
+    Returns:
+        Ids of the runs that were marked; one that is gone on with (`open_run`) runs again.
+
+    Raises:
+        UserError: the server refuses.
+    """
+    with tracking.explained():
+        running = tracking.client.search_runs([tracking.experiment_id], "attributes.status = 'RUNNING'")
+        dead = [run.info.run_id for run in running if over(run.data.tags.get("dagster_run_id", ""))]
+        for run_id in dead:
+            tracking.client.set_terminated(run_id, "KILLED")
+    return dead
 
 
 def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run | None:

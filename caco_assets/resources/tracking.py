@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 
 from caco_assets.progress import Say, to_stderr
 from caco_assets.resources.mlflow import ServerAwayError, Tracking, open_tracking
-from caco_assets.resources.mlflow_runs import Run, open_run
+from caco_assets.resources.mlflow_runs import Run, bury, open_run
 from caco_assets.settings import Settings
 
 
@@ -24,19 +24,28 @@ class TrackingResource(dg.ConfigurableResource):
     retry_s: float = 30.0
     """Seconds until it is tried again: a server that restarts is back by then."""
     _in_a_run: bool = PrivateAttr(default=False)
+    _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls this; a run can be asked to try again, a sensor cannot."""
-        self._in_a_run = context.run is not None
+        self._in_a_run, self._instance = context.run is not None, context.instance
 
     def open(self, settings: Settings, say: Say = to_stderr) -> Tracking:
-        """The tracking server, reachable and migrated.
+        """The tracking server, reachable and migrated; in a run of Dagster no run of a process that has died runs there any more.
 
         Raises:
             UserError: it is not; in a run of Dagster, where the server does not answer, `RetryRequested`.
         """
         with self.patience(say):
-            return open_tracking(settings, say)
+            server = open_tracking(settings, say)
+            if self._in_a_run:
+                bury(server, self._over)
+            return server
+
+    def _over(self, run_id: str) -> bool:
+        """Whether a run has ended; other instances, which may write to the same server, know their own."""
+        run = self._instance.get_run_by_id(run_id) if self._instance and run_id else None
+        return run is not None and run.is_finished
 
     @contextmanager
     def patience(self, say: Say = to_stderr) -> Iterator[None]:
@@ -93,8 +102,9 @@ def live_run(
         yield LiveRun(stack, settings, room, data, dagster_run_id, say, goes_on)
 
 
-def run_of(tracking: Tracking, tag: str, value: str) -> str | None:
-    """Id of the newest run that carries the tag, if there is one."""
+def run_of(tracking: Tracking, tag: str, value: str, *, whole: bool = False) -> str | None:
+    """Id of the newest run that carries the tag, if there is one; `whole`: that has also ended in peace."""
+    wanted = f"tags.`{tag}` = '{value}'" + (" and attributes.status = 'FINISHED'" if whole else "")
     with tracking.explained():
-        found = tracking.client.search_runs([tracking.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
+        found = tracking.client.search_runs([tracking.experiment_id], wanted, max_results=1)
     return found[0].info.run_id if found else None

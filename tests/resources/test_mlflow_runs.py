@@ -7,12 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from caco_assets.errors import UserError
 from caco_assets.resources.mlflow import open_tracking, redacted, server_arguments
 from caco_assets.resources.mlflow_runs import MlflowSink, code_version, flat_settings, open_run
-from caco_assets.resources.tracking import live_run
+from caco_assets.resources.tracking import TrackingResource, live_run
 from caco_assets.settings import Settings, StacApiSource, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -195,6 +196,38 @@ def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_
     # the file is named after the work: other work is another run
     with open_run(tracking, "pretraining", mlflow_settings, goes_on=tmp_path / "other.json") as run:
         assert run.run_id != ids[0]
+
+
+def test_a_run_whose_process_was_killed_does_not_run_for_ever(mlflow_settings: Settings, tmp_path: Path) -> None:
+    server, remembered = open_tracking(mlflow_settings), tmp_path / "run.json"
+
+    @dg.op
+    def nothing() -> None:
+        pass
+
+    @dg.op
+    def opens(tracking: TrackingResource) -> None:
+        tracking.open(mlflow_settings)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        (dead, alive) = (instance.create_run_for_job(dg.GraphDefinition("g", node_defs=[nothing]).to_job()) for _ in range(2))
+        instance.report_run_failed(dead)
+        tags = {"killed": dead.run_id, "at work": alive.run_id, "another instance's": "c0ffee", "by command": None}
+        opened = {}
+        for name, run_id in tags.items():
+            # a process that is killed leaves the block in no way
+            block = open_run(server, "pretraining", mlflow_settings, dagster_run_id=run_id, goes_on=remembered)
+            remembered.unlink(missing_ok=True)
+            opened[name] = (block, block.__enter__().run_id)
+        job = dg.GraphDefinition("h", node_defs=[opens]).to_job(resource_defs={"tracking": TrackingResource()})
+        assert job.execute_in_process(instance=instance).success
+    status = {name: server.client.get_run(run_id).info.status for name, (_, run_id) in opened.items()}
+    assert status == {"killed": "KILLED", "at work": "RUNNING", "another instance's": "RUNNING", "by command": "RUNNING"}
+    # and it is gone on with all the same
+    remembered.write_text(opened["killed"][1])
+    with open_run(server, "pretraining", mlflow_settings, goes_on=remembered) as run:
+        assert run.run_id == opened["killed"][1]
+    assert server.client.get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_a_run_says_in_which_environment_it_was_made(mlflow_settings: Settings) -> None:
