@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from caco_assets.progress import Say
 from caco_assets.registry import latency
 from caco_assets.registry.aliases import promote
 from caco_assets.registry.artifact_rules import drift, loads, round_trip, size
+from caco_assets.registry.history import history
 from caco_assets.registry.moves import FAILED, MOVED_BY_HAND, OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN, log_move, moving
 from caco_assets.registry.notify import notify, told
 from caco_assets.registry.override import TAG as OVERRIDE
@@ -31,6 +33,11 @@ from caco_assets.registry.versions import DECISION, GATE, SCORES, find, registry
 from caco_assets.resources.mlflow import Tracking
 from caco_assets.settings import Settings
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+ANNOUNCED = "announced"
+"""Tag of a version: its promotion has been told."""
 # Enough to tell a collapse, few enough for a singular value decomposition in a blink.
 _IMAGES = 512
 
@@ -64,11 +71,15 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
                 notify(settings, tracking, MOVED_BY_HAND, say, version=champion, warnings=list(mover.noticed))
             if champion == version and DECISION in found.tags:
                 say(f"{model}: version {version} is the champion already")
-                return Decision.from_json(found.tags[DECISION])
+                decision = Decision.from_json(found.tags[DECISION])
+                _tell_late(settings, tracking, found, decision, say)
+                return decision
             rival = None if champion in (None, version) else champion
             decision, rows = _decision(settings, tracking, policy, version, rival, say)
             if asked is not None and not decision.passed:
                 check(policy, decision)
+            # before anything moves: whoever is promoted has its decision and scores beside it, whenever this process ends
+            _into_run(tracking, decision, rows, found.run_id)
             with moving(tracking, model, say) as mover:
                 if mover.serving.champion != champion:
                     say(f"{model}: version {mover.serving.champion} has become champion meanwhile; deciding again")
@@ -79,12 +90,29 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
             if move is not None:
                 say(f"{model}: version {version} is the champion now, {move.what} by {move.by}: {move.reason}")
                 log_move(tracking, model, move, say)
-            _into_run(tracking, decision, rows, found.run_id)
             break
     event = PROMOTED if decision.passed else OVERRIDDEN if asked else "refused"
     more = {"by": asked.by, "reason": asked.reason} if asked and not decision.passed else {"by": who(), "reason": "the policy"}
     notify(settings, tracking, event, say, **told(decision), **more)
+    if event != "refused":
+        with tracking.explained():
+            tracking.client.set_model_version_tag(model, version, ANNOUNCED, event)
     return decision
+
+
+def _tell_late(settings: Settings, tracking: Tracking, version: ModelVersion, decision: Decision, say: Say) -> None:
+    """What follows a promotion, where the process that made it has died before: its move as a file of the run, and a notice."""
+    if ANNOUNCED in version.tags:
+        return
+    model, number = version.name, str(version.version)
+    for move in reversed(history(tracking, model)):
+        if move.what in (PROMOTED, OVERRIDDEN) and move.after.champion == number:
+            say(f"{model}: the promotion of version {number} was cut short before anybody was told; it is told now")
+            log_move(tracking, model, move, say)
+            notify(settings, tracking, move.what, say, **told(decision), by=move.by, reason=move.reason)
+            with tracking.explained():
+                tracking.client.set_model_version_tag(model, number, ANNOUNCED, move.what)
+            return
 
 
 def scores_line(rows: Sequence[ScoreRow]) -> str:

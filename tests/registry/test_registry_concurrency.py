@@ -13,6 +13,7 @@ import yaml
 
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry.history import HISTORY
+from caco_assets.registry.judging import ANNOUNCED
 from caco_assets.registry.lease import SUFFIX
 from caco_assets.registry.moves import INTENT, WITHDRAWN, unfit
 from caco_assets.registry.register import register_encoder
@@ -88,7 +89,7 @@ class Registry:
         for tag in (HISTORY, INTENT):
             client.delete_registered_model_tag(MODEL, tag)
         for version in ("1", "2", "3"):
-            for tag in (GATE, DECISION, SCORES, WITHDRAWN) if version != "1" else (WITHDRAWN,):
+            for tag in (GATE, DECISION, SCORES, WITHDRAWN, ANNOUNCED) if version != "1" else (WITHDRAWN,):
                 if tag in client.get_model_version(MODEL, version).tags:
                     client.delete_model_version_tag(MODEL, version, tag)
 
@@ -165,6 +166,7 @@ def a_process_killed_at_any_write_leaves_a_champion_that_may_serve_and_the_next_
             registry.whole()
             if state:
                 assert registry.state() == state
+                assert ANNOUNCED in find(registry.tracking, f"models:/{MODEL}/2").tags
             else:
                 # before the champion had moved the rollback has not happened, after it it has: never a half of it
                 withdrawn = WITHDRAWN in find(registry.tracking, f"models:/{MODEL}/2").tags

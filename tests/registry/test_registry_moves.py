@@ -10,6 +10,7 @@ import yaml
 
 from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
+from caco_assets.registry import judging
 from caco_assets.registry import lease as locks
 from caco_assets.registry.history import Serving, history
 from caco_assets.registry.lease import SUFFIX, lease
@@ -84,6 +85,34 @@ def test_an_override_a_rollback_and_its_undoing_are_told_and_remembered(heard: S
     run = find(two, f"models:/{MODEL}/2").run_id
     kept = [file.path for file in two.client.list_artifacts(run, "decision")]
     assert len([path for path in kept if path.endswith("rolled-back.json")]) >= 1
+
+
+def test_a_promotion_whose_process_died_before_anybody_was_told_is_told_by_the_next(
+    heard: Settings, encoder_dir: Callable[[int], Path], judged: dict[str, int], told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = open_tracking(heard)
+    judged[Encoder.load(encoder_dir(0)).identity] = 150
+    run_id = find(tracking, register_encoder(heard, encoder_dir(0), None, {}, say=lambda _: None, tracking=tracking).uri).run_id
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for last in ("log_move", "notify"):
+        with monkeypatch.context() as patched:
+            patched.setattr(judging, last, dies)
+            with pytest.raises(KeyboardInterrupt):
+                decide(heard, lambda _: None, tracking=tracking)
+    assert aliases(tracking, MODEL)["champion"] == "1"
+    assert not told.exists()
+    # what a release is written from is there, whatever has become of the process
+    kept = {file.path.rpartition("/")[2] for file in tracking.client.list_artifacts(run_id, "decision")}
+    assert {"version-1.json", "version-1.txt", "version-1.scores.json"} <= kept
+    for _ in range(2):
+        assert decide(heard, lambda _: None, tracking=tracking).passed
+    (event,) = [json.loads(line) for line in told.read_text().splitlines()]
+    assert (event["event"], event["version"], event["by"]) == ("promoted", "1", who())
+    kept = {file.path.rpartition("/")[2] for file in tracking.client.list_artifacts(run_id, "decision")}
+    assert [name for name in kept if name.endswith("promoted.json")] != []
 
 
 def test_a_person_who_moves_the_champion_is_respected_recorded_and_warned(heard: Settings, two: Tracking, told: Path) -> None:
