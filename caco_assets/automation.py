@@ -346,14 +346,16 @@ def release_champion() -> None:
 
 @dg.sensor(job=release_champion, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.RunRequest | dg.SkipReason:
-    """Records that a person has moved the champion in MLflow, which is respected: has it released, or warns of it."""
+    """Records that a person has moved the champion in MLflow, which is respected; has released what was not, or warns of it."""
     from caco_assets.registry.stage import notice, unreleased
 
     settings = profile.settings()
     try:
         server = tracking.open(settings)
         found = notice(settings, server, context.log.info)
-        waiting = unreleased(settings, server)
+        deciding = dg.RunsFilter(tags={"profile": settings.profile}, statuses=UNDER_WAY)
+        at_work = {run.job_name for run in context.instance.get_runs(filters=deciding)} & {CHAIN.name, judge_challenger.name}
+        waiting = unreleased(settings, server, under_way=bool(at_work))
     except UserError as error:
         return dg.SkipReason(str(error))
     for line in found:

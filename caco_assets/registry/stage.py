@@ -191,10 +191,15 @@ def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tupl
     return mover.noticed
 
 
-def unreleased(settings: Settings, tracking: Tracking) -> tuple[str, str] | None:
-    """The version that serves although no decision has just put it there, whose gate has passed and which has no exports yet.
+def unreleased(settings: Settings, tracking: Tracking, *, under_way: bool = False) -> tuple[str, str] | None:
+    """The version that serves, whose gate has passed and which has no exports yet.
 
-    A decision is followed by its release; a move by hand and a rollback are not.
+    A decision is followed by its release, unless the run that takes it dies in between; a move by hand and a rollback are not.
+
+    Args:
+        settings: the profile.
+        tracking: the registry.
+        under_way: a run is at work that takes decisions; what it has put into service is its own to release.
 
     Returns:
         Its number and since when it serves; None: there is none.
@@ -206,7 +211,7 @@ def unreleased(settings: Settings, tracking: Tracking) -> tuple[str, str] | None
 
     model = settings.registry.model
     moves = history(tracking, model)
-    if not moves or moves[-1].what in (PROMOTED, OVERRIDDEN) or moves[-1].after.champion is None:
+    if not moves or (under_way and moves[-1].what in (PROMOTED, OVERRIDDEN)) or moves[-1].after.champion is None:
         return None
     version, since = moves[-1].after.champion, moves[-1].at
     tags = find(tracking, f"models:/{model}/{version}").tags

@@ -24,7 +24,7 @@ def test_a_move_by_hand_is_noticed_once_and_stays(mlflow_settings: Settings) -> 
     resources = {"profile": Profile(name="tiny", home=str(mlflow_settings.home)), "tracking": TrackingResource()}
 
     def tick() -> str:
-        with dg.build_sensor_context(resources=resources) as context:
+        with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance, resources=resources) as context:
             result = alias_moved(context)
         assert isinstance(result, dg.SkipReason)
         return str(result.skip_message)

@@ -1,6 +1,6 @@
-"""A person moves the champion in MLflow: what may serve is released without waiting for the next month, what may not is not."""
+"""What serves is released before the next month, where a person or a run that died has put it there; if it may serve."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -26,19 +26,30 @@ pytestmark = [
 MODEL = "caco-tiny"
 
 
+@pytest.fixture
+def instance(mlflow_settings: Settings) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(mlflow_settings.home)) as instance:
+        yield instance
+
+
 def quiet(_line: str) -> None:
+    pass
+
+
+@dg.job
+def chain() -> None:
     pass
 
 
 @pytest.mark.usefixtures("policy")
 def test_a_version_that_a_person_puts_into_service_is_released_if_its_gate_has_passed(
-    mlflow_settings: Settings, encoder_dir: Callable[[int], Path], judged: dict[str, int]
+    mlflow_settings: Settings, encoder_dir: Callable[[int], Path], judged: dict[str, int], instance: dg.DagsterInstance
 ) -> None:
     settings, tracking = mlflow_settings, open_tracking(mlflow_settings)
     resources = {"profile": Profile(name="tiny", home=str(settings.home)), "tracking": TrackingResource()}
 
     def tick() -> dg.RunRequest | dg.SkipReason:
-        with dg.build_sensor_context(resources=resources) as context:
+        with dg.build_sensor_context(instance=instance, resources=resources) as context:
             answer = alias_moved(context)
         assert isinstance(answer, dg.RunRequest | dg.SkipReason)
         return answer
@@ -49,8 +60,13 @@ def test_a_version_that_a_person_puts_into_service_is_released_if_its_gate_has_p
         if seed < 2:
             judged[find(tracking, f"models:/{MODEL}/{seed + 1}").tags["encoder_identity"]] = 130 + 20 * seed
             assert decide(settings, quiet, tracking=tracking).passed
-    # a decision is followed by its own release
+    # a decision is followed by its own release, unless the run that has taken it is no more
+    deciding = instance.create_run_for_job(chain, status=dg.DagsterRunStatus.STARTED, tags={"profile": "tiny"})
     assert isinstance(tick(), dg.SkipReason)
+    instance.report_run_failed(deciding)
+    request = tick()
+    assert isinstance(request, dg.RunRequest)
+    assert str(request.run_key).startswith(f"release-{MODEL}-2-20")
 
     tracking.client.set_registered_model_alias(MODEL, "champion", "1")
     request = tick()
@@ -60,8 +76,7 @@ def test_a_version_that_a_person_puts_into_service_is_released_if_its_gate_has_p
     again = tick()
     assert isinstance(again, dg.RunRequest)
     assert again.run_key == request.run_key
-    with dg.DagsterInstance.local_temp(str(settings.home)) as instance:
-        assert release_champion.execute_in_process(instance=instance, resources=resources).success
+    assert release_champion.execute_in_process(instance=instance, resources=resources).success
     give_back()
     assert find(tracking, f"models:/{MODEL}/1").tags[RELEASED].endswith("release/version-1")
     assert "are where they were put" in str(tick())
