@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
@@ -22,6 +22,19 @@ _STARTED = "Started process for run (pid: "
 
 class LocalRunLauncher(DefaultRunLauncher):
     """One process for each run, on this machine; named in the `dagster.yaml` that `instance.py` writes."""
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """As Dagster does; what dead runs have left goes before."""
+        self._sweep()
+        super().launch_run(context)
+
+    def _sweep(self) -> None:
+        """Remove the life signs of processes that were killed, once their runs are known to have ended."""
+        home = Path(self._instance.root_directory)
+        for file in home.glob("life/*.lock"):
+            run = self._instance.get_run_by_id(file.stem)
+            if (run is None or run.is_finished) and is_dead(home, file.stem):
+                file.unlink(missing_ok=True)
 
     @property
     def supports_check_run_worker_health(self) -> bool:

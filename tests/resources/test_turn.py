@@ -8,7 +8,7 @@ import threading
 
 import dagster as dg
 import pytest
-from dagster._core.launcher import WorkerStatus
+from dagster._core.launcher import DefaultRunLauncher, WorkerStatus
 
 from caco_assets.errors import UserError
 from caco_assets.instance import dagster_home
@@ -112,6 +112,26 @@ def test_run_monitoring_learns_that_the_process_of_a_run_is_gone(settings: Setti
         for number, status in ((os.getpid(), WorkerStatus.RUNNING), (gone.pid, WorkerStatus.FAILED)):
             instance.report_engine_event(f"Started process for run (pid: {number}).", run)
             assert launcher.check_run_worker_health(run).status == status
+
+
+def test_the_life_signs_of_runs_that_were_killed_go_with_the_next_launch(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = dagster_home(settings)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    launched: list[object] = []
+    monkeypatch.setattr(DefaultRunLauncher, "launch_run", lambda _, context: launched.append(context))
+    with dg.DagsterInstance.get() as instance:
+        known, over, busy = (instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED) for _ in range(3))
+        instance.report_run_failed(over)
+        with alive(home, busy.run_id):
+            for run in (known, over):
+                life_sign(home, run.run_id).touch()
+            instance.run_launcher.launch_run("the next")  # pyright: ignore[reportArgumentType]
+            # run monitoring has still to learn of the first from its sign
+            left = {file.stem for file in life_sign(home, "any").parent.iterdir()}
+            assert left == {known.run_id, busy.run_id}
+    assert launched == ["the next"]
 
 
 def test_a_dagster_yaml_that_was_edited_stays_and_one_of_an_earlier_version_does_not(settings: Settings) -> None:
