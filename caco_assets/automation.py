@@ -294,7 +294,7 @@ class Challenger(dg.Config):
     """Its number in the registry."""
 
 
-@dg.op
+@dg.op(pool="gpu")
 def judge_version(context: dg.OpExecutionContext, config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
     """Scores a registered version that came from elsewhere, and lets the policy decide on it."""
     from caco_assets.registry.stage import judge, release

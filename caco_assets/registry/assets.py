@@ -46,7 +46,8 @@ def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: Tr
     )
 
 
-@dg.asset(group_name="registry", deps=[challenger], kinds={"mlflow"})
+# what the policy compares is scored on this data where it has not been yet: a champion of an older month
+@dg.asset(group_name="registry", deps=[challenger], pool="gpu", kinds={"mlflow"})
 def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The policy's decision on the challenger, rule by rule; the version that serves."""
     settings, say = profile.settings(), context.log.info

@@ -55,7 +55,8 @@ def test_an_imported_set_has_no_scenes_to_choose_and_its_graph_still_loads() -> 
     assert "archive" in {key.to_user_string() for key in graph.resolve_job_def("chain").asset_layer.executable_asset_keys}
     # two steps that would use the same GPU take turns, whichever runs they belong to
     pools = {node.name: node.definition.pool for node in graph.resolve_job_def("chain").nodes}
-    assert {name for name, pool in pools.items() if pool == "gpu"} == {"encoder", "scores"}
+    assert {name for name, pool in pools.items() if pool == "gpu"} == {"encoder", "scores", "champion"}
+    assert [node.definition.pool for node in graph.resolve_job_def("judge_challenger").nodes] == ["gpu"]
 
 
 @pytest.mark.parametrize(("moment", "month"), [("2026-11-01", "2026-10"), ("2026-01-31", "2025-12"), ("2024-03-30", "2024-02")])
