@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caco_assets.downstream.datasets.dense import Tile
 from caco_assets.downstream.datasets.rasters import IGNORE
+from caco_assets.downstream.datasets.tiles import Tile
 from caco_assets.downstream.metrics import LEVEL
 from caco_assets.downstream.outcomes import Figure
 from caco_assets.errors import UserError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.downstream.datasets.dense import Tile
 from caco_assets.downstream.datasets.rasters import IGNORE
+from caco_assets.downstream.datasets.tiles import Tile
 
 MOST = 3
 """Tiles that are kept."""

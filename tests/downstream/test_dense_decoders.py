@@ -6,7 +6,8 @@ import torch
 
 from caco_assets.downstream.baselines import Contestant, RawStatistics
 from caco_assets.downstream.cell_pictures import LIMIT, masks_picture
-from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages, Scene
+from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
+from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.downstream.dense_kinds import Change, Cover
 from caco_assets.downstream.dense_protocols import DENSE_PROTOCOLS, DenseTrial
 from caco_assets.downstream.dense_training import Part, Recipe, answers, fit

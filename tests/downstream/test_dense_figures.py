@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex, MulticlassJaccardIndex
 
-from caco_assets.downstream.datasets.dense import Tile
 from caco_assets.downstream.datasets.rasters import IGNORE
+from caco_assets.downstream.datasets.tiles import Tile
 from caco_assets.downstream.dense_kinds import Change, Cover
 from caco_assets.downstream.dense_outcome import Pixels, confusion
 from caco_assets.downstream.metrics import paired_gain

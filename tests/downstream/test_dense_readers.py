@@ -12,10 +12,10 @@ import tifffile
 from PIL import Image
 
 from caco_assets.downstream.datasets.archives import open_archives
-from caco_assets.downstream.datasets.dense import Scene, cut, grid
 from caco_assets.downstream.datasets.isprs import COLOURS, POTSDAM, VAIHINGEN
 from caco_assets.downstream.datasets.rasters import IGNORE, side_of
 from caco_assets.downstream.datasets.store import DataAbsentError
+from caco_assets.downstream.datasets.tiles import Scene, cut, grid
 from caco_assets.downstream.tasks import TASKS, find_task
 from caco_assets.errors import UserError
 

@@ -171,7 +171,7 @@ def test_a_profile_without_tasks_has_no_matrix() -> None:
 
 
 def test_examples_are_chosen_by_their_truth_alone() -> None:
-    from caco_assets.downstream.datasets.dense import Tile
+    from caco_assets.downstream.datasets.tiles import Tile
     from caco_assets.downstream.examples import chosen
 
     masks = np.zeros((5, 8, 8), np.uint8)

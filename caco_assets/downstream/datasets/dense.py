@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.downstream.datasets.labelled import key
-from caco_assets.downstream.datasets.rasters import IGNORE
+from caco_assets.downstream.datasets.tiles import Scene, Tile, cut, grid
 from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import RGB, PixelFormat
 from caco_assets.progress import Progress, Say
@@ -21,40 +21,6 @@ PHOTOGRAPH = PixelFormat(RGB, 0.275 / 255)
 _THREADS = 4
 _STEP = 32
 """An encoder's deepest level has one pixel for so many."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One image as its authors ship it, with all its dates."""
-
-    name: str
-    height: int
-    width: int
-    group: str = ""
-    """Images of one place belong together: they are drawn together by the bootstrap, and never parted by a split."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A square cut from a scene.
-
-    Tiles at the lower and right edge reach back over their neighbours, so that they are full of image; what a neighbour has
-    counted already is then not counted again.
-    """
-
-    scene: str
-    row: int
-    col: int
-    skip_rows: int = 0
-    """Rows at the top that the tile above has counted."""
-    skip_cols: int = 0
-    """Columns at the left that the tile before has counted."""
-    group: str = ""
-
-    @property
-    def name(self) -> str:
-        """Of the item in paired tests."""
-        return f"{self.scene}@{self.row},{self.col}"
 
 
 Decode = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -181,38 +147,3 @@ class DenseImages:
                         images[position], masks[position] = cut(image, mask, tiles[position], self.tile)
                     progress.advance(len(wanted[name]))
         progress.close()
-
-
-def grid(scene: Scene, side: int) -> list[Tile]:
-    """Tiles that cover a scene; every pixel is counted in exactly one of them."""
-    group = scene.group or scene.name
-    return [
-        Tile(scene.name, row, col, skip_rows, skip_cols, group)
-        for row, skip_rows in _starts(scene.height, side)
-        for col, skip_cols in _starts(scene.width, side)
-    ]
-
-
-def cut(image: np.ndarray, mask: np.ndarray, tile: Tile, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tile's images (T, C, side, side) and mask (side, side), in which what does not count here is `IGNORE`.
-
-    Scenes smaller than a tile are mirrored at their lower and right edge, and nothing of the mirror counts.
-    """
-    rows, cols = slice(tile.row, tile.row + side), slice(tile.col, tile.col + side)
-    image, mask = image[..., rows, cols], mask[rows, cols].copy()
-    mask[: tile.skip_rows] = IGNORE
-    mask[:, : tile.skip_cols] = IGNORE
-    missing = [(0, side - mask.shape[0]), (0, side - mask.shape[1])]
-    if any(after for _, after in missing):
-        image = np.pad(image, [(0, 0), (0, 0), *missing], mode="symmetric")
-        mask = np.pad(mask, missing, constant_values=IGNORE)
-    return image, mask
-
-
-def _starts(length: int, side: int) -> list[tuple[int, int]]:
-    """Where tiles begin along one axis, and how much of each the one before has counted."""
-    whole = [(start, 0) for start in range(0, length - side + 1, side)]
-    rest = length - len(whole) * side
-    if not whole:
-        return [(0, 0)]
-    return whole if rest == 0 else [*whole, (length - side, side - rest)]

@@ -1,6 +1,6 @@
 """LoveDA: land cover in 5 987 pictures of 1024×1024 at 0.3 m (Wang et al. 2021), `Train|Val/Urban|Rural/{images,masks}_png`.
 
-The masks of `Test` are not public (a server scores them), so figures are of `Val`, and a seeded tenth of `Train` validates.
+The masks of `Test` are not public (a server scores them), so figures are of `Val`, and a seeded fifth of the pictures of `Train` validates.
 torchgeo has a class for it; it would add a slow import and no check.
 """
 
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.downstream.datasets.archives import Archives, open_archives
-from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages, Scene
+from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import IGNORE, coded, expect, read_picture, side_of
+from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.errors import UserError
 
 CLASSES = ("background", "building", "road", "water", "barren", "forest", "agriculture")

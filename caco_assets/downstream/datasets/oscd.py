@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.downstream.datasets.archives import Archives, open_archives
-from caco_assets.downstream.datasets.dense import DenseImages, Scene
+from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import change_mask, expect, read_picture, read_tif, side_of
 from caco_assets.downstream.datasets.splits import list_sha256
+from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import PixelFormat
 

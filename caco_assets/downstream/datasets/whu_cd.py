@@ -16,10 +16,11 @@ import numpy as np
 
 from caco_assets.downstream.datasets import pairs
 from caco_assets.downstream.datasets.archives import Archives, open_archives
-from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages, Scene
+from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.pairs import Pair
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
+from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.errors import UserError
 
 SIDE = 256
