@@ -72,7 +72,7 @@ def assignments(settings: Settings, say: Say = to_stderr) -> list[Assignment]:
             data = data.limited(wanted.limit, settings.seed)
         except DataAbsentError as absent:
             if not wanted.optional:
-                hint = f"fetch it from {task.page}" if wanted.data else "make the embedded twins first (`caco benchmarks`)"
+                hint = f"fetch it from {task.sources}" if wanted.data else "make the embedded twins first (`caco benchmarks`)"
                 raise UserError(f"downstream.tasks.{row}: {absent}; {hint}, or mark the row optional") from absent
             found.append(Assignment(row, task, wanted, None, str(absent)))
         else:

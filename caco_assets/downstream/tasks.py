@@ -11,6 +11,7 @@ from pathlib import Path
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
+from caco_assets.downstream.datasets.subset import IncompleteError
 from caco_assets.errors import UserError
 
 
@@ -46,6 +47,8 @@ class Task:
     licence: str
     page: str
     """Where its authors offer it."""
+    mirrors: tuple[str, ...] = field(default=(), kw_only=True)
+    """Other addresses of it: the authors' own, and those that torchgeo reads."""
     paper: PaperProtocol = field(default_factory=PaperProtocol)
     protocols: Mapping[str, str] = field(default_factory=lambda: {"paper": "paper", "clean": "clean", "fine_tune": "fine_tune"})
     """What each pass over the task is run by: `paper`, `clean` and, where the profile asks for it, `fine_tune` → a name of
@@ -65,6 +68,11 @@ class Task:
         """Of the embedded twin, below the folder of twins."""
         return self.twin or self.name
 
+    @property
+    def sources(self) -> str:
+        """Page and mirrors, for messages."""
+        return f"{self.page} (also {', '.join(self.mirrors)})" if self.mirrors else self.page
+
     def read(self, path: Path, hashes: Hashes = FRESH) -> LabelledImages | DenseImages:
         """Open and check the data at `path`.
 
@@ -73,16 +81,20 @@ class Task:
             hashes: remembers what has been hashed before.
 
         Raises:
-            UserError: the data is absent (`DataAbsentError`) or not in its authors' layout.
+            UserError: the data is absent (`DataAbsentError`), not complete (`IncompleteError`) or not in its authors' layout.
         """
         module, _, function = self.reader.partition(":")
         reader: Callable[[Path, Hashes], LabelledImages | DenseImages] = getattr(
             importlib.import_module(f"caco_assets.downstream.datasets.{module}"), function
         )
-        return reader(path, hashes)
+        try:
+            return reader(path, hashes)
+        except IncompleteError as error:
+            raise IncompleteError(f"{error}; the data set is at {self.sources}") from error
 
 
 _EUROSAT_PAGE = "https://github.com/phelber/EuroSAT"
+_EUROSAT_MIRRORS = ("https://zenodo.org/records/7711810", "https://hf.co/datasets/torchgeo/eurosat")
 _AID_LICENCE = "none stated; Google Earth imagery, for research"
 _AID_PAGE = "https://captain-whu.github.io/AID/"
 _BIGEARTHNET_PAGE = "https://bigearth.net"
@@ -93,8 +105,8 @@ _MULTILABEL = {"paper": "multilabel_paper", "clean": "multilabel_clean", "fine_t
 TASKS = {
     task.name: task
     for task in (
-        Task("eurosat", "EuroSAT (RGB)", "eurosat:read", "accuracy", 10, "MIT", _EUROSAT_PAGE),
-        Task("eurosat_ms", "EuroSAT (13 bands)", "eurosat_ms:read", "accuracy", 10, "MIT", _EUROSAT_PAGE),
+        Task("eurosat", "EuroSAT (RGB)", "eurosat:read", "accuracy", 10, "MIT", _EUROSAT_PAGE, mirrors=_EUROSAT_MIRRORS),
+        Task("eurosat_ms", "EuroSAT (13 bands)", "eurosat_ms:read", "accuracy", 10, "MIT", _EUROSAT_PAGE, mirrors=_EUROSAT_MIRRORS),
         Task(
             "aid_20",
             "AID (20 % for training)",
@@ -129,6 +141,7 @@ TASKS = {
             _BIGEARTHNET_PAGE,
             _BIGEARTHNET_PAPER,
             _MULTILABEL,
+            mirrors=("https://zenodo.org/records/12687186",),
         ),
         Task(
             "bigearthnet_v2",
@@ -140,6 +153,7 @@ TASKS = {
             _BIGEARTHNET_PAGE,
             _BIGEARTHNET_PAPER,
             _MULTILABEL,
+            mirrors=("https://zenodo.org/records/10891137", "https://hf.co/datasets/torchgeo/bigearthnet"),
         ),
     )
 }
@@ -147,12 +161,19 @@ TASKS = {
 
 _DENSE = {"paper": "dense_paper", "clean": "dense_clean", "fine_tune": "dense_fine_tune"}
 _OSCD = PaperProtocol(size=96, limits=((426, 3698), (667, 2969), (885, 2620)))
+_DENSE_MIRRORS = {
+    "oscd": ("https://ieee-dataport.org/open-access/oscd-onera-satellite-change-detection", "https://hf.co/datasets/hkristen/oscd"),
+    "dynamicearthnet": ("https://github.com/aysim/dynnet",),
+    "levir_cd": ("https://hf.co/datasets/satellite-image-deep-learning/LEVIR-CD",),
+    "loveda": ("https://zenodo.org/records/5706578",),
+}
 _ISPRS_PAGE = "https://www.isprs.org/resources/datasets/benchmarks/UrbanSemLab/"
 
 
 def _dense(name: str, title: str, reader: str, metric: str, classes: int, licence: str, page: str, tile: int) -> Task:
     paper = _OSCD if name == "oscd" else PaperProtocol(size=tile)
-    return Task(name, title, reader, metric, classes, licence, page, paper=paper, protocols=_DENSE, tile=tile)
+    mirrors = _DENSE_MIRRORS.get(name, ())
+    return Task(name, title, reader, metric, classes, licence, page, paper=paper, protocols=_DENSE, tile=tile, mirrors=mirrors)
 
 
 _CHANGE, _MIOU = "f1_change", "miou"

@@ -17,7 +17,6 @@ Motorways stand in no picture of another class, and neither do rivers.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.products import Facts, write_atomic
+from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 from caco_assets.synthetic import noise, terrain, weather
+from caco_assets.synthetic.declaration import declare
 from caco_assets.synthetic.earth import View, Window
 from caco_assets.synthetic.noise import Frame
 from caco_assets.synthetic.region import (
@@ -218,5 +218,5 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
                 progress.advance()
             town += 1
     progress.close()
-    write_atomic(folder / "subset.json", json.dumps({"counts": numbers, "note": NOTE}, indent=1) + "\n")
+    declare(folder, numbers, NOTE)
     return {"pictures": sum(numbers.values()), "classes": len(numbers), "towns": town}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from caco_assets.products import Facts, write_atomic
 from caco_assets.synthetic import level_1c, noise, terrain, weather
+from caco_assets.synthetic.declaration import declare
 from caco_assets.synthetic.earth import View, Window
 from caco_assets.synthetic.noise import Frame
 from caco_assets.synthetic.region import CLASSES, FOREST, HIGHWAY, INDUSTRIAL, RESIDENTIAL, RIVER, SEALAKE, Region, region
@@ -158,7 +160,7 @@ def write_twin(folder: Path, seed: int, pictures: list[Picture]) -> Facts:
     """Write both variants and the split lists.
 
     `eurosat/EuroSAT.zip` (`2750/<Class>/<Class>_<n>.jpg`) with `split-{train,val,test}.txt` beside it, and
-    `eurosat_ms/ds/images/…/tif/<Class>/<Class>_<n>.tif`.
+    `eurosat_ms/ds/images/…/tif/<Class>/<Class>_<n>.tif` with `subset.json`.
     """
     import rasterio
     from PIL import Image
@@ -192,6 +194,9 @@ def write_twin(folder: Path, seed: int, pictures: list[Picture]) -> Facts:
                 ) as target:
                     target.write(picture.numbers)
                 names.append(f"{stem}.jpg")
+    # the pictures in 13 bands have no lists, as the authors' have none
+    counts = Counter(name.rpartition("_")[0] for name in names)
+    declare(folder / "eurosat_ms", counts)
     splits = split_lists(seed, names)
     for split, members in splits.items():
         write_atomic(folder / "eurosat" / f"split-{split}.txt", "".join(f"{name}\n" for name in members))

@@ -7,6 +7,7 @@ from pathlib import Path
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
+from caco_assets.synthetic.declaration import declare
 from caco_assets.synthetic.growth import pair
 
 SIDE = 128
@@ -15,7 +16,7 @@ _COUNTS = {"train": (16, 4), "val": (6, 2), "test": (10, 3)}
 
 
 def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
-    """Write `train.zip`, `val.zip` and `test.zip`; see `oscd_twin.write_twin`."""
+    """Write `train.zip`, `val.zip`, `test.zip` and `subset.json`; see `oscd_twin.write_twin`."""
     counts = {part: scenes.scaled(full, count, least) for part, (full, least) in _COUNTS.items()}
     write = scenes.ZipWriter(folder)
     progress = Progress("twin of LEVIR-CD", sum(counts.values()), "pair", say)
@@ -27,4 +28,5 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
             progress.advance()
     progress.close()
     write.close()
+    declare(folder, counts)
     return {f"{part}_images": number for part, number in counts.items()}

@@ -12,6 +12,7 @@ from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic import noise, region
+from caco_assets.synthetic.declaration import declare
 
 SIDE, _ZOOM = 128, 2
 _BACKGROUND, _BUILDING, _ROAD, _WATER, _FOREST, _AGRICULTURE = 1, 2, 3, 4, 6, 7
@@ -30,7 +31,7 @@ _COUNTS = {"Train": (8, 2), "Val": (5, 2), "Test": (2, 1)}
 
 
 def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
-    """Write `Train.zip`, `Val.zip` and, without masks, `Test.zip`; see `oscd_twin.write_twin`."""
+    """Write `Train.zip`, `Val.zip` and, without masks, `Test.zip`, and `subset.json`; see `oscd_twin.write_twin`."""
     counts = {part: scenes.scaled(full, count, least) for part, (full, least) in _COUNTS.items()}
     write = scenes.ZipWriter(folder)
     progress = Progress("twin of LoveDA", 2 * sum(counts.values()), "picture", say)
@@ -43,6 +44,7 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
                 progress.advance()
     progress.close()
     write.close()
+    declare(folder, {part: 2 * counts[part] for part in ("Train", "Val")})
     return {f"{part.lower()}_images": 2 * images for part, images in counts.items()}
 
 

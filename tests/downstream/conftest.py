@@ -11,6 +11,9 @@ from PIL import Image
 
 from caco_assets.downstream.datasets.eurosat import CLASSES
 
+SPECTRUM = (1200, 900, 850, 700, 950, 1600, 1900, 1850, 750, 20, 1300, 650, 2000)
+"""Of a patch of the multi-spectral twin, in the order of the files."""
+
 
 def jpg(rng: np.random.Generator, label: int, side: int = 64) -> bytes:
     """A picture whose mean colour tells its class, roughly."""
@@ -47,15 +50,22 @@ def eurosat(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def eurosat_ms(tmp_path: Path) -> Path:
+    """Five patches a class, each a spectrum of plants (B10 is dark) that is brighter in each class; declared as a part."""
     rng = np.random.default_rng(0)
     root = tmp_path / "eurosat_ms"
     for label, name in enumerate(CLASSES):
         folder = root / "ds" / "tif" / name
         folder.mkdir(parents=True)
         for number in range(1, 6):
-            pixels = np.full((64, 64, 13), 300 * (label + 1)) + np.arange(13) + rng.integers(0, 3, (64, 64, 13))
+            pixels = np.array(SPECTRUM) * (1 + label / 5) + rng.integers(0, 3, (64, 64, 13))
             tifffile.imwrite(folder / f"{name}_{number}.tif", pixels.astype(np.uint16), planarconfig="contig")
+    (root / "subset.json").write_text('{"images": 50, "note": "spectra for a test"}')
     return root
+
+
+@pytest.fixture
+def spectrum() -> tuple[int, ...]:
+    return SPECTRUM
 
 
 @pytest.fixture

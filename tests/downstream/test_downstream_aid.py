@@ -155,7 +155,7 @@ def rewrite(folder: Path, rename) -> None:
     [
         (_no_class, "unknown class folder 'Forrest'; did you mean Forest?"),
         (_capital_name, "is not named forest_<number>.jpg"),
-        (_half, "not complete: Forest 7 of 8 images; extract the archive again"),
+        (_half, "not complete: 13 of 14 images (Forest 7 of 8); fetch the archive again"),
         (_undeclared, "unknown class|no image of Airport"),
         (_unreadable, "subset.json: not readable"),
         (_other_names, "subset.json names Beech; AID's classes are Airport"),
@@ -164,14 +164,14 @@ def rewrite(folder: Path, rename) -> None:
 def test_damage_is_said_before_a_pixel_is_decoded(write, damage, says):
     folder = write()
     damage(folder)
-    with pytest.raises(UserError, match=says.replace("(", r"\(").replace("?", r"\?")) as caught:
+    with pytest.raises(UserError, match=says.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")) as caught:
         read(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_a_half_extracted_archive_without_a_declaration_is_refused(write):
     folder = write(dict.fromkeys(COUNTS, 1), declared=None, data=picture(32))
-    with pytest.raises(UserError, match="not complete: Airport 1 of 360, BareLand 1 of 310"):
+    with pytest.raises(UserError, match=r"not complete: 30 of 10000 images \(Airport 1 of 360, BareLand 1 of 310"):
         read(folder)
 
 

@@ -1,5 +1,6 @@
 """BigEarthNet read as its authors ship it: real patches, and the embedded twins of both versions."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import tifffile
 
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, GROUPS, of_43
 from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.tasks import find_task
 from caco_assets.errors import UserError
@@ -45,6 +47,16 @@ def drawn_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def sample(real: Path, tmp_path: Path) -> Path:
+    """The three real patches, linked into a folder that declares them."""
+    folder = tmp_path / "sample"
+    folder.mkdir()
+    (folder / "BigEarthNet-v1.0").symlink_to(real / "bigearthnet", target_is_directory=True)
+    (folder / "subset.json").write_text('{"images": 3, "note": "three patches"}')
+    return folder
+
+
+@pytest.fixture
 def twin(drawn: Path, tmp_path: Path) -> Path:
     """A copy of its own for a test that breaks it."""
     return shutil.copytree(drawn, tmp_path / "bigearthnet")
@@ -60,8 +72,9 @@ def test_forty_three_labels_fall_into_nineteen_classes_or_none():
     assert sum(group is None for group in GROUPS.values()) == 11
 
 
-def test_the_real_patches_are_read_with_their_labels_and_numbers(real, tmp_path):
-    data = read(real / "bigearthnet")
+def test_the_real_patches_are_read_with_their_labels_and_numbers(real, sample):
+    data = read(sample)
+    assert "a declared part: 3 of 590326 images: three patches" in data.note
     assert {part: len(images) for part, images in data.parts.items()} == {"train": 1, "val": 1, "test": 1}
     by_name = {name: part.labels[i] for part in data.parts.values() for i, name in enumerate(part.names)}
     one = "S2A_MSIL2A_20170617T113321_36_85"
@@ -76,10 +89,10 @@ def test_the_real_patches_are_read_with_their_labels_and_numbers(real, tmp_path)
     assert reflectance[BANDS.index("B08")] > 3 * reflectance[BANDS.index("B04")]
 
 
-def test_coarse_bands_are_interpolated_as_rasterio_does(real):
+def test_coarse_bands_are_interpolated_as_rasterio_does(real, sample):
     from rasterio.enums import Resampling
 
-    data = read(real / "bigearthnet")
+    data = read(sample)
     for part in data.parts.values():
         (name,) = part.names
         pixels = data.decode(name)
@@ -90,13 +103,50 @@ def test_coarse_bands_are_interpolated_as_rasterio_does(real):
             assert np.abs(theirs - pixels[BANDS.index(band)]).max() <= 1
 
 
-def test_wanted_bands_alone_are_read_in_the_wanted_order(real):
-    data = read(real / "bigearthnet")
+def test_wanted_bands_alone_are_read_in_the_wanted_order(sample):
+    data = read(sample)
     colours = data.for_bands(("B04", "B03", "B02"))
     name = data.parts["train"].names[0]
     assert colours.shape == (3, 120, 120)
     assert colours.pixel_format.bands == ("B04", "B03", "B02")
     np.testing.assert_array_equal(colours.decode(name), data.decode(name)[[3, 2, 1]])
+
+
+def test_patches_without_lists_are_the_whole_data_set_or_a_declared_part(twin):
+    for part in ("train", "val", "test"):
+        (twin / f"{part}.csv").unlink()
+    with pytest.raises(
+        UserError, match=r"not complete: 20 of 590326 images; .* or declare .*zenodo\.org/records/12687186"
+    ) as caught:
+        read(twin)
+    assert "\n" not in str(caught.value)
+    (twin / "subset.json").write_text('{"images": 21}')
+    with pytest.raises(UserError, match="not complete: 20 of 21 images"):
+        read(twin)
+    (twin / "subset.json").write_text('{"images": 20, "note": "a twin"}')
+    assert "a declared part: 20 of 590326 images: a twin" in read(twin).note
+
+
+def test_lists_of_other_people_are_called_so_and_a_mixture_with_published_ones_is_refused(twin, monkeypatch):
+    assert read(twin).note.startswith("other split lists (sha256")
+    ours = {part: f"md5:{hashlib.md5((twin / f'{part}.csv').read_bytes()).hexdigest()}" for part in ("train", "val", "test")}
+    monkeypatch.setitem(published("bigearthnet").checksums["BigEarthNet"], "train", ours["train"])
+    with pytest.raises(UserError, match=r"val\.csv: not the published list of BigEarthNet .* but train\.csv beside it is"):
+        read(twin)
+    for part, checksum in ours.items():
+        monkeypatch.setitem(published("bigearthnet").checksums["BigEarthNet"], part, checksum)
+    assert read(twin).note.startswith("published split lists (BigEarthNet) (sha256")
+
+
+@pytest.mark.parametrize(("one", "other"), [("B04", "B08"), ("B02", "B03"), ("B05", "B8A"), ("B11", "B12"), ("B01", "B09")])
+def test_bands_of_one_size_that_are_swapped_everywhere_are_refused_before_compute(twin, one, other):
+    for patch in (twin / "BigEarthNet-v1.0").iterdir():
+        files = [patch / f"{patch.name}_{band}.tif" for band in (one, other)]
+        files[0].rename(patch / "aside")
+        files[1].rename(files[0])
+        (patch / "aside").rename(files[1])
+    with pytest.raises(UserError, match="bands are swapped"):
+        read(twin)
 
 
 def test_the_twins_labels_are_its_true_cover(drawn):

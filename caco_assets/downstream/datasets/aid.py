@@ -77,17 +77,20 @@ def read(path: Path, share: float, hashes: Hashes = FRESH) -> LabelledImages:
         hashes: remembers what has been hashed before.
 
     Raises:
-        UserError: see `open_store` and `index_members`; or classes or images are missing.
+        UserError: see `open_store` and `index_members`; or classes or images are missing (`IncompleteError`).
     """
     store = open_store(path, max_bytes=_MAX_BYTES)
     declared = read_subset(store.root if store.root.is_dir() else store.root.parent)
-    wanted = declared.counts if declared else COUNTS
+    wanted = (declared.counts if declared else {}) or COUNTS
     if unknown := [name for name in wanted if name not in COUNTS]:
         raise UserError(f"{store.root}: subset.json names {', '.join(unknown)}; AID's classes are {', '.join(COUNTS)}")
     classes = tuple(name for name in COUNTS if name in wanted)
     members = index_members(store, classes, ".jpg", stem=str.lower)
     labels = {name: classes.index(PurePosixPath(member).parent.name) for name, member in members.items()}
-    check_counts(store.root, {classes[label]: count for label, count in Counter(labels.values()).items()}, wanted)
+    found = {classes[label]: count for label, count in Counter(labels.values()).items()}
+    if declared and not declared.counts:
+        found, wanted = {"all": len(labels)}, {"all": declared.images}
+    check_counts(store.root, found, wanted)
     draws = SPLITS_OF_PART if declared else SPLITS
     folds = tuple(split(labels, share, number) for number in range(draws))
     digest = list_sha256(tuple(list_sha256(part.names) for parts in folds for part in parts.values()))

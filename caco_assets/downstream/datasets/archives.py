@@ -12,6 +12,7 @@ from typing import IO
 
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.store import DataAbsentError, FolderStore, ZipStore, open_store
+from caco_assets.downstream.datasets.subset import FILE as DECLARATION
 from caco_assets.errors import UserError
 
 # The largest member of all: an uncompressed aerial mosaic of 21 243 × 15 354 pixels in three bands has 0.98 GB.
@@ -94,7 +95,9 @@ def open_archives(path: Path) -> Archives:
     members = {}
     for prefix, store in stores.items():
         for name in store.names():
-            if _CLUTTER.search(name) or (not prefix and name.lower().endswith(".zip") and "/" not in name):
+            # what is declared about the data is no part of it
+            beside = not prefix and "/" not in name and (name == DECLARATION or name.lower().endswith(".zip"))
+            if _CLUTTER.search(name) or beside:
                 continue
             members[f"{prefix}/{name}" if prefix else name] = (prefix, name)
     if stores.keys() - {""} and not any(prefix == "" for prefix, _ in members.values()):

@@ -19,23 +19,21 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, of_43
-from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, read_patch
+from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, check_bands, read_patch
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
+from caco_assets.downstream.datasets.published import source_of
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.store import DataAbsentError
+from caco_assets.downstream.datasets.subset import FILE, check_whole
 from caco_assets.errors import UserError
 
 FOLDERS = ("BigEarthNet-v1.0", "BigEarthNet-S2-v1.0")
 PARTS = ("train", "val", "test")
 _LIST_NAMES = ("{}.csv", "bigearthnet-{}.csv", "{}.txt", "bigearthnet-{}.txt")
 _DROP_LISTS = ("patches_with_seasonal_snow.csv", "patches_with_cloud_and_shadow.csv")
-# md5 of the lists that the authors publish for the 19 labels.
-_PUBLISHED = {
-    "train": "623e501b38ab7b12fe44f0083c00986d",
-    "val": "22efe8ed9cbd71fa10742ff7df2b7978",
-    "test": "697fb90677e30571b9ac7699b7e5b432",
-}
+PATCHES = 590_326
+"""Of the published set (Sumbul et al. 2019), those with snow, cloud and shadow among them."""
 _SHARES = (0.6, 0.2, 0.2)
 _THREADS = 8
 
@@ -45,10 +43,12 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
     Args:
         path: the folder that holds the patches' folders, or the one that holds `BigEarthNet-v1.0/` and the lists. The lists lie
-            in the one or beside it. Without lists: a seeded 60/20/20 split of the patches that are there.
+            in the one or beside it. Without lists: a seeded 60/20/20 split, and all 590 326 patches must be there, or as many as
+            `subset.json` in either folder declares.
         hashes: remembers what has been hashed before.
 
     Raises:
+        IncompleteError: no lists, and fewer or more patches than published or declared.
         UserError: nothing there (`DataAbsentError`), an archive that is not extracted, a list that names a missing patch, a patch
             without a tif or its labels, an unknown label.
     """
@@ -69,6 +69,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
         if not members:
             raise UserError(f"{root}: no patch of the part {part} is left after dropping snow, cloud and unlabelled patches")
         parts[part] = Part(tuple(members), np.stack([labels[name] for name in members]))
+    check_bands(root, partial(_decode, root, BANDS), parts)
     return LabelledImages(
         task="bigearthnet",
         classes=CLASSES,
@@ -110,7 +111,9 @@ def _lists(root: Path, there: list[str]) -> tuple[dict[str, tuple[str, ...]], st
     """Names of each part, and where they come from."""
     files = {part: file for part in PARTS if (file := _find(root, [name.format(part) for name in _LIST_NAMES])) is not None}
     if not files:
-        return _seeded(there), "no split lists: 60/20/20 split, seed 0"
+        place = root if (root / FILE).is_file() or root.name not in FOLDERS else root.parent
+        part_note = check_whole(place, {"patches": len(there)}, {"patches": PATCHES})
+        return _seeded(there), f"no split lists: 60/20/20 split, seed 0{part_note}"
     if missing := [part for part in ("train", "val") if part not in files]:
         raise UserError(f"{next(iter(files.values())).parent}: no list of the part {missing[0]}; put all lists there, or none")
     known, seen = set(there), {}
@@ -126,10 +129,8 @@ def _lists(root: Path, there: list[str]) -> tuple[dict[str, tuple[str, ...]], st
                 raise UserError(f"{file}: lists {name}, which {seen[name]} has too; a patch belongs to one part only")
             seen[name] = file.name
         lists[part] = names
-    published = all(hashlib.md5(file.read_bytes()).hexdigest() == _PUBLISHED[part] for part, file in files.items())  # noqa: S324
     hashes = ", ".join(f"{part} {list_sha256(names)}" for part, names in lists.items())
-    source = "the published split lists" if published and len(files) == len(PARTS) else "split lists beside the data"
-    return lists, f"{source} (sha256 {hashes})"
+    return lists, f"{source_of('bigearthnet', files)} (sha256 {hashes})"
 
 
 def _seeded(there: list[str]) -> dict[str, tuple[str, ...]]:

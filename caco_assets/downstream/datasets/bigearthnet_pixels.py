@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from caco_assets.downstream.datasets.band_order import PLANTS, check_order, spread
+from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES
+from caco_assets.downstream.datasets.labelled import Part
 from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import PixelFormat
 
@@ -15,6 +19,8 @@ BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "
 SIDE = 120
 FORMAT = PixelFormat(BANDS, 1e-4)
 """Level-2A numbers of 2017 and 2018, when products had no offset yet."""
+_WET = ("Beaches, dunes, sands", "Inland wetlands", "Coastal wetlands", "Inland waters", "Marine waters")
+_LOOKED_AT = 15
 SIDES: dict[str, int] = dict(zip(BANDS, (20, 120, 120, 120, 60, 60, 60, 120, 60, 20, 60, 60), strict=True))
 """Band → pixels of its file on a side."""
 
@@ -30,6 +36,24 @@ def read_patch(folder: Path, bands: tuple[str, ...]) -> np.ndarray:
         UserError: a file is missing, damaged, or not of its band's size.
     """
     return np.stack([_enlarged(_read(folder / f"{folder.name}_{band}.tif", SIDES[band])) for band in bands])
+
+
+def check_bands(root: Path, read: Callable[[str], np.ndarray], parts: Mapping[str, Part]) -> None:
+    """Look at a few patches without water: are their bands what their names say? See `band_order`.
+
+    Args:
+        root: of the data, for the message.
+        read: patch → (12, 120, 120).
+        parts: of the split.
+
+    Raises:
+        UserError: bands are swapped, or a file is damaged.
+    """
+    wet = [CLASSES.index(name) for name in _WET]
+    rows = [row for part in parts.values() for row in zip(part.names, part.labels, strict=True)]
+    land = sorted(name for name, labels in rows if not labels[wet].any())
+    pairs = (*PLANTS, ("B08", "B02"), ("B08", "B03"), ("B03", "B02"), ("B09", "B01"), ("B8A", "B12"))
+    check_order(root, [read(name) for name in spread(land, _LOOKED_AT)], BANDS, pairs, "dry land")
 
 
 def _read(file: Path, side: int) -> np.ndarray:

@@ -12,9 +12,10 @@ import numpy as np
 
 from caco_assets.downstream.datasets.bigearthnet import version_of
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, of_19
-from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, read_patch
+from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, check_bands, read_patch
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
+from caco_assets.downstream.datasets.published import source_of
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.errors import UserError
 
@@ -61,7 +62,9 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
             raise UserError(f"{path / METADATA}: no patch of the split {name}; fetch it again")
         labels = np.stack([of_19(row["labels"], str(path / METADATA)) for row in members])
         parts[part] = Part(tuple(row["patch_id"] for row in members), labels)
-    note = f"the authors' split; {sum(flagged)} patches with snow, cloud or shadow dropped"
+    source = source_of("bigearthnet_v2", {"metadata": path / METADATA})
+    note = f"{source.replace('split lists', 'split of the metadata')}; {sum(flagged)} patches with snow, cloud or shadow dropped"
+    check_bands(root, partial(_decode, root, BANDS), parts)
     return LabelledImages(
         task="bigearthnet_v2",
         classes=CLASSES,

@@ -74,7 +74,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         dtype="uint16",
         scenes=scenes,
         version=f"data-{archives.version(hashes)}/splits-{list_sha256(tuple(digests.values()))}",
-        note="authors' lists ("
+        note="lists beside the data, no checksum of the authors' is published ("
         + ", ".join(f"{part} {len(cubes[part])} cubes, sha256 {digests[part]}" for part in PARTS)
         + f"), first day of each month; snow and ice ignored{size}",
         decode=partial(_decode, archives, members),

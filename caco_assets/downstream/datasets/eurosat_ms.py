@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.downstream.datasets.eurosat import CLASSES, SIDE, lists_folder
+from caco_assets.downstream.datasets.band_order import PLANTS, check_descriptions, check_order, spread
+from caco_assets.downstream.datasets.eurosat import CLASSES, COUNTS, SIDE
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
@@ -21,8 +22,13 @@ from caco_assets.pretraining.pixels import PixelFormat
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 """The order in the files: B8A stands last."""
 FORMAT = PixelFormat(BANDS, 1e-4)
+SAMPLE = dict.fromkeys(CLASSES, 10)
+"""Class → images of the small sample for demonstrations that goes round (EuroSAT100 of torchgeo has it)."""
 # 64 · 64 · 13 · 2 bytes are 107 kB; tags and padding add little.
 _MAX_BYTES = 1 << 20
+_GDAL_METADATA = 42112
+_EACH = 3
+"""Images of each class that are looked at before compute."""
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
@@ -30,15 +36,17 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
     Args:
         path: `EuroSATallBands.zip`, a folder that holds it, or a folder with the class folders somewhere below. Lists made for
-            the jpg are read with `.tif`; without lists the split is stratified and seeded.
+            the jpg are read with `.tif`. Without lists the split is stratified and seeded, and all 27 000 images must be there,
+            or the sample of 100, or as many as `subset.json` declares.
         hashes: remembers what has been hashed before.
 
     Raises:
-        UserError: see `open_store`, `index_members` and `read_lists`.
+        UserError: see `open_store`, `index_members` and `cut_parts`.
     """
     store = open_store(path, max_bytes=_MAX_BYTES)
     members = index_members(store, CLASSES, ".tif")
-    parts, lists, note = cut_parts(members, CLASSES, lists_folder(store.root), ".tif")
+    _check_bands(store, members)
+    parts, lists, note = cut_parts(store.root, members, ".tif", COUNTS, SAMPLE)
     return LabelledImages(
         task="eurosat_ms",
         classes=CLASSES,
@@ -52,13 +60,26 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     )
 
 
+def _check_bands(store: Store, members: dict[str, str]) -> None:
+    """See `band_order`: a few images of each class."""
+    few = {name: spread(sorted(file for file in members if file.startswith(f"{name}_")), _EACH) for name in CLASSES}
+    images = {name: [_decode(store, members, file) for file in files] for name, files in few.items()}
+    everything = [image for each in images.values() for image in each]
+    dark = tuple((band, "B10") for band in BANDS if band != "B10")
+    check_order(store.root, everything, BANDS, dark, "all classes (B10, the cirrus band, is by far the darkest)")
+    plants = [image for name in ("Forest", "Pasture", "PermanentCrop") for image in images[name]]
+    check_order(store.root, plants, BANDS, (*PLANTS, ("B8A", "B09")), "forest, pasture and permanent crop")
+    check_order(store.root, images["SeaLake"], BANDS, (("B02", "B04"),), "water")
+
+
 def _decode(store: Store, members: dict[str, str], name: str) -> np.ndarray:
     """(13, 64, 64) uint16."""
     import tifffile
 
     data = store.read(members[name])
     try:
-        image = tifffile.imread(BytesIO(data))
+        with tifffile.TiffFile(BytesIO(data)) as tiff:
+            image, metadata = tiff.asarray(), tiff.pages.first.tags.valueof(_GDAL_METADATA)
     except (tifffile.TiffFileError, OSError, ValueError, KeyError, struct.error, zlib.error) as error:
         raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error
     if image.shape == (SIDE, SIDE, len(BANDS)):
@@ -66,4 +87,5 @@ def _decode(store: Store, members: dict[str, str], name: str) -> np.ndarray:
     if image.shape != (len(BANDS), SIDE, SIDE) or image.dtype != np.uint16:
         found = "×".join(str(side) for side in image.shape)
         raise UserError(f"{store.root}: {members[name]} is {found} {image.dtype}; EuroSAT has {SIDE}×{SIDE}×{len(BANDS)} uint16")
+    check_descriptions(f"{store.root}: {members[name]}", str(metadata), BANDS)
     return image

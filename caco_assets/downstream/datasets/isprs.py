@@ -17,6 +17,7 @@ import numpy as np
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.errors import UserError
@@ -40,14 +41,6 @@ _OFF = 8
 _WHITE = 0.275
 
 
-_POTSDAM_TRAIN = tuple(f"{row}_{col}" for row in range(2, 8) for col in range(7 if row > 5 else 10, 13))
-_POTSDAM_TEST = tuple(
-    f"{row}_{col}" for row, last in ((2, 14), (3, 14), (4, 15), (5, 15), (6, 15), (7, 13)) for col in range(13, last + 1)
-)
-_VAIHINGEN_TRAIN = tuple(str(area) for area in (1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30, 32, 34, 37))
-_VAIHINGEN_TEST = tuple(str(area) for area in (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38))
-
-
 @dataclass(frozen=True)
 class Town:
     """What tells the two apart."""
@@ -65,21 +58,22 @@ class Town:
 
 POTSDAM = Town(
     task="potsdam",
-    areas={"train": _POTSDAM_TRAIN, "test": _POTSDAM_TEST},
+    areas=published("potsdam").lists,
     image=re.compile(r"(?:^|/)top_potsdam_(\d+_\d+)_(RGBIR|RGB)\.tif$"),
     mask=re.compile(r"(?:^|/)top_potsdam_(\d+_\d+)_label(?:_noBoundary)?\.tif$"),
     kinds={"RGBIR": (*RGB, "B08"), "RGB": RGB},
     archives="4_Ortho_RGBIR.zip (or 2_Ortho_RGB.zip) and 5_Labels_all.zip",
-    note="the contest's areas",
+    note="published split: the contest's areas",
 )
 VAIHINGEN = Town(
     task="vaihingen",
-    areas={"train": _VAIHINGEN_TRAIN, "test": _VAIHINGEN_TEST},
+    areas=published("vaihingen").lists,
     image=re.compile(r"(?:^|/)(?:top/)top_mosaic_09cm_area(\d+)(\.)tif$"),
     mask=re.compile(r"(?:^|/)top_mosaic_09cm_area(\d+)(?:_noBoundary)?\.tif$"),
     kinds={".": RGB},
     archives="ISPRS_semantic_labeling_Vaihingen.zip and ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE.zip",
-    note="the contest's areas; the pictures are near infrared, red, green, shown to encoders as red, green, blue, as is published",
+    note="published split: the contest's areas; "
+    "the pictures are near infrared, red, green, shown to encoders as red, green, blue, as is published",
 )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from caco_assets.downstream.datasets.labelled import Part
-from caco_assets.downstream.datasets.splits import list_sha256, read_lists, stratified
+from caco_assets.downstream.datasets.published import source_of
+from caco_assets.downstream.datasets.splits import list_files, list_sha256, read_lists, stratified
 from caco_assets.downstream.datasets.store import Store
+from caco_assets.downstream.datasets.subset import check_whole
 from caco_assets.errors import UserError
 
 
@@ -52,25 +54,39 @@ def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Cal
 
 
 def cut_parts(
-    members: dict[str, str], classes: tuple[str, ...], lists_folder: Path, suffix: str
+    root: Path, members: dict[str, str], suffix: str, whole: Mapping[str, int], sample: Mapping[str, int] | None = None
 ) -> tuple[dict[str, Part], str, str]:
-    """Parts by the lists in `lists_folder`, else the seeded stratified split.
+    """Parts by the lists beside the data, else the seeded stratified split of a whole data set or of a declared part.
+
+    Args:
+        root: archive or folder; the lists lie inside the folder if they are there, else beside it.
+        members: see `index_members`.
+        suffix: of the images.
+        whole: class → images of the published data set; its order gives the labels.
+        sample: the same of a part that is published as such.
 
     Returns:
         The parts, one sha256 over all lists, and a note for readers of a score with the sha256 of every list.
 
     Raises:
-        UserError: see `read_lists`; or the training part lacks a class.
+        IncompleteError: there are no lists, and fewer or more images than in the whole or the declared part.
+        UserError: see `read_lists` and `source_of`; or the training part lacks a class.
     """
+    classes, lists_folder = tuple(whole), root if any(root.glob("*-train.txt")) else root.parent
     labels = {name: classes.index(PurePosixPath(member).parent.name) for name, member in members.items()}
     lists = read_lists(lists_folder, labels, suffix)
-    source = "split lists beside the data" if lists else "no split lists: stratified 60/20/20 split, seed 0"
-    lists = lists or stratified(labels)
+    part_note = ""
+    if lists:
+        source = source_of("eurosat", list_files(lists_folder))
+    else:
+        found = Counter(PurePosixPath(member).parent.name for member in members.values())
+        part_note = check_whole(root, found, whole, sample=sample)
+        lists, source = stratified(labels), "no split lists: stratified 60/20/20 split, seed 0"
     parts = {part: Part(names, np.array([labels[name] for name in names], np.int64)) for part, names in lists.items()}
     if absent := sorted(set(range(len(classes))) - set(parts["train"].labels.tolist())):
         raise UserError(f"{lists_folder}: no training image of {', '.join(classes[i] for i in absent)}; use other split lists")
     hashes = {part: list_sha256(names) for part, names in lists.items()}
-    note = f"{source} (sha256 {', '.join(f'{part} {digest}' for part, digest in hashes.items())})"
+    note = f"{source} (sha256 {', '.join(f'{part} {digest}' for part, digest in hashes.items())}){part_note}"
     if unlisted := len(members) - sum(len(names) for names in lists.values()):
         note += f"; {unlisted} images are in no list and not used"
     return parts, list_sha256(tuple(hashes.values())), note

@@ -1,5 +1,6 @@
 """LEVIR-CD: building change in 637 pairs of 1024×1024 pictures of 0.5 m (Chen and Shi 2020), `train|val|test/{A,B,label}/*.png`.
 
+The authors have 445 pairs in `train.zip`, 64 in `val.zip` and 128 in `test.zip`; their files are the split, there are no lists.
 torchgeo has a class for it that unpacks the archives; it would add a slow import and no check.
 """
 
@@ -13,7 +14,9 @@ from caco_assets.downstream.datasets import pairs
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.splits import PARTS
+from caco_assets.downstream.datasets.subset import check_whole
 from caco_assets.errors import UserError
 
 SIDE = 1024
@@ -29,6 +32,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         hashes: remembers what has been hashed before.
 
     Raises:
+        IncompleteError: fewer or more pairs than published, or than `subset.json` declares.
         UserError: a part, a date or a mask is missing, or sizes differ.
     """
     archives = open_archives(path)
@@ -42,6 +46,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     for part in PARTS:
         if not found[part]:
             raise UserError(f"{path}: no {part}/A/*.png in it; put {part}.zip there, or unpack it there")
+    part_note = check_whole(path, {part: len(found[part]) for part in PARTS}, published("levir_cd").sizes)
     known = {
         f"{part}/{name}": pairs.Pair.of(archives, f"{part}/{name}", each) for part in PARTS for name, each in found[part].items()
     }
@@ -58,6 +63,6 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         dtype="uint8",
         scenes=scenes,
         version=f"data-{archives.version(hashes)}",
-        note=f"authors' split ({counts} images){pairs.same_size(archives, scenes, SIDE)}",
+        note=f"{'other' if part_note else 'published'} split ({counts} images){part_note}{pairs.same_size(archives, scenes, SIDE)}",
         decode=partial(pairs.decode, archives, known),
     )

@@ -1,6 +1,7 @@
 """LoveDA: land cover in 5 987 pictures of 1024×1024 at 0.3 m (Wang et al. 2021), `Train|Val/Urban|Rural/{images,masks}_png`.
 
-The masks of `Test` are not public (a server scores them), so figures are of `Val`, and a seeded fifth of the pictures of `Train` validates.
+`Train` has 2 522 pictures, `Val` 1 669, `Test` 1 796. The masks of `Test` are not public (a server scores them), so figures are of
+`Val`, and a seeded fifth of the pictures of `Train` validates.
 torchgeo has a class for it; it would add a slow import and no check.
 """
 
@@ -16,7 +17,9 @@ import numpy as np
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import IGNORE, coded, expect, read_picture, side_of
+from caco_assets.downstream.datasets.subset import check_whole
 from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.errors import UserError
 
@@ -35,6 +38,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         hashes: remembers what has been hashed before.
 
     Raises:
+        IncompleteError: fewer or more pictures than published, or than `subset.json` declares.
         UserError: a part, a picture or a mask is missing, or sizes differ.
     """
     archives = open_archives(path)
@@ -47,6 +51,8 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         for scene in ("Urban", "Rural"):
             if not any(name.startswith(f"{folder}/{scene}/") for name in found):
                 raise UserError(f"{path}: no {folder}/{scene}/images_png/*.png in it; put {folder}.zip there, or unpack it there")
+    counts = {folder: sum(name.startswith(f"{folder}/") for name in found) for folder in parts.values()}
+    part_note = check_whole(path, counts, published("loveda").sizes)
     scenes = {
         part: tuple(_scene(archives, name, found[name]) for name in found if name.startswith(f"{folder}/"))
         for part, folder in parts.items()
@@ -62,7 +68,8 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         dtype="uint8",
         scenes=scenes,
         version=f"data-{archives.version(hashes)}",
-        note=f"trained on Train ({len(scenes['train'])}), tested on Val ({len(scenes['test'])}): Test has no public masks{size}",
+        note=f"{'other' if part_note else 'published'} split: trained on Train ({counts['Train']}), tested on Val "
+        f"({counts['Val']}): Test has no public masks{part_note}{size}",
         decode=partial(_decode, archives, found),
     )
 

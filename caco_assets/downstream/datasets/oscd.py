@@ -1,11 +1,14 @@
 """OSCD: change between two Sentinel-2 pictures (level 1C, 13 bands) of 24 cities (Daudt et al. 2018), as its three zips hold it.
 
+The authors' lists of 14 and 10 cities are shipped with the package (`published.yaml`): they serve where the data has none, and tell
+whether those beside the data are the published ones.
 torchgeo has a class for it that unpacks the archives and gives whole cities; it would add a slow import and no check.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import numpy as np
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import change_mask, expect, read_picture, read_tif, side_of
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
@@ -52,6 +56,9 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
             masks[found[1]] = name
         elif found := _LIST.search(name):
             lists[found[1]] = tuple(city.strip() for city in archives.text(name).replace("\n", ",").split(",") if city.strip())
+    known = published("oscd").lists
+    if not lists and files:
+        lists = dict(known)
     for part in ("train", "test"):
         if not lists.get(part):
             raise UserError(f"{path}: no {part}.txt with the cities' names (it lies in the zip of the images); fetch it again")
@@ -68,10 +75,15 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         dtype="uint16",
         scenes=scenes,
         version=f"data-{archives.version(hashes)}/splits-{digests['train'][:16]}-{digests['test'][:16]}",
-        note=f"authors' lists of cities ({len(lists['train'])} train sha256 {digests['train']}, "
+        note=f"{'published' if _sets(lists) == _sets(known) else 'other'} lists of cities "
+        f"({len(lists['train'])} train sha256 {digests['train']}, "
         f"{len(lists['test'])} test sha256 {digests['test']})",
         decode=partial(_decode, archives, files, masks),
     )
+
+
+def _sets(lists: Mapping[str, tuple[str, ...]]) -> dict[str, set[str]]:
+    return {part: set(cities) for part, cities in lists.items()}
 
 
 def _scene(archives: Archives, city: str, files: Files, masks: dict[str, str], part: str) -> Scene:

@@ -18,6 +18,11 @@ _SHARES = (0.6, 0.2, 0.2)
 _SEED = 0
 
 
+def list_files(folder: Path) -> dict[str, Path]:
+    """Part → its list in a folder; none where there are no lists."""
+    return {part: file for part in PARTS if (file := _find(folder, part)) is not None}
+
+
 def read_lists(folder: Path, known: Mapping[str, int], suffix: str) -> dict[str, tuple[str, ...]]:
     """Read `split-train.txt`, `split-val.txt` and, where there is one, `split-test.txt`.
 
@@ -32,7 +37,7 @@ def read_lists(folder: Path, known: Mapping[str, int], suffix: str) -> dict[str,
     Raises:
         UserError: a list is missing or empty, names an image that is not there, or an image is listed twice.
     """
-    files = {part: file for part in PARTS if (file := _find(folder, part)) is not None}
+    files = list_files(folder)
     if not files:
         return {}
     for part in ("train", "val"):

@@ -19,7 +19,9 @@ from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.pairs import Pair
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
+from caco_assets.downstream.datasets.subset import check_whole
 from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.errors import UserError
 
@@ -39,6 +41,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
         hashes: remembers what has been hashed before.
 
     Raises:
+        IncompleteError: tiles without lists, and fewer or more than published, or than `subset.json` declares.
         UserError: neither layout, a file is missing, or sizes differ.
     """
     archives = open_archives(path)
@@ -78,7 +81,7 @@ def _authors(archives: Archives) -> Read:
     if missing := [part for part in found if part not in known]:
         raise UserError(f"{archives.root}: no whole_image/{missing[0]}/image/*.tif in it; fetch the archive again")
     scenes = {part: (pairs.scene(archives, part, pair),) for part, pair in known.items()}
-    return scenes, known, "authors", "split `authors`: training and test area apart"
+    return scenes, known, "authors", "published split `authors`: training and test area apart"
 
 
 def _tiles(archives: Archives) -> Read:
@@ -90,8 +93,12 @@ def _tiles(archives: Archives) -> Read:
         elif match := _LIST.search(name):
             lists[match[1]] = tuple(line.strip() for line in archives.text(name).splitlines() if line.strip())
     known = {name: Pair.of(archives, name, members) for name, members in found.items()}
-    source = "lists beside the tiles"
+    sizes = published("whu_cd").sizes
+    same = all(len(lists.get(part, ())) == size for part, size in sizes.items())
+    source = f"{'lists of the published sizes' if same else 'other lists'} beside the tiles (no checksum of them is published)"
+    part_note = ""
     if not lists:
+        part_note = check_whole(archives.root, {"tiles": len(known)}, {"tiles": sum(sizes.values())})
         lists, source = _seeded(sorted(known)), f"seeded 80/10/10 split (seed {_SEED}), no list/train.txt beside the tiles"
     for part in PARTS:
         if not lists.get(part):
@@ -103,7 +110,8 @@ def _tiles(archives: Archives) -> Read:
     scenes = {part: tuple(pairs.scene(archives, name, known[name]) for name in lists[part]) for part in PARTS}
     digest = list_sha256(tuple(list_sha256(lists[part]) for part in PARTS))
     counts = ", ".join(f"{part} {len(lists[part])}" for part in PARTS)
-    note = f"split `256`: {source} ({counts} tiles, sha256 of the lists {digest}){pairs.same_size(archives, scenes, SIDE)}"
+    note = f"split `256`: {source} ({counts} tiles, sha256 of the lists {digest}){part_note}"
+    note += pairs.same_size(archives, scenes, SIDE)
     return scenes, known, f"256-{digest[:16]}", note
 
 
