@@ -29,6 +29,8 @@ from caco_assets.settings.deployment import DATABASE, MLFLOW_SERVER, STORE, VARI
 CODE_SERVER, ARTIFACTS, ENDPOINT = "CACO_CODE_SERVER", "CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__ENDPOINT"
 """`host:port` of the code server; where MLflow keeps artifacts (`s3://bucket/mlflow`); address of the store."""
 MLFLOW_WORKERS = 2
+_CONNECTION_S = 1
+"""Age at which a connection is made anew: less than any server takes to start."""
 LOCATION = "caco"
 HEALTH_S = 10.0
 Environment = dict[str, str]
@@ -58,7 +60,9 @@ def _code(host: str, port: int, environ: Environment) -> list[str]:
 
 
 def _webserver(host: str, port: int, environ: Environment) -> list[str]:
-    return _dagster("dagster_webserver", "-h", host, "-p", str(port), "--log-format", "json", *_code_server(environ))
+    # it keeps a connection to each storage open, and after a restart of PostgreSQL would ask its next question over a dead one
+    fresh = ["--db-pool-recycle", str(_CONNECTION_S)]
+    return _dagster("dagster_webserver", "-h", host, "-p", str(port), "--log-format", "json", *fresh, *_code_server(environ))
 
 
 def _daemon(host: str, port: int, environ: Environment) -> list[str]:  # noqa: ARG001 - it listens nowhere

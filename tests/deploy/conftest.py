@@ -171,10 +171,11 @@ class Team:
             time.sleep(0.5)
 
     def start_stores(self) -> None:
-        """PostgreSQL and the object store."""
+        """PostgreSQL and the object store, where they do not run."""
         self.home.mkdir(exist_ok=True)
-        self.start("postgres")
-        self.start("store")
+        for name in ("postgres", "store"):
+            if name not in self.running:
+                self.start(name)
         self.until(lambda: _listens(self.ports["postgres"]) and self._accepts(), "PostgreSQL")
         self.until(lambda: _listens(self.ports["store"]), "the store")
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.deploy, pytest.mark.slow, pytest.mark.timeout(3000)]
 LAUNCH = """mutation Launch($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 EVENTS = """query Events($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
-  __typename ... on MessageEvent { message stepKey } } } } }"""
+  __typename ... on MessageEvent { message stepKey } } } ... on PythonError { message } } }"""
 TAGS = """query Tags($run: ID!) { runOrError(runId: $run) { ... on Run { tags { key value } runConfigYaml } } }"""
 VINTAGE = "2026-10"
 QUICK = {
@@ -64,6 +64,11 @@ def version(team: Any, alias: str) -> dict[str, Any] | None:
     return found | {"tags": {tag["key"]: tag["value"] for tag in found["tags"]}}
 
 
+def packs(home: Path) -> list[bytes]:
+    """What training reads, in a home."""
+    return [path.read_bytes() for path in sorted((home / "workspace" / "tiny" / "data" / "pack").glob("*.npy"))]
+
+
 def test_a_backup_comes_back_in_empty_stores_and_never_over_full_ones(new_team: Callable[..., Any], tmp_path: Path) -> None:
     """The small twin: databases, objects and files of the home alone, no run."""
     team, copy = new_team(), tmp_path / "backup"
@@ -90,7 +95,26 @@ def test_a_backup_comes_back_in_empty_stores_and_never_over_full_ones(new_team: 
     assert (tmp_path / "back" / thing.relative_to(tmp_path / "things")).read_bytes() == thing.read_bytes()
 
 
-def test_the_team_trains_a_champion_while_its_stores_restart(new_team: Callable[..., Any]) -> None:
+def test_a_restart_of_the_database_is_not_noticed_by_who_asks_dagster_next(new_team: Callable[..., Any]) -> None:
+    """The web server keeps a connection to each of its storages open."""
+    team = new_team()
+    team.start_stores()
+    team.caco("server", "migrate")
+    # what it knows without a code server is in the database
+    for name in ("webserver", "proxy"):
+        team.start(name)
+    team.until(lambda: team.healthy("webserver"), "webserver")
+    runs = "query Q { runsOrError { ... on Runs { results { runId } } } }"
+    assert team.graphql(runs) == {"runsOrError": {"results": []}}
+    team.stop("postgres", signal.SIGINT)
+    time.sleep(2)
+    team.start_stores()
+    assert team.graphql(runs) == {"runsOrError": {"results": []}}
+
+
+def test_the_team_trains_a_champion_while_its_stores_restart_and_a_backup_brings_all_of_it_back(
+    new_team: Callable[..., Any], tmp_path: Path
+) -> None:
     team = new_team(more=QUICK)
     team.start_stores()
     (team.home / "mlflow").mkdir()
@@ -131,8 +155,24 @@ def test_the_team_trains_a_champion_while_its_stores_restart(new_team: Callable[
         assert b"content_hash" not in team.ask(dagster + outside, f"team:{team.secret('login_password')}")[1]
 
     # no secret is in a log, in the home, in the store, or in what Dagster and MLflow know of the run and its version
-    told = str(team.graphql(TAGS, run=done)) + str(champion)
+    told = str(team.graphql(TAGS, run=done)) + str(team.graphql(EVENTS, run=done)) + str(champion)
     for name in ("postgres_password", "store_secret_key", "mlflow_password", "mlflow_secret_key", "login_password"):
         assert team.secret(name) not in told
         looked = ["grep", "-rlaF", team.secret(name), str(team.folder), "--exclude-dir=secrets", "--exclude-dir=postgres"]
         assert subprocess.run(looked, capture_output=True, text=True, check=False).stdout == "", name
+
+    # a backup into empty servers brings back runs, versions and data
+    copy = tmp_path / "backup"
+    team.backup(copy)
+    known, mine = team.runs("chain"), packs(team.home)
+    assert mine
+    team.stop_all()
+    other = new_team(secrets=team.secrets, more=QUICK)
+    other.start_stores()
+    other.restore(copy)
+    other.start_services()
+    assert other.runs("chain") == known
+    assert version(other, "champion") == champion
+    assert packs(other.home) == []
+    other.caco("restore", "models:/caco-tiny@champion", "--out", str(other.folder / "restored"))
+    assert packs(other.folder / "restored") == mine
