@@ -21,6 +21,8 @@ WAIT_S = 60.0
 """PostgreSQL makes its first files while others start."""
 _TRY_AGAIN_S = 1.0
 _URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")
+_KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
+"""What names a bucket; the last one may be left out."""
 
 
 def migrate(say: Say) -> None:
@@ -59,10 +61,12 @@ def make_databases() -> list[str]:
 
 
 def make_buckets() -> list[str]:
-    """Make the buckets of artifacts and data versions that are missing; their names."""
+    """Make the buckets of artifacts, data versions and archive that are missing; their names."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    wanted = {uri.removeprefix("s3://").partition("/")[0] for name in _URIS if (uri := os.environ[name]).startswith("s3://")}
+    wanted = {
+        uri.removeprefix("s3://").partition("/")[0] for name in _KEPT if (uri := os.environ.get(name, "")).startswith("s3://")
+    }
     client = store()
     try:
         there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}

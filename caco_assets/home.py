@@ -80,6 +80,7 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     imagery.pop("workers")
     imagery.pop("connections")
     imagery.pop("launcher")
+    imagery.pop("archive")
     time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
     wanted = everything["pretraining"]
     pack = {"bands": wanted["pack_bands"] or wanted["bands"], "stretch": wanted["stretch"]}

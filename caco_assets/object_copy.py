@@ -16,10 +16,12 @@ from caco_assets.progress import Say
 from caco_assets.settings.deployment import STORE, deployment, read_secrets
 
 _URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")
+_KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
+"""What names a bucket; the last one may be left out."""
 
 
 def save(folder: Path, say: Say) -> None:
-    """Copy the buckets of artifacts and data versions into `folder/BUCKET/KEY`.
+    """Copy the buckets of artifacts, data versions and archive into `folder/BUCKET/KEY`.
 
     Raises:
         UserError: a variable is missing.
@@ -65,7 +67,8 @@ def _opened() -> Any:
 
 def _objects(client: Any) -> Iterator[tuple[str, str, int]]:
     """Bucket, key and size in bytes of everything."""
-    for bucket in sorted({os.environ[name].removeprefix("s3://").partition("/")[0] for name in _URIS}):
+    kept = [uri for name in _KEPT if (uri := os.environ.get(name, "")).startswith("s3://")]
+    for bucket in sorted({uri.removeprefix("s3://").partition("/")[0] for uri in kept}):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
             for item in page.get("Contents", []):
                 yield bucket, item["Key"], item["Size"]

@@ -1,6 +1,7 @@
 """The archive of chips: shard folders of one tar of GeoTIFFs each, with an index of byte ranges that is also a STAC table.
 
-QGIS, GDAL and rasterio open a chip in place: `/vsitar/…/shard=0007/chips.tar/L0000012/p0s3.tif`.
+QGIS, GDAL and rasterio open a chip in place: `/vsitar/…/shard=0007/chips.tar/L0000012/p0s3.tif`. The tar may lie in an object store
+instead (see `tars`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from caco_assets.imagery.chip import Chip, decode
+from caco_assets.imagery.tars import TAR, open_tar, read_members
 
-TAR, INDEX, QUARANTINE = "chips.tar", "chips.parquet", "quarantine.parquet"
+INDEX, QUARANTINE = "chips.parquet", "quarantine.parquet"
 _TIFF = "image/tiff; application=geotiff"
 _BAND = pa.struct([("name", pa.string())])
 _ASSET = pa.struct([("href", pa.string()), ("type", pa.string()), ("roles", pa.list_(pa.string())), ("bands", pa.list_(_BAND))])
@@ -86,8 +88,14 @@ def member_name(location_id: str, period: int, season: int) -> str:
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> list[tuple[int, int, str]]:
     """Write an uncompressed tar that depends on the members alone; returns (offset, length, sha256) of each one's bytes."""
+    with path.open("wb") as stream:
+        return pack_tar(stream, members)
+
+
+def pack_tar(stream: IO[bytes], members: Iterable[tuple[str, bytes]]) -> list[tuple[int, int, str]]:
+    """See `write_tar`, to a stream that need not be a file."""
     ranges = []
-    with path.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             header = tarfile.TarInfo(name)  # its defaults: mtime 0, uid 0, gid 0, mode 0644, no names
             header.size = len(data)
@@ -147,7 +155,7 @@ def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None =
         row: of its index (`offset`, `length`).
         bands: which and in which order; default all, as archived.
     """
-    with (shard / TAR).open("rb") as stream:
+    with open_tar(shard) as stream:
         return decode(read_bytes(stream, row), bands)
 
 
@@ -160,10 +168,9 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
     """
     columns = ["location_id", "period", "season", "offset", "length", "lon", "lat"]
     for shard in shard_folders(archive):
-        with (shard / TAR).open("rb") as stream:
-            for row in pq.read_table(shard / INDEX, columns=columns).to_pylist():
-                pixels = decode(read_bytes(stream, row), bands)
-                yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
+        rows = pq.read_table(shard / INDEX, columns=columns).to_pylist()
+        for row, data in zip(rows, read_members(shard, rows), strict=True):
+            yield Chip(row["location_id"], row["period"], row["season"], decode(data, bands), row["lon"], row["lat"])
 
 
 def verify(archive: Path) -> list[str]:

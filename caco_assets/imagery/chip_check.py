@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from caco_assets.imagery.grid import Grid, chip_footprints
+from caco_assets.imagery.tars import open_tar
 
 # A footprint is written from the grid itself; more than this many degrees (a centimetre) off is another grid.
 _SAME_PLACE = 1e-7
@@ -31,17 +32,17 @@ class Found:
     bands: int
 
 
-def check_chip(tar: Path, row: Mapping[str, Any]) -> Found:
+def check_chip(shard: Path, row: Mapping[str, Any]) -> Found:
     """Read one chip and compare all that its index row says of it.
 
     Args:
-        tar: the shard's `chips.tar`.
+        shard: folder of the shard.
         row: of its index: `offset`, `length`, `sha256`, `epsg`, `assets`, `geometry`.
 
     Raises:
         DamagedChipError: the first thing that differs.
     """
-    data = _bytes(tar, row)
+    data = _bytes(shard, row)
     try:
         with MemoryFile(data) as memory, memory.open() as raster:
             count, height, width = raster.read().shape
@@ -65,8 +66,8 @@ def check_chip(tar: Path, row: Mapping[str, Any]) -> Found:
     return Found(grid, count)
 
 
-def _bytes(tar: Path, row: Mapping[str, Any]) -> bytes:
-    with tar.open("rb") as stream:
+def _bytes(shard: Path, row: Mapping[str, Any]) -> bytes:
+    with open_tar(shard) as stream:
         stream.seek(max(row["offset"], 0))
         data = stream.read(max(row["length"], 0))
     if len(data) != row["length"]:

@@ -14,9 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caco_assets.imagery.archive import CHIPS_SCHEMA, INDEX, QUARANTINE, TAR, member_name, shard_name
+from caco_assets import stores
+from caco_assets.errors import UserError
+from caco_assets.imagery.archive import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, shard_name
 from caco_assets.imagery.chip_check import DamagedChipError, Found, check_chip, one_line
 from caco_assets.imagery.grid import Grid
+from caco_assets.imagery.tars import POINTER, TAR, open_whole, pointer
 from caco_assets.progress import Progress, Say, to_stderr
 
 _SHARD = re.compile(r"^shard=\d{4,}$")
@@ -109,12 +112,16 @@ def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: di
     if not folder.is_dir():
         yield wrong("is missing")
         return
-    lacking = [name for name in _FILES if not (folder / name).is_file()]
+    files = _FILES if (folder / TAR).is_file() or not (folder / POINTER).is_file() else (POINTER, *_FILES[1:])
+    lacking = [name for name in files if not (folder / name).is_file()]
     yield from (wrong(f"{name} is missing") for name in lacking)
-    yield from (wrong(f"{path.name} does not belong here") for path in sorted(folder.iterdir()) if path.name not in _FILES)
+    yield from (wrong(f"{path.name} does not belong here") for path in sorted(folder.iterdir()) if path.name not in files)
     if QUARANTINE not in lacking and (problem := _unreadable_table(folder / QUARANTINE)):
         yield wrong(f"{QUARANTINE} {problem}")
     if INDEX in lacking or TAR in lacking:
+        return
+    if problem := _away(folder):
+        yield wrong(problem)
         return
     if problem := _unreadable_table(folder / INDEX):
         yield wrong(f"{INDEX} {problem}")
@@ -124,18 +131,30 @@ def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: di
         return
     rows = pq.read_table(folder / INDEX, columns=list(_LISTED)).to_pylist()
     yield from (wrong(what, chip) for chip, what in _index(rows))
-    yield from (wrong(what, chip) for chip, what in _tar(folder / TAR, rows))
+    yield from (wrong(what, chip) for chip, what in _tar(folder, rows))
     grids: dict[str, Grid] = {}
-    for row, found in zip(rows, pool.map(lambda row: _check(folder / TAR, row), rows), strict=True):
+    for row, found in zip(rows, pool.map(lambda row: _check(folder, row), rows), strict=True):
         progress.advance()
         what = found if isinstance(found, str) else _odd_one_out(found, row, grids, sizes)
         if what is not None:
             yield wrong(what, row["id"])
 
 
-def _check(tar: Path, row: Row) -> Found | str:
+def _away(folder: Path) -> str | None:
+    """What is wrong with a tar in an object store as a whole."""
     try:
-        return check_chip(tar, row)
+        far = pointer(folder)
+    except UserError:
+        return f"{POINTER} cannot be read"
+    there = far and stores.size(far.address)
+    if far is None or there == far.bytes:
+        return None
+    return f"{TAR} is not at {far.address}" if there is None else f"{far.address} has {there} bytes, not {far.bytes}"
+
+
+def _check(folder: Path, row: Row) -> Found | str:
+    try:
+        return check_chip(folder, row)
     except DamagedChipError as error:
         return str(error)
 
@@ -175,12 +194,12 @@ def _index(rows: Sequence[Row]) -> Iterator[tuple[str | None, str]]:
             yield row["id"], "has a name that leads out of the archive"
 
 
-def _tar(path: Path, rows: Sequence[Row]) -> Iterator[tuple[str | None, str]]:
+def _tar(folder: Path, rows: Sequence[Row]) -> Iterator[tuple[str | None, str]]:
     """The tar's headers against the index."""
     members: dict[str, tarfile.TarInfo] = {}
     try:
         # without `ignore_zeros`, reading stops at the first damaged header: what is behind it is then missing below
-        with tarfile.open(path, "r:") as tar:
+        with open_whole(folder) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 if member.name in members:
                     yield None, f"{TAR} holds {member.name} twice"

@@ -16,7 +16,7 @@ from typing import Any
 
 import rasterio
 
-from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
+from caco_assets.imagery.archive import INDEX, QUARANTINE, member_name, pack_tar, write_index, write_quarantine, write_tar
 from caco_assets.imagery.chip import encode
 from caco_assets.imagery.fetch import Fetcher, Patience
 from caco_assets.imagery.geotiff import GDAL_OPTIONS
@@ -27,6 +27,7 @@ from caco_assets.imagery.remote import RemoteFiles, is_http
 from caco_assets.imagery.scene import BAND_MARK
 from caco_assets.imagery.spool import NOTHING, Entry, Key, Spool
 from caco_assets.imagery.takeover import Known
+from caco_assets.imagery.tars import TAR, store_tar, tar_size
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 from caco_assets.watch.metrics import count
@@ -132,6 +133,7 @@ def fill_shard(
     pace: Pace,
     say: Say,
     earlier: Iterable[Known] = (),
+    root: str | None = None,
 ) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard to the folder `target`.
 
@@ -148,6 +150,7 @@ def fill_shard(
         pace: how much at once.
         say: progress.
         earlier: what an earlier vintage has read already; not read again, and the result is the same.
+        root: address of the shard's folder in an object store, which takes the tar; none: the tar lies in `target`.
 
     Returns:
         Facts: `places`, `places_complete`, `chips`, `taken_over` (of them, from `earlier`), `widened`, `clear_fraction` (mean),
@@ -191,7 +194,7 @@ def fill_shard(
             else:
                 quarantine.append(_place_refusal(state, shard, dates, min_seasons))
         target.mkdir(parents=True)
-        facts = _write(target, spool, kept, want, taken)
+        facts = _write(target, spool, kept, want, taken, root)
     write_quarantine(target / QUARANTINE, quarantine)
     progress.close()
     refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
@@ -314,7 +317,7 @@ def _neighbourhood(request: Request) -> tuple:
     return grid.epsg, grid.top // _NEAR_M, grid.left, grid.top
 
 
-def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken: set[Key]) -> Facts:
+def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken: set[Key], root: str | None) -> Facts:
     chips = [(state, key, slot) for state in kept for key, slot in sorted(state.slots.items()) if slot.chosen is not None]
     footprints = dict(
         zip((state.place.location_id for state in kept), chip_footprints([state.place.grid for state in kept]), strict=True)
@@ -324,7 +327,11 @@ def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken
         for state, (period, season), slot in chips:
             yield member_name(state.place.location_id, period, season), spool.read(slot.entry)
 
-    ranges = write_tar(target / TAR, members())
+    if root is None:
+        ranges = write_tar(target / TAR, members())
+    else:
+        # out of the spool, which is there already: the tar itself takes no place on this machine
+        ranges = store_tar(target, root, lambda stream: pack_tar(stream, members()))
     rows = []
     for (state, (period, season), slot), (offset, length, sha256) in zip(chips, ranges, strict=True):
         place, chosen = state.place, slot.chosen or {}
@@ -341,7 +348,7 @@ def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken
     widened = sum(row["status"] == "widened" for row in rows)
     known = sum((row["location_id"], row["item_id"]) in taken for row in rows)
     facts = {"chips": len(rows), "taken_over": known, "widened": widened}
-    return {**facts, "clear_fraction": round(mean, 4), "bytes": (target / TAR).stat().st_size}
+    return {**facts, "clear_fraction": round(mean, 4), "bytes": tar_size(target)}
 
 
 def _refusal(row: Row, shard: int, reason: str, detail: str, clear_fraction: float | None = None) -> Row:

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from caco_assets.errors import UserError
-from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, shard_folders, shard_name
+from caco_assets.imagery.archive import INDEX, QUARANTINE, shard_folders, shard_name
+from caco_assets.imagery.tars import tar_size
 
 _CHIP = ("id", "location_id", "period", "season", "datetime", "item_id", "epsg", "clear_fraction", "cloud_cover", "status")
 
@@ -43,7 +44,7 @@ def list_shards(archive: Path) -> list[ShardFacts]:
         first, last = (dates[0], dates[-1]) if dates else (None, None)
         refused = pq.read_metadata(folder / QUARANTINE).num_rows
         places = len(table["location_id"].unique())
-        found.append(ShardFacts(folder.name, table.num_rows, places, (folder / TAR).stat().st_size, refused, first, last))
+        found.append(ShardFacts(folder.name, table.num_rows, places, tar_size(folder), refused, first, last))
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caco_assets import stores
 from caco_assets.errors import UserError
 from caco_assets.products import Facts, Product, content_hash, produce, recorded
 from caco_assets.progress import Say, to_stderr
@@ -126,7 +127,7 @@ def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
         earlier = known(noted, _on_record(records, name), reading, rows, places)
         want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings, say))
         pace = Pace(imagery.workers, imagery.connections)
-        return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, say, earlier)
+        return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, say, earlier, stored_at(settings, shard))
 
     with alone(records / f"{name}.lock", name, say):
         product = produce(
@@ -148,6 +149,14 @@ def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
         if not isinstance(imagery.source, FolderSource) and not is_noted(noted, product):
             note(noted, product, reading, table.to_pylist(), [place for place, _ in _places(settings, shard)])
         return product
+
+
+def stored_at(settings: Settings, shard: int) -> str | None:
+    """Address of a shard's folder in the object store that `imagery.archive` names; none: shards lie in the workspace."""
+    from caco_assets.imagery.archive import shard_name
+
+    root = settings.imagery.archive
+    return None if root is None else stores.join(root, settings.profile, shard_name(shard))
 
 
 def ingest_shards(settings: Settings, shards: Sequence[int], say: Say = to_stderr) -> Iterator[tuple[int, Product]]:
@@ -176,6 +185,7 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
         UserError: a shard has not been ingested yet.
     """
     from caco_assets.imagery.archive import QUARANTINE, shard_folders, shard_name
+    from caco_assets.imagery.manifest import publish
 
     records = settings.paths.records
     names = [shard_name(shard) for shard in range(recorded(records, "locations").facts["shards"])]
@@ -185,6 +195,9 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
             say(f"archive: {folder.name} belongs to an earlier run with more places; removed")
             shutil.rmtree(folder)
             (records / "archive" / f"{folder.name}.json").unlink(missing_ok=True)
+
+    if settings.imagery.archive is not None:
+        publish(settings, shards)
 
     def make(path: Path) -> Facts:
         import pyarrow as pa

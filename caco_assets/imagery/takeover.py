@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, read_bytes
+from caco_assets.imagery.archive import INDEX, QUARANTINE
+from caco_assets.imagery.tars import read_members
 from caco_assets.products import Product, content_hash, write_atomic
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def _chips(shard: Path, wanted: set[Key]) -> Iterator[Known]:
     import pyarrow.parquet as pq
 
     columns = ["location_id", "item_id", "clear_fraction", "offset", "length"]
-    with (shard / TAR).open("rb") as stream:
-        for row in pq.read_table(shard / INDEX, columns=columns).to_pylist():
-            if (key := (row["location_id"], row["item_id"])) in wanted:
-                yield Known(key, None, "", row["clear_fraction"], read_bytes(stream, row))
+    table = pq.read_table(shard / INDEX, columns=columns).to_pylist()
+    rows = [row for row in table if (row["location_id"], row["item_id"]) in wanted]
+    for row, data in zip(rows, read_members(shard, rows), strict=True):
+        yield Known((row["location_id"], row["item_id"]), None, "", row["clear_fraction"], data)
 
 
 def _refusals(shard: Path, wanted: set[Key]) -> Iterator[Known]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from caco_assets.settings.frozen import Frozen
 from caco_assets.settings.sources import FolderSource, Source, SyntheticSource
+from caco_assets.stores import ADDRESS
 
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 
@@ -69,6 +70,8 @@ class Imagery(Frozen):
     """Threads that decode and encode pixels, and read files on this machine."""
     connections: int = Field(default=32, ge=1, le=256)
     """Requests under way at once to providers whose files are read over HTTP."""
+    archive: str | None = Field(default=None, pattern=ADDRESS)
+    """Where the chips themselves are kept: `s3://bucket/folder`, `gs://…` or `az://container/…`; none: in the workspace."""
     launcher: Literal["inline", "ray"] = "inline"
     """`inline`: one shard after the other in this process; `ray`: a task for each on a Ray cluster, of `workers` cores."""
 

@@ -15,10 +15,11 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from caco_assets.errors import UserError
-from caco_assets.imagery.archive import INDEX, TAR, member_name, read_bytes, shard_folders
+from caco_assets.imagery.archive import INDEX, member_name, read_bytes, shard_folders
 from caco_assets.imagery.damage import is_safe_member
 from caco_assets.imagery.published.layout import METADATA, OWN, published_name
 from caco_assets.imagery.radiometry import UNITS
+from caco_assets.imagery.tars import open_tar
 from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say, to_stderr
 
@@ -78,7 +79,7 @@ def _export(archive: Path, target: Path, folder_of: Any, write: Any, say: Say) -
     progress = Progress("export", sum(pq.read_metadata(shard / INDEX).num_rows for shard in shards), "chips", say)
     for shard in shards:
         rows = pq.read_table(shard / INDEX, columns=list(_COLUMNS)).to_pylist()
-        with (shard / TAR).open("rb") as stream:
+        with open_tar(shard) as stream:
             for _, group in groupby(rows, key=lambda row: row["location_id"]):
                 members = list(group)
                 _whole(target / folder_of(members[0]), lambda folder, own=members: write(folder, stream, own))

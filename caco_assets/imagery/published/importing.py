@@ -10,12 +10,13 @@ from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
 
-from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, shard_name, write_index, write_quarantine, write_tar
+from caco_assets.imagery.archive import INDEX, QUARANTINE, member_name, shard_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.geotiff import UnreadableError
 from caco_assets.imagery.published.layout import PlaceFolder, list_dates, list_places
 from caco_assets.imagery.published.pixels import read_position
 from caco_assets.imagery.published.places import write_places
 from caco_assets.imagery.published.taking import Row, Rules, place_of, take
+from caco_assets.imagery.tars import TAR, send_tar
 from caco_assets.products import Facts, Product, produce
 from caco_assets.progress import Progress, Say, to_stderr
 from caco_assets.recipes import recipe
@@ -35,7 +36,7 @@ def import_published(settings: Settings, root: Path, say: Say = to_stderr) -> li
     Raises:
         UserError: the profile's imagery comes from elsewhere, or the set has no place that can be used.
     """
-    from caco_assets.imagery.stage import collect
+    from caco_assets.imagery.stage import collect, stored_at
 
     rules, places = Rules.of(settings), list_places(root)
     paths, per_shard = settings.paths, settings.sampling.places_per_shard
@@ -62,15 +63,19 @@ def import_published(settings: Settings, root: Path, say: Say = to_stderr) -> li
                 recipe=recipe("archive"),
                 inputs={"published": inputs[number]},
                 make=lambda path, number=number, members=members: fill_shard(
-                    path, number, members, rules, settings.imagery.workers, say
+                    path, number, members, rules, settings.imagery.workers, say, stored_at(settings, number)
                 ),
             )
         )
     return [*products, collect(settings, say)]
 
 
-def fill_shard(target: Path, shard: int, places: list[PlaceFolder], rules: Rules, workers: int, say: Say) -> Facts:
+def fill_shard(
+    target: Path, shard: int, places: list[PlaceFolder], rules: Rules, workers: int, say: Say, root: str | None = None
+) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard; the same files give the same bytes.
+
+    With `root`, the address of the shard's folder in an object store, the tar is moved there when it is whole.
 
     Returns:
         The facts that `imagery.ingest.fill_shard` returns.
@@ -103,10 +108,13 @@ def fill_shard(target: Path, shard: int, places: list[PlaceFolder], rules: Rules
     ]
     write_index(target / INDEX, indexed, rules.bands)
     write_quarantine(target / QUARANTINE, refused)
+    size = (target / TAR).stat().st_size
+    if root is not None:
+        send_tar(target, root)
     mean = sum(row["clear_fraction"] for row in rows) / len(rows) if rows else 0.0
     reasons = dict(sorted(Counter(row["reason"] for row in refused).items()))
-    size = {"bytes": (target / TAR).stat().st_size, "clear_fraction": round(mean, 4)}
-    return {"places": len(places), "places_complete": complete, "chips": len(rows), "widened": 0, **size, "refused": reasons}
+    whole = {"bytes": size, "clear_fraction": round(mean, 4)}
+    return {"places": len(places), "places_complete": complete, "chips": len(rows), "widened": 0, **whole, "refused": reasons}
 
 
 def _positions(places: list[PlaceFolder], rules: Rules, workers: int, say: Say) -> Iterator[tuple[PlaceFolder, float, float]]:

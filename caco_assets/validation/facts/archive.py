@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caco_assets.imagery.tars import has_tar, tar_size
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.pixels import PIXEL_COLUMNS, pixel_facts, shift_of_dark_targets
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet, slot_id
@@ -50,7 +51,8 @@ def archive(settings: Settings) -> list[Table]:
 
 
 def _shard(number: int, folder: Path) -> dict[str, object]:
-    absent = [name for name in ("chips.tar", "chips.parquet", "quarantine.parquet") if not (folder / name).exists()]
+    absent = [name for name in ("chips.parquet", "quarantine.parquet") if not (folder / name).exists()]
+    absent += [] if has_tar(folder) else ["chips.tar"]
     return {"id": folder.name, "shard": number, "files_missing": ",".join(absent)}
 
 
@@ -59,7 +61,7 @@ def _read_chips(folder: Path, number: int) -> Frame:
     numbers(frame, ("period", "season", "epsg", "clear_fraction", "cloud_cover", "offset", "length"))
     frame["missing_fields"] = missing_fields(frame, FIELDS)
     frame["shard"] = number
-    frame["bytes_past_end"] = (frame["offset"] + frame["length"] - (folder / "chips.tar").stat().st_size).clip(lower=0)
+    frame["bytes_past_end"] = (frame["offset"] + frame["length"] - tar_size(folder)).clip(lower=0)
     frame["bytes_shared"] = _bytes_shared(frame["offset"].to_numpy(), frame["length"].to_numpy())
     return frame
 
@@ -138,7 +140,7 @@ def _sample(chips: Frame, folders: dict[int, Path], settings: Settings) -> Frame
     chosen = np.random.default_rng(settings.seed).permutation(len(names))[:SAMPLED_PLACES]
     sampled = chips[chips["location_id"].isin({names[index] for index in chosen})]
     rows = [
-        pixel_facts(folders[int(row["shard"])] / "chips.tar", row, settings)
+        pixel_facts(folders[int(row["shard"])], row, settings)
         for row in sampled.to_dict("records")
         if row["offset"] >= 0 and row["length"] > 0
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from caco_assets.imagery.dark_targets import dark_level, dark_shift
+from caco_assets.imagery.tars import open_tar
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, slot_id
 
@@ -23,18 +24,18 @@ PIXEL_COLUMNS = (
 )  # fmt: skip
 
 
-def pixel_facts(tar: Path, chip: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def pixel_facts(shard: Path, chip: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Read one chip by its byte range and look at every pixel.
 
     Args:
-        tar: the shard's `chips.tar`.
+        shard: folder of the shard.
         chip: its row of `chips.parquet`.
         settings: says which bands, size and resolution a chip has.
 
     Returns:
         A row of `PIXEL_COLUMNS`; `dark` is the list of each band's first percentile over its valid pixels.
     """
-    with tar.open("rb") as stream:
+    with open_tar(shard) as stream:
         stream.seek(int(chip["offset"]))
         data = stream.read(int(chip["length"]))
     facts: dict[str, Any] = dict.fromkeys(PIXEL_COLUMNS)
