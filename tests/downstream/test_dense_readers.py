@@ -1,5 +1,6 @@
 """Readers of change and segmentation data, on tiny twins in their authors' layouts."""
 
+import json
 import shutil
 import zipfile
 from importlib import import_module
@@ -13,11 +14,14 @@ from PIL import Image
 
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.isprs import COLOURS, POTSDAM, VAIHINGEN
+from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import IGNORE, side_of
 from caco_assets.downstream.datasets.store import DataAbsentError
+from caco_assets.downstream.datasets.subset import IncompleteError
 from caco_assets.downstream.datasets.tiles import Scene, cut, grid
 from caco_assets.downstream.tasks import TASKS, find_task
 from caco_assets.errors import UserError
+from caco_assets.synthetic.oscd_twin import TEST, TRAIN
 
 DENSE = tuple(name for name, task in TASKS.items() if task.dense)
 
@@ -153,14 +157,19 @@ def test_both_splits_of_whu_are_told_apart_by_layout_and_named(dense_twins, tmp_
             pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             mask = np.where(pixels[..., 0] > 128, 255, 0).astype(np.uint8)
             (tmp_path / folder / f"{number}.png").write_bytes(png(mask if folder == "label" else pixels))
+    with pytest.raises(IncompleteError, match="not complete: 10 of 7620 images"):
+        find_task("whu_cd").read(tmp_path)
+    (tmp_path / "subset.json").write_text('{"images": 10, "note": "noise"}')
     seeded = find_task("whu_cd").read(tmp_path)
+    assert "a declared part: 10 of 7620 images: noise" in seeded.note
+    (tmp_path / "subset.json").unlink()
     assert "seeded 80/10/10" in seeded.note
     assert [len(seeded.scenes[part]) for part in ("train", "val", "test")] == [8, 1, 1]
     (tmp_path / "list").mkdir()
     for part, names in {"train": range(6), "val": (6, 7), "test": (8, 9)}.items():
         (tmp_path / "list" / f"{part}.txt").write_text("".join(f"{number}.png\n" for number in names))
     listed = find_task("whu_cd").read(tmp_path)
-    assert "lists beside the tiles" in listed.note
+    assert "other lists beside the tiles" in listed.note
     assert listed.version != seeded.version
     (tmp_path / "list" / "test.txt").write_text("8.png\n99.png\n")
     with pytest.raises(UserError, match=r"list/test\.txt names 99\.png"):
@@ -168,6 +177,61 @@ def test_both_splits_of_whu_are_told_apart_by_layout_and_named(dense_twins, tmp_
     (tmp_path / "list" / "test.txt").write_text("0.png\n")
     with pytest.raises(UserError, match="in two of the lists"):
         find_task("whu_cd").read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "archive", "says"),
+    [
+        ("levir_cd", "train.zip", r"not complete: 9 of 637 images \(train 4 of 445, val 2 of 64, test 3 of 128\)"),
+        ("loveda", "Val.zip", r"not complete: 8 of 4191 images \(Train 4 of 2522, Val 4 of 1669\)"),
+    ],
+)
+def test_fewer_images_than_published_or_declared_are_refused_before_compute(copy_of, task, archive, says):
+    folder = copy_of(task)
+    whole = find_task(task).read(folder)
+    assert f"a declared part: {sum(map(len, whole.scenes.values()))} of" in whole.note
+    (folder / "subset.json").unlink()
+    with pytest.raises(IncompleteError, match=says) as caught:
+        find_task(task).read(folder)
+    assert f"the data set is at {find_task(task).page} (also https://" in str(caught.value)
+    shutil.copyfile(folder / archive, folder / "other")
+    with zipfile.ZipFile(folder / "other") as old, zipfile.ZipFile(folder / archive, "w") as new:
+        first = Path(old.namelist()[0]).name
+        for name in old.namelist():
+            if Path(name).name != first:
+                new.writestr(name, old.read(name))
+    (folder / "other").unlink()
+    counts = {"levir_cd": {"train": 4, "val": 2, "test": 3}, "loveda": {"Train": 4, "Val": 4}}[task]
+    (folder / "subset.json").write_text(json.dumps({"counts": counts}))
+    with pytest.raises(IncompleteError, match=rf"\({Path(archive).stem} 3 of 4\)"):
+        find_task(task).read(folder)
+
+
+def test_a_declaration_beside_archives_is_no_data(copy_of):
+    folder = copy_of("levir_cd")
+    before = find_task("levir_cd").read(folder).version
+    fields = json.loads((folder / "subset.json").read_text())
+    (folder / "subset.json").write_text(json.dumps(fields | {"note": "another"}))
+    assert find_task("levir_cd").read(folder).version == before
+
+
+def test_the_cities_of_oscd_are_known_and_other_lists_are_called_so(copy_of):
+    assert [len(published("oscd").lists[part]) for part in ("train", "test")] == [14, 10]
+    assert published("oscd").lists == {"train": TRAIN, "test": TEST}
+    folder = unpacked(copy_of("oscd"))
+    assert find_task("oscd").read(folder).note.startswith("other lists of cities")
+    images = folder / "Onera Satellite Change Detection dataset - Images"
+    for part in ("train", "test"):
+        (images / f"{part}.txt").unlink()
+    # the published ones serve, and name cities that the small twin does not have
+    with pytest.raises(UserError, match=r"train\.txt names \w+, whose imgs_1_rect lacks B01"):
+        find_task("oscd").read(folder)
+
+
+def test_published_sizes_add_up():
+    assert sum(published("levir_cd").sizes.values()) == 637
+    assert sum(published("whu_cd").sizes.values()) == 7620
+    assert sum(published("loveda").sizes.values()) + 1796 == 5987
 
 
 @pytest.mark.parametrize("task", DENSE)
