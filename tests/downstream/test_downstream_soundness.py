@@ -131,6 +131,10 @@ UTM = 32631
 EAST, NORTH = 452_000.0, 5_411_000.0  # Paris
 
 
+PLANTS = (1200, 900, 850, 700, 950, 1600, 1900, 1850, 750, 20, 1300, 650, 2000)
+"""A spectrum in EuroSAT's order of bands: B10, the cirrus band, is dark."""
+
+
 def write_ms(folder: Path, east: float) -> None:
     """EuroSAT in 13 bands: five pictures of each class, in a row to the east of `east`."""
     for number, name in enumerate(CLASSES):
@@ -141,7 +145,9 @@ def write_ms(folder: Path, east: float) -> None:
             with rasterio.open(
                 folder / "ds" / "tif" / name / f"{name}_{count}.tif", "w", crs=f"EPSG:{UTM}", transform=where, **fields
             ) as sink:
-                sink.write(np.full((13, 64, 64), 300 * number + count, np.uint16))
+                pixels = np.array(PLANTS)[:, None, None] * (1 + number / 5) + np.full((13, 64, 64), count)
+                sink.write(pixels.astype(np.uint16))
+    (folder / "subset.json").write_text('{"images": 50, "note": "written by a test"}')
 
 
 def write_places(settings: Settings, east: float) -> None:
