@@ -3,13 +3,16 @@ PROFILE ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: demo test test-deploy setup up check lock repro docs clean
+.PHONY: demo test test-kills test-deploy setup up check lock repro docs clean
 
 demo: setup            ## materialize the whole asset graph and print what came out (PROFILE=embedded|boadella)
 	@$(BIN)/caco demo --profile $(PROFILE)
 
 test: setup check      ## lint, types, import contracts, all tests
-	@$(BIN)/python -m pytest tests --ignore tests/deploy -n 2 --dist worksteal
+	@$(BIN)/python -m pytest tests --ignore tests/deploy --ignore tests/e2e/test_chain_killed.py -n 2 --dist worksteal
+
+test-kills: setup      ## a whole retraining whose run, daemon and tracking server are killed at each stage: ten minutes, alone on the machine
+	@$(BIN)/python -m pytest tests/e2e/test_chain_killed.py -n 0
 
 test-deploy: setup     ## a team's server and a cluster, part by part, as processes of this machine (DEPLOY_TESTS='-m "not slow"': seconds)
 	@$(BIN)/python -m pytest tests/deploy -n 0 --durations=5 $(DEPLOY_TESTS)

@@ -32,6 +32,7 @@ def benchmark_folder(settings: Settings) -> Path:
         for number in range(1, 11):
             picture = np.clip(rng.normal(40 + 18 * index, 40, (64, 64, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(picture).save(folder / f"{name}_{number}.jpg")
+    (settings.paths.benchmarks / "eurosat" / "subset.json").write_text('{"images": 100, "note": "drawn by a test"}')
     return settings.paths.benchmarks / "eurosat"
 
 
