@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +112,47 @@ def test_every_pod_is_valid_and_meets_the_restricted_standard(where, pod):
         assert container["resources"]["limits"]["memory"]
         volumes = {volume["name"] for volume in pod.get("volumes", ())}
         assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
+
+
+def faults_of_values(values: dict[str, Any], chart: Path) -> list[str]:
+    """What Helm itself would refuse: the chart's values with ours over them, against the chart's schema."""
+    import jsonschema
+
+    def local(node: Any) -> Any:
+        """Without what is looked up on the network: Kubernetes' own kinds, which other tests look at."""
+        if isinstance(node, list):
+            return [local(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        return {key: local(each) for key, each in node.items() if key != "$ref" or each.startswith("#")}
+
+    def over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        both = {
+            key: over(base[key], each) for key, each in own.items() if isinstance(each, dict) and isinstance(base.get(key), dict)
+        }
+        return {**base, **own, **both}
+
+    schema = local(json.loads((chart / "values.schema.json").read_text()))
+    merged = over(yaml.safe_load((chart / "values.yaml").read_text()), values)
+    return [f"{list(error.absolute_path)}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(merged)]
+
+
+def test_values_are_checked_as_helm_does(tmp_path):
+    port = {"type": "object", "properties": {"port": {"type": "integer"}}, "additionalProperties": False}
+    properties = {"web": {"$ref": "#/definitions/Web"}, "pod": {"$ref": "https://example.org/pod.json"}}
+    schema = {"properties": properties, "required": ["web", "pod"], "definitions": {"Web": port}}
+    (tmp_path / "values.schema.json").write_text(json.dumps(schema))
+    (tmp_path / "values.yaml").write_text("web: {port: 80}\npod: {}\n")
+    assert faults_of_values({"web": {"port": 81}, "pod": {"a": 1}}, tmp_path) == []
+    assert faults_of_values({"web": {"port": "81"}}, tmp_path) == ["['web', 'port']: '81' is not of type 'integer'"]
+    assert len(faults_of_values({"web": {"ports": 81}}, tmp_path)) == 1
+
+
+def test_the_values_follow_the_schema_of_dagsters_chart():
+    charts = os.environ.get("CACO_CHARTS")
+    if not charts:
+        pytest.skip("CACO_CHARTS names no folder of charts: `helm pull dagster/dagster --version 1.13.27 --untar` in it")
+    assert faults_of_values(DAGSTER, Path(charts) / "dagster") == []
 
 
 def test_names_that_refer_to_each_other_exist():
