@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure that needs a GPU, in about ten minutes: tests/gpu, benchmarks/gpu_pretrain.py, a ladder of several seeds.
+# Every figure that needs a GPU, in one go: tests/gpu, benchmarks/gpu_pretrain.py, a ladder of several seeds.
 #
 #   scripts/gpu_figures.sh FOLDER
 #
@@ -7,17 +7,19 @@
 # no rasterio: draw the twin elsewhere, `python benchmarks/ladder.py --folder FOLDER --draw-only --places 64`, and bring FOLDER/workspace.
 # CACO_REAL names the folder with the real EuroSAT. Logs and tables lie in FOLDER; what is finished there is not repeated.
 set -uo pipefail
+failed=0
 cd "$(dirname "$0")/.."
 folder=${1:?usage: scripts/gpu_figures.sh FOLDER}
 mkdir -p "$folder"
 export PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 ladder=(python3 benchmarks/ladder.py --folder "$folder" --places "${PLACES:-24000}" --steps "${STEPS:-1000}" --batch 256 --precision bf16
         --at-once "${AT_ONCE:-4}" --seeds 0 1 2)
-# drawing takes the cores for two minutes while the tests take the GPU
+# drawing takes the cores while the tests take the GPU
 "${ladder[@]}" --draw-only > "$folder/draw.log" 2>&1 &
 drawing=$!
-python3 -m pytest tests/gpu -n 0 -p no:warnings --durations=8 2>&1 | tee "$folder/tests_gpu.log"
+python3 -m pytest tests/gpu -n 0 -p no:warnings --durations=8 2>&1 | tee "$folder/tests_gpu.log" || failed=1
 wait "$drawing" || { echo "drawing failed: see $folder/draw.log" >&2; exit 1; }
-python3 benchmarks/gpu_pretrain.py --quick 2>&1 | tee "$folder/gpu_pretrain.log"
-python3 benchmarks/gpu_pretrain.py --quick --compile 2>&1 | tee "$folder/gpu_pretrain_compiled.log"
-"${ladder[@]}" 2> "$folder/ladder.log" | tee "$folder/ladder.txt"
+python3 benchmarks/gpu_pretrain.py --quick 2>&1 | tee "$folder/gpu_pretrain.log" || failed=1
+python3 benchmarks/gpu_pretrain.py --quick --compile 2>&1 | tee "$folder/gpu_pretrain_compiled.log" || failed=1
+"${ladder[@]}" 2> "$folder/ladder.log" | tee "$folder/ladder.txt" || failed=1
+exit "$failed"

@@ -53,6 +53,23 @@ def real() -> Path:
 
 
 @pytest.fixture
+def s3_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a real, empty S3 API on loopback (moto's server), with a login in the environment; skipped where there is none."""
+    moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to talk to")
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    served.start()
+    try:
+        address = "http://{}:{}".format(*served.get_host_and_port())
+        # all of its servers in one process share one memory
+        urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST")).close()
+        yield address
+    finally:
+        served.stop()
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """The embedded profile, very small, with all state in the test's own folder."""
     return load_settings("tiny", home=tmp_path)

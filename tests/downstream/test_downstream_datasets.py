@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from caco_assets.downstream.datasets import eurosat as eurosat_reader
+from caco_assets.downstream.datasets.band_order import FEWEST, check_order
 from caco_assets.downstream.datasets.eurosat_ms import BANDS
 from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.splits import list_sha256
@@ -334,6 +335,10 @@ def _swap(folder: Path, order: list[int], names: str | None = None) -> None:
         pixels = tifffile.imread(file)[..., order]
         tags = [(42112, "s", 0, names, True)] if names else []
         tifffile.imwrite(file, pixels, planarconfig="contig", extratags=tags)
+
+
+def test_bands_that_are_equal_are_not_swapped():
+    check_order(Path(), [np.full((2, 4, 4), 7)] * FEWEST, ("B08", "B04"), (("B08", "B04"),), "a plain field")
 
 
 @pytest.mark.parametrize(

@@ -151,33 +151,24 @@ def test_a_server_that_ignores_ranges_is_named_as_the_cause(server):
 
 
 @pytest.mark.integration
-def test_an_object_store_gets_one_ranged_request_for_a_chip(small_archive, pixels_of, monkeypatch, caplog):
-    """A real S3 API on loopback (moto's server), whose log says what it was asked."""
-    moto = pytest.importorskip("moto.server")
+def test_an_object_store_gets_one_ranged_request_for_a_chip(small_archive, pixels_of, s3_api, monkeypatch, caplog):
+    """A real S3 API on loopback, whose log says what it was asked."""
     import boto3
 
-    for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    served.start()
-    try:
-        address = "http://{}:{}".format(*served.get_host_and_port())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        client = boto3.client("s3", endpoint_url=address)
-        client.create_bucket(Bucket="sets")
-        for path in with_locations(small_archive).parent.rglob("*"):
-            if path.is_file():
-                client.upload_file(str(path), "sets", path.relative_to(small_archive.parent).as_posix())
-        reader = ArchiveReader("s3://sets/archive")
-        assert (reader.read(*PLACE) == pixels_of(12)).all()
-        with caplog.at_level("INFO", "werkzeug"):
-            caplog.clear()
-            assert (reader.read("L0000012", 1, 2) == pixels_of(13)).all()
-        (asked,) = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
-        assert "GET /sets/archive/shard=0001/chips.tar" in asked
-        assert " 206 " in asked
-    finally:
-        served.stop()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_api)
+    client = boto3.client("s3", endpoint_url=s3_api)
+    client.create_bucket(Bucket="sets")
+    for path in with_locations(small_archive).parent.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "sets", path.relative_to(small_archive.parent).as_posix())
+    reader = ArchiveReader("s3://sets/archive")
+    assert (reader.read(*PLACE) == pixels_of(12)).all()
+    with caplog.at_level("INFO", "werkzeug"):
+        caplog.clear()
+        assert (reader.read("L0000012", 1, 2) == pixels_of(13)).all()
+    (asked,) = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    assert "GET /sets/archive/shard=0001/chips.tar" in asked
+    assert " 206 " in asked
 
 
 def test_gdal_reads_a_chip_as_a_part_of_its_tar(small_archive, pixels_of):

@@ -25,33 +25,23 @@ def layers() -> np.ndarray:
 
 
 @pytest.fixture
-def store(tmp_path: Path, layers: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+def store(tmp_path: Path, layers: np.ndarray, s3_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bucket `eodata` with two bands and a file that is none; the environment as docs/imagery.md says it for CDSE."""
-    moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to read from")
     import boto3
 
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    served.start()
-    try:
-        host, port = served.get_host_and_port()
-        monkeypatch.setenv("AWS_S3_ENDPOINT", f"{host}:{port}")
-        monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
-        # the provider's own endpoint speaks TLS, this one does not
-        monkeypatch.setenv("AWS_HTTPS", "NO")
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-        client.create_bucket(Bucket="eodata")
-        profile = {"driver": "JP2OpenJPEG", "crs": f"EPSG:{EPSG}", "transform": Affine(10, 0, LEFT, 0, -10, TOP), "dtype": "uint16"}
-        for band, layer in zip(BANDS, layers, strict=True):
-            path = tmp_path / f"{band}.jp2"
-            with rasterio.open(path, "w", **profile, count=1, height=SIDE, width=SIDE, reversible=True, quality=100) as raster:
-                raster.write(layer, 1)
-            client.upload_file(str(path), "eodata", f"Sentinel-2/{band}.jp2")
-        client.put_object(Bucket="eodata", Key="Sentinel-2/B02.jp2", Body=b"<Error><Code>SlowDown</Code></Error>")
-        yield
-    finally:
-        served.stop()
+    monkeypatch.setenv("AWS_S3_ENDPOINT", s3_api.removeprefix("http://"))
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
+    # the provider's own endpoint speaks TLS, this one does not
+    monkeypatch.setenv("AWS_HTTPS", "NO")
+    client = boto3.client("s3", endpoint_url=s3_api)
+    client.create_bucket(Bucket="eodata")
+    profile = {"driver": "JP2OpenJPEG", "crs": f"EPSG:{EPSG}", "transform": Affine(10, 0, LEFT, 0, -10, TOP), "dtype": "uint16"}
+    for band, layer in zip(BANDS, layers, strict=True):
+        path = tmp_path / f"{band}.jp2"
+        with rasterio.open(path, "w", **profile, count=1, height=SIDE, width=SIDE, reversible=True, quality=100) as raster:
+            raster.write(layer, 1)
+        client.upload_file(str(path), "eodata", f"Sentinel-2/{band}.jp2")
+    client.put_object(Bucket="eodata", Key="Sentinel-2/B02.jp2", Body=b"<Error><Code>SlowDown</Code></Error>")
 
 
 def scene(*bands: str) -> SceneFiles:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,25 +24,14 @@ DATES = ("2021-12-10", "2022-04-05", "2022-08-20", "2025-12-11", "2026-04-06", "
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A real S3 API on loopback with the bucket `sets`, and the variables that lead to it."""
-    moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to write to")
+def client(s3_api: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Of a real S3 API on loopback with the bucket `sets`, to which the environment leads."""
     import boto3
 
-    for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    served.start()
-    try:
-        address = "http://{}:{}".format(*served.get_host_and_port())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        client = boto3.client("s3", endpoint_url=address)
-        # its servers share one memory
-        urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST")).close()
-        client.create_bucket(Bucket="sets")
-        yield client
-    finally:
-        served.stop()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_api)
+    client = boto3.client("s3", endpoint_url=s3_api)
+    client.create_bucket(Bucket="sets")
+    return client
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def check_order(
     means = np.array([image.reshape(len(bands), -1).mean(axis=1) for image in images])  # (N, C)
     for bright, dark in brighter:
         one, other = means[:, bands.index(bright)], means[:, bands.index(dark)]
-        wrong = int((one <= other).sum())
-        if 2 * wrong > len(images) and one.mean() <= other.mean():
+        wrong = int((one < other).sum())
+        if 2 * wrong > len(images) and one.mean() < other.mean():
             raise UserError(
                 f"{root}: {bright} is darker than {dark} ({one.mean():.0f} and {other.mean():.0f} on average) in {wrong} of "
                 f"{len(images)} images of {ground}: bands are swapped; their order is {', '.join(bands)}, fetch the data set again"
