@@ -32,7 +32,8 @@ if ! uv=$(find_uv); then
     exit 1
   fi
   "$base" -m venv .venv-uv
-  grep -A 100 '^uv==' requirements.lock | awk 'NR > 1 && /^[a-zA-Z]/ { exit } { print }' > .venv-uv/uv.lock
+  # one program, no pipe: a reader that ends early would kill the writer, and `pipefail` the set-up, now and then
+  awk '/^[a-zA-Z]/ { inside = /^uv==/ } inside' requirements.lock > .venv-uv/uv.lock
   .venv-uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv-uv/uv.lock
   uv=.venv-uv/bin/uv
 fi
