@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ import torch
 from caco_assets.downstream.probes import Linear
 from caco_assets.downstream.tasks import PaperProtocol
 from caco_assets.progress import Progress, Say, to_stderr
+from caco_assets.torch_threads import torch_threads
 
 
 def fit_linear_adam(
@@ -44,7 +44,8 @@ def fit_linear_adam(
     theta.grad = torch.empty_like(theta)
     ends = [int(share * epochs) for share in protocol.milestones]
     progress = Progress(f"linear layer by Adam, seed {seed}", epochs, "epoch", say)
-    with torch.no_grad(), one_thread():
+    # a step multiplies 32 rows: sharing it among threads costs three to seven times what it saves
+    with torch.no_grad(), torch_threads(1):
         for epoch in range(epochs):
             optimiser.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
             order = torch.randperm(n, generator=generator)
@@ -58,14 +59,3 @@ def fit_linear_adam(
                 optimiser.step()
             progress.advance()
     return Linear(theta[:, :-1].contiguous(), theta[:, -1].contiguous())
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A step multiplies 32 rows: sharing it among threads costs three to seven times what it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

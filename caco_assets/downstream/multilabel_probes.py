@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from caco_assets.downstream.average_precision import macro_ap
-from caco_assets.downstream.linear_adam import one_thread
-from caco_assets.downstream.probes import C_GRID, FINAL_STEPS, HISTORY, SWEEP_STEPS, Linear, aligned, nearest
+from caco_assets.downstream.lbfgs import minimise
+from caco_assets.downstream.probes import C_GRID, FINAL_STEPS, SWEEP_STEPS, Linear, aligned, nearest
 from caco_assets.downstream.tasks import PaperProtocol
 from caco_assets.progress import Progress, Say, to_stderr
+from caco_assets.torch_threads import torch_threads
 
 
 def fit_independent(
@@ -34,24 +35,13 @@ def fit_independent(
     bias = start.bias.clone() if start else torch.zeros(y.shape[1])
     weight.requires_grad_()
     bias.requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=iterations,
-        history_size=HISTORY,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-7,
-        line_search_fn="strong_wolfe",
-    )
 
     def loss() -> torch.Tensor:
-        optimiser.zero_grad()
         logits = torch.addmm(bias, x, weight.T)
         value = F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / len(y)
-        value = value + weight.square().sum() / (2 * c * len(y))
-        value.backward()
-        return value
+        return value + weight.square().sum() / (2 * c * len(y))
 
-    optimiser.step(loss)
+    minimise([weight, bias], loss, iterations, products=x.numel() * y.shape[1])
     return Linear(weight.detach(), bias.detach())
 
 
@@ -122,7 +112,7 @@ def fit_soft_margin_adam(
     size = min(protocol.batch_size, len(x))
     keep = 1 - protocol.dropout
     progress = Progress(f"linear layers by Adam, seed {seed}", epochs, "epoch", say)
-    with torch.no_grad(), one_thread():
+    with torch.no_grad(), torch_threads(1):
         for epoch in range(epochs):
             optimiser.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
             order = torch.randperm(len(x), generator=generator)

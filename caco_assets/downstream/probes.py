@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from caco_assets.downstream.lbfgs import minimise
+
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the penalty, as scikit-learn's `LogisticRegression(C=…)` counts them: on the sum of the losses."""
-HISTORY = 10
 # Enough to rank the values of C (measured on EuroSAT with 512 features); the final fit goes on to convergence.
 SWEEP_STEPS = 60
 FINAL_STEPS = 500
@@ -74,22 +75,11 @@ def fit_logistic(
     bias = start.bias.clone() if start else torch.zeros(classes)
     weight.requires_grad_()
     bias.requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=iterations,
-        history_size=HISTORY,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-7,
-        line_search_fn="strong_wolfe",
-    )
 
     def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        value = F.cross_entropy(torch.addmm(bias, x, weight.T), y) + weight.square().sum() / (2 * c * len(y))
-        value.backward()
-        return value
+        return F.cross_entropy(torch.addmm(bias, x, weight.T), y) + weight.square().sum() / (2 * c * len(y))
 
-    optimiser.step(loss)
+    minimise([weight, bias], loss, iterations, products=x.numel() * classes)
     return Linear(weight.detach(), bias.detach())
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder, PixelFormat
 from caco_assets.registry.policy import Latency
 from caco_assets.registry.promotion import Finding
+from caco_assets.torch_threads import torch_threads
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ def measure(mine: Encoder, theirs: Encoder | None, rule: Latency) -> Timing:
     """
     runs = [_batch(encoder, rule.images) for encoder in (mine, theirs) if encoder is not None]
     times: list[list[float]] = [[] for _ in runs]
-    with _one_thread():
+    # one thread, the caller's: only its own time can be read without that of the rest of the process
+    with torch_threads(1):
         for encoder, pixels, fmt in runs:
             # the first call of a shape chooses kernels and fills caches
             encoder.features(pixels, fmt)
@@ -105,14 +105,3 @@ def _batch(encoder: Encoder, images: int) -> tuple[Encoder, np.ndarray, PixelFor
     shape = (images, len(wanted.bands), wanted.size, wanted.size)
     pixels = np.random.default_rng(0).integers(0, 10_000, shape, dtype=np.uint16)
     return encoder.to("cpu").eval(), pixels, replace(ARCHIVE, bands=wanted.bands)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread, the caller's: only its own time can be read without that of the rest of the process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
