@@ -154,6 +154,11 @@ def test_the_team_trains_a_champion_while_its_stores_restart_and_a_backup_brings
     for outside in ("/pages/tiny/records/pack.json", "/pages/tiny/report/../records/pack.json"):
         assert b"content_hash" not in team.ask(dagster + outside, f"team:{team.secret('login_password')}")[1]
 
+    # the chips are in the store alone
+    assert list((team.folder / "store").rglob("archive/tiny/shard=*/*.tar*"))
+    assert list(team.home.rglob("archive/shard=*/chips.tar.json"))
+    assert not list(team.home.rglob("chips.tar"))
+
     # no secret is in a log, in the home, in the store, or in what Dagster and MLflow know of the run and its version
     told = str(team.graphql(TAGS, run=done)) + str(team.graphql(EVENTS, run=done)) + str(champion)
     for name in ("postgres_password", "store_secret_key", "mlflow_password", "mlflow_secret_key", "login_password"):
