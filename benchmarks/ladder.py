@@ -34,10 +34,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from caco_assets.atomic import write_atomic
 from caco_assets.pretraining.pack import Pack
 from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.run import make_encoder
-from caco_assets.products import write_atomic
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.chips import DrawnPlace, Wanted, draw_places
 

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from caco_assets.atomic import write_atomic
 from caco_assets.data_remote import set_remote
 from caco_assets.errors import UserError
-from caco_assets.products import write_atomic
 from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
 

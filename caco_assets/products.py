@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
 
 _BLOCK = 1 << 20
@@ -70,20 +70,6 @@ def fingerprint(recipe: str, inputs: Mapping[str, Any]) -> str:
     """sha256 of a recipe version and of everything that can change its result (JSON-able, order does not matter)."""
     text = json.dumps({"recipe": recipe, "inputs": inputs}, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a small file so that a reader sees the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with scratch.open("wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def partial_of(path: Path, mark: str) -> Path:

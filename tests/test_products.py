@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import yaml
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
-from caco_assets.products import Product, content_hash, file_md5, fingerprint, produce, recorded, write_atomic
+from caco_assets.products import Product, content_hash, file_md5, fingerprint, produce, recorded
 
 
 class Maker:

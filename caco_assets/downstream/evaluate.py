@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caco_assets.atomic import replacing
 from caco_assets.errors import UserError
 from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings, TaskData
@@ -126,9 +127,8 @@ def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
         if row.status == "measured" or (row.row, row.encoder, row.role, row.protocol, row.data_version) not in mine
     }
     kept |= {_about(row): row for row in rows}
-    scratch = file.with_name(f".{file.name}.tmp")
-    write_rows(scratch, list(kept.values()))
-    scratch.replace(file)
+    with replacing(file) as scratch:
+        write_rows(scratch, list(kept.values()))
 
 
 def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:

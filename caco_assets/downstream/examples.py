@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.atomic import replacing
 from caco_assets.downstream.datasets.rasters import IGNORE
 from caco_assets.downstream.datasets.tiles import Tile
 
@@ -54,9 +55,8 @@ def keep(items: Path, examples: Mapping[str, np.ndarray]) -> None:
     """Write examples beside their per-item table; nothing where there are none."""
     if not examples:
         return
-    scratch = items.with_name(f".{items.stem}.examples.tmp.npz")
-    np.savez_compressed(scratch, names=np.array(list(examples)), masks=np.stack(list(examples.values())))
-    scratch.replace(file_of(items))
+    with replacing(file_of(items)) as scratch, scratch.open("wb") as stream:
+        np.savez_compressed(stream, names=np.array(list(examples)), masks=np.stack(list(examples.values())))
 
 
 def kept(items: Path) -> dict[str, np.ndarray]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from caco_assets.atomic import replacing
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.pretraining.encoder import Encoder
@@ -57,22 +57,18 @@ def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, c
     file = cache.file("inputs", json.dumps(wanted.to_dict(), sort_keys=True), source.version, name, size)
     names = source.parts[name].names
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy")
         shape = (len(names), len(wanted.bands), size, size)
-        images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
         read = source.for_bands(wanted.bands)
         progress = Progress(f"prepare {data.task} {part} at {size} px", len(names), "image", cache.say)
         done = 0
-        with torch.no_grad():
+        with replacing(file) as scratch, torch.no_grad():
+            images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
             for chunk in cache.decoded(read, name):
                 images[done : done + len(chunk)] = encoder.preprocess(chunk, read.pixel_format, size).cpu().numpy()
                 done += len(chunk)
                 progress.advance(len(chunk))
+            images.flush()
         progress.close()
-        images.flush()
-        del images
-        scratch.replace(file)
     position = {image: i for i, image in enumerate(names)}
     index = np.array([position[image] for image in data.parts[part].names])
     return Inputs((np.load(file, mmap_mode="r"),), np.zeros(len(index), np.int64), index)

@@ -7,8 +7,8 @@ never turned: each of the eight positions of a tile is encoded on its own, which
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from caco_assets.atomic import replacing
 from caco_assets.downstream.datasets.labelled import key
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
@@ -138,23 +139,21 @@ def pyramids(
     name = key("pyramid-1", identity, stem, positions)
     files = tuple(cache / f"{name}-{level}.npy" for level in range(len(shapes)))
     if not all(file.exists() for file in files):
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = [file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy") for file in files]
-        arrays = [
-            np.lib.format.open_memmap(file, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
-            for file, shape in zip(scratch, shapes, strict=True)
-        ]
         progress = Progress("encode tiles", positions * len(tiles), "tile", say)
         fresh = Fresh(encoder)
-        for position in range(positions):
-            for batch in batches(len(tiles), _BATCH):
-                for array, level in zip(arrays, fresh.levels(tiles, batch, [position] * len(batch)), strict=True):
-                    array[position, batch[0] : batch[-1] + 1] = level.half().cpu().numpy()
-                progress.advance(len(batch))
+        with ExitStack() as written:
+            arrays = [
+                np.lib.format.open_memmap(scratch, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
+                for scratch, shape in zip([written.enter_context(replacing(file)) for file in files], shapes, strict=True)
+            ]
+            for position in range(positions):
+                for batch in batches(len(tiles), _BATCH):
+                    for array, level in zip(arrays, fresh.levels(tiles, batch, [position] * len(batch)), strict=True):
+                        array[position, batch[0] : batch[-1] + 1] = level.half().cpu().numpy()
+                    progress.advance(len(batch))
+            for array in arrays:
+                array.flush()
         progress.close()
-        for array, temporary, file in zip(arrays, scratch, files, strict=True):
-            array.flush()
-            temporary.replace(file)
     return Kept(files, device)
 
 

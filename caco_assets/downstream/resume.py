@@ -7,7 +7,6 @@ in the file, and the epoch that was interrupted begins again.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import time
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caco_assets.atomic import replacing
 from caco_assets.progress import Say, to_stderr
 
 SECONDS = 60.0
@@ -56,16 +56,8 @@ class EpochFile:
         """Replace the state at once: a kill leaves the old one or the new one. It must hold `epoch`."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with scratch.open("wb") as stream:
-                torch.save(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            scratch.replace(self.path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with replacing(self.path) as scratch:
+            torch.save(state, scratch)
         self._written = time.monotonic()
 
     def clear(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from caco_assets.atomic import replacing, write_atomic
 from caco_assets.errors import UserError
 from caco_assets.imagery.lock import alone
-from caco_assets.products import write_atomic
 from caco_assets.progress import Say, to_stderr
 
 
@@ -90,10 +90,8 @@ class RowStore:
 
         relative = f"score_items/{name}.parquet"
         path = self._root / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.tmp")
-        pd.DataFrame(table).to_parquet(scratch, index=False)
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            pd.DataFrame(table).to_parquet(scratch, index=False)
         return relative
 
 

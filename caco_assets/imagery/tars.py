@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from caco_assets import stores
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
-from caco_assets.products import write_atomic
 
 TAR, POINTER = "chips.tar", "chips.tar.json"
 BLOCK = 8 << 20

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
 from caco_assets.pretraining.follow import following
 from caco_assets.pretraining.launch import command
@@ -15,7 +16,7 @@ from caco_assets.pretraining.metrics import METRICS, MetricsSink
 from caco_assets.pretraining.run_config import RunConfig
 from caco_assets.pretraining.stopping import SIGNALS, Stopped
 from caco_assets.pretraining.workplace import DONE, ERROR, STOPPED, beside, forget_outcome, read_outcome
-from caco_assets.products import Facts, write_atomic
+from caco_assets.products import Facts
 from caco_assets.progress import Say
 
 Start = Callable[[list[str]], int]

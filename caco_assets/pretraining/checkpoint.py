@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from caco_assets.atomic import replacing
 from caco_assets.errors import UserError
 from caco_assets.pretraining import processes
 
@@ -101,9 +101,5 @@ def read(path: Path) -> dict[str, Any]:
 def _write(path: Path, state: dict[str, Any]) -> None:
     if processes.rank() > 0:
         return
-    scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        torch.save(state, scratch)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
-from caco_assets.products import Facts, write_atomic
+from caco_assets.products import Facts
 from caco_assets.progress import Say
 
 DONE, ERROR, STOPPED = "done", "error", "stopped"

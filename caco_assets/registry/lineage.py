@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import caco_assets
+from caco_assets.atomic import write_atomic
 from caco_assets.environment import environment
 from caco_assets.errors import UserError
-from caco_assets.products import write_atomic
 from caco_assets.recipes import recipes
 from caco_assets.registry.versions import DATA, IDENTITY
 from caco_assets.resources.dvc_repo import stages_of

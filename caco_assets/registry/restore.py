@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
 from caco_assets.home import ensure_home, write_stage_settings
-from caco_assets.products import content_hash, fingerprint, write_atomic
+from caco_assets.products import content_hash, fingerprint
 from caco_assets.progress import Say, to_stderr
 from caco_assets.recipes import recipe
 from caco_assets.registry.lineage import Lineage, read

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
-from caco_assets.products import write_atomic
 from caco_assets.progress import Say
 from caco_assets.settings import Settings
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.products import Facts, write_atomic
+from caco_assets.atomic import write_atomic
+from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic import region

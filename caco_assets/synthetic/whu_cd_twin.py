@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count as count_up
 from pathlib import Path
 
-from caco_assets.products import Facts, write_atomic
+from caco_assets.atomic import write_atomic
+from caco_assets.products import Facts
 from caco_assets.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic.growth import ZOOM, pair

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caco_assets.atomic import write_atomic
 from caco_assets.errors import UserError
-from caco_assets.products import write_atomic
 from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,11 +37,6 @@ DAGSTER_YAML = "storage: {postgres: {postgres_url: 'postgresql+psycopg2:///dagst
 
 def users(team: Any, login: str, path: str, **body: str) -> int:
     """Status of a request about MLflow's people."""
-    import base64
-    import ssl
-    import urllib.error
-    import urllib.request
-
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     url = f"https://localhost:{team.ports['tracking']}/api/2.0/mlflow/users/{path}"
     method = "PATCH" if path.startswith("update") else "POST"
@@ -52,9 +51,8 @@ def users(team: Any, login: str, path: str, **body: str) -> int:
 
 def searches(team: Any, login: str) -> int:
     """Status of a look at MLflow's experiments."""
-    return team.ask(f"https://localhost:{team.ports['tracking']}/api/2.0/mlflow/experiments/search", login, b'{"max_results": 1}')[
-        0
-    ]
+    address = f"https://localhost:{team.ports['tracking']}/api/2.0/mlflow/experiments/search"
+    return team.ask(address, login, b'{"max_results": 1}')[0]
 
 
 def again(team: Any, *names: str) -> None:
@@ -103,9 +101,7 @@ def test_people_come_and_secrets_change(new_team: Callable[..., Any]) -> None:
     # a new password of PostgreSQL; `make-secrets` makes what is missing, and nothing else
     before = {path.name: path.read_text() for path in team.secrets.iterdir() if path.name != "postgres_password"}
     (team.secrets / "postgres_password").rename(team.folder / "old_password")
-    subprocess.run(
-        [str(Path(__file__).parents[2] / "deploy/server/make-secrets"), str(team.secrets)], check=True, capture_output=True
-    )
+    subprocess.run([str(MAKE_SECRETS), str(team.secrets)], check=True, capture_output=True)
     assert {path.name: path.read_text() for path in team.secrets.iterdir() if path.name != "postgres_password"} == before
     change = f"ALTER USER caco PASSWORD '{team.secret('postgres_password')}'"
     environ = {**team.environment("tools"), "PGPASSWORD": (team.folder / "old_password").read_text().strip()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.atomic import replacing
 from caco_assets.downstream.datasets.labelled import key
 from caco_assets.downstream.datasets.tiles import Scene, Tile, cut, grid
 from caco_assets.errors import UserError
@@ -119,16 +119,13 @@ class DenseImages:
         stem = key(self.task, self.version, part, self.tile, *(tile.name for tile in tiles))
         files = [cache / f"{stem}-{kind}.npy" for kind in ("images", "masks")]
         if not all(file.exists() for file in files):
-            cache.mkdir(parents=True, exist_ok=True)
-            scratch = [file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy") for file in files]
             shape = (len(tiles), self.dates, channels, self.tile, self.tile)
-            images = np.lib.format.open_memmap(scratch[0], "w+", np.dtype(self.dtype), shape)
-            masks = np.lib.format.open_memmap(scratch[1], "w+", np.dtype("uint8"), (len(tiles), self.tile, self.tile))
-            self._fill(tiles, images, masks, Progress(f"decode {self.task} {part}", len(tiles), "tile", say))
-            images.flush()
-            masks.flush()
-            for temporary, file in zip(scratch, files, strict=True):
-                temporary.replace(file)
+            with replacing(files[0]) as images_file, replacing(files[1]) as masks_file:
+                images = np.lib.format.open_memmap(images_file, "w+", np.dtype(self.dtype), shape)
+                masks = np.lib.format.open_memmap(masks_file, "w+", np.dtype("uint8"), (len(tiles), self.tile, self.tile))
+                self._fill(tiles, images, masks, Progress(f"decode {self.task} {part}", len(tiles), "tile", say))
+                images.flush()
+                masks.flush()
         images, masks = (np.load(file, mmap_mode="r") for file in files)
         return images, masks
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caco_assets.products import content_hash, write_atomic
+from caco_assets.atomic import write_atomic
+from caco_assets.products import content_hash
 from caco_assets.progress import Progress, Say, to_stderr
 
 _MB = 1 << 20

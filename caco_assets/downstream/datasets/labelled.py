@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.atomic import replacing
 from caco_assets.pretraining.pixels import PixelFormat
 from caco_assets.progress import Progress, Say
 
@@ -162,11 +162,8 @@ def key(*parts: object) -> str:
 
 def save_array(file: Path, array: np.ndarray) -> None:
     """Write an array so that a reader sees all of it or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # two encoders may be judged on the same data at once
-    scratch = file.with_name(f".{file.stem}.{os.getpid()}.tmp.npy")
-    np.save(scratch, array)
-    scratch.replace(file)
+    with replacing(file) as scratch, scratch.open("wb") as stream:
+        np.save(stream, array)
 
 
 def _balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
