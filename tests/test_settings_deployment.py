@@ -151,7 +151,7 @@ def test_the_server_of_mlflow_asks_for_logins_and_finds_its_database_by_itself(s
     with pytest.raises(UserError, match="MLFLOW_FLASK_SERVER_SECRET_KEY"):
         prepare("mlflow", "0.0.0.0", None)
     server.setenv("MLFLOW_AUTH_ADMIN_USERNAME", "caco")
-    for name in ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
+    for name in ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"):
         server.setenv(name, SECRET)
     command, environ = prepare("mlflow", "0.0.0.0", 5001)
     assert command[command.index("--app-name") + 1] == "basic-auth"

@@ -28,8 +28,13 @@ STORE = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """What opens an S3 store, where the machine's own role does not."""
 TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """The chain's login at the MLflow server."""
-MLFLOW_SERVER = ("MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
-"""What the MLflow server makes its first account with, and signs its forms with."""
+MLFLOW_SERVER = (
+    "MLFLOW_AUTH_ADMIN_USERNAME",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
+)
+"""What the MLflow server makes its first account with, signs its forms with, and encrypts the secrets of its webhooks with."""
 SECRETS = (*DATABASE, *STORE, *TRACKING, *MLFLOW_SERVER)
 """Variables that may be given as `NAME_FILE`."""
 
