@@ -11,7 +11,7 @@ demo: setup            ## materialize the whole asset graph and print what came 
 test: setup check      ## lint, types, import contracts, all tests
 	@$(BIN)/python -m pytest tests --ignore tests/deploy --ignore tests/e2e/test_chain_killed.py -n 2 --dist worksteal
 
-test-kills: setup      ## a whole retraining whose run, daemon and tracking server are killed at each stage: many minutes, alone on the machine
+test-kills: setup      ## a whole retraining whose run, daemon and tracking server are killed at each stage: 7 minutes, alone on the machine
 	@$(BIN)/python -m pytest tests/e2e/test_chain_killed.py -n 0
 
 test-deploy: setup     ## a team's server and a cluster, part by part, as processes of this machine (DEPLOY_TESTS='-m "not slow"': seconds)
