@@ -5,6 +5,8 @@ few libraries is enough. Three ways by turns: one batch again and again (what th
 resident in the GPU's memory (the figure), and batches of the same pack streamed to it. Beside them the share of this GPU's own rate
 in a bfloat16 matrix product that the passes which cannot be left out reach.
 
+`--kernels FILE` writes down where the time goes: the kernels of the views and of the step, each alone, the longest first.
+
 Without a GPU it says so, measures nothing and ends well. `--rehearse` goes through everything at a tiny size on the CPU.
 """
 
@@ -17,12 +19,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from caco_assets.pretraining.compiled import compile_encoders
@@ -149,8 +152,27 @@ def flops_per_sample(sizes: Sizes) -> float:
     return counter.get_total_flops() / 2
 
 
-def measure(device: torch.device, sizes: Sizes, compiled: bool) -> list[float]:
-    """Samples per second end to end over those of the resident batch, one for each repeat."""
+def kernels(file: Path, training: Training, batches: Iterator[Batch], steps: int) -> None:
+    """Write what the views, and then the step, spend their time on."""
+    one = next(batches)
+    parts: dict[str, Callable[[], object]] = {"views": lambda: next(batches), "step": lambda: training.step(one)}
+    on_gpu = training.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    lines: list[str] = []
+    for name, part in parts.items():
+        start = time.perf_counter()
+        with profile(activities=activities, acc_events=True) as profiled:
+            for _ in range(steps):
+                part()
+            wait(training.device)
+        lines.append(f"{name}: {(time.perf_counter() - start) / steps * 1e3:.2f} ms, the profiler's own time included")
+        by = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+        lines.append(profiled.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=90))
+    file.write_text("\n".join(lines))
+
+
+def measure(device: torch.device, sizes: Sizes, compiled: bool, file: Path | None) -> list[float]:
+    """Samples per second end to end over those of the resident batch, one for each repeat; the kernels go to `file`."""
     options = {"batch_size": sizes.batch, "image_size": sizes.image, "crop_scale": (0.2, 1.0), "seed": 0}
     plan = objective_class("caco").plan
     with tempfile.TemporaryDirectory() as scratch:
@@ -167,6 +189,8 @@ def measure(device: torch.device, sizes: Sizes, compiled: bool) -> list[float]:
         for _ in range(sizes.repeats):
             for name, batches in ways.items():
                 rates[name].append(sizes.steps * sizes.batch / seconds(training, batches, sizes.steps))
+        if file is not None:
+            kernels(file, training, ways["resident"], min(sizes.steps, 8))
         for batches in (ways["resident"], ways["streamed"]):
             batches.close()  # pyright: ignore[reportAttributeAccessIssue]
     peak = matmul_rate(device, 8192 if device.type == "cuda" else 256)
@@ -188,10 +212,11 @@ def main() -> int:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--compile", action="store_true", help="compiled encoders and colour operations")
+    parser.add_argument("--kernels", type=Path, metavar="FILE", help="where the time goes, kernel by kernel")
     given = parser.parse_args()
     line: dict[str, object] = {"benchmark": "gpu_pretrain", "ratio": None, "low": None, "high": None, "bar": BAR, "pass": None}
     if given.rehearse:
-        measure(torch.device("cpu"), Sizes("test_resnet", 8, 32, 32, 8, 16, 2, 2), given.compile)
+        measure(torch.device("cpu"), Sizes("test_resnet", 8, 32, 32, 8, 16, 2, 2), given.compile, given.kernels)
         print(json.dumps({**line, "note": "rehearsal: not measured"}))
         return 0
     if not torch.cuda.is_available():
@@ -201,7 +226,8 @@ def main() -> int:
     places, steps, repeats = (1024, 16, 5) if given.quick else (4096, 64, 7)
     device = torch.device("cuda", torch.cuda.current_device())
     print(f"{torch.cuda.get_device_name(device)}, Python {platform.python_version()}, torch {torch.__version__}")
-    ratios = measure(device, Sizes(given.backbone, places, 264, 224, given.batch, 16_384, steps, repeats), given.compile)
+    sizes = Sizes(given.backbone, places, 264, 224, given.batch, 16_384, steps, repeats)
+    ratios = measure(device, sizes, given.compile, given.kernels)
     ratio = statistics.median(ratios)
     line |= {"ratio": round(ratio, 3), "low": round(min(ratios), 3), "high": round(max(ratios), 3), "pass": ratio >= BAR}
     print(json.dumps(line))

@@ -19,7 +19,7 @@ ladder=(python3 benchmarks/ladder.py --folder "$folder" --places "${PLACES:-2400
 drawing=$!
 python3 -m pytest tests/gpu -n 0 -p no:warnings --durations=8 2>&1 | tee "$folder/tests_gpu.log" || failed=1
 wait "$drawing" || { echo "drawing failed: see $folder/draw.log" >&2; exit 1; }
-python3 benchmarks/gpu_pretrain.py --quick 2>&1 | tee "$folder/gpu_pretrain.log" || failed=1
-python3 benchmarks/gpu_pretrain.py --quick --compile 2>&1 | tee "$folder/gpu_pretrain_compiled.log" || failed=1
+python3 benchmarks/gpu_pretrain.py --quick --kernels "$folder/kernels.txt" 2>&1 | tee "$folder/gpu_pretrain.log" || failed=1
+python3 benchmarks/gpu_pretrain.py --quick --compile --kernels "$folder/kernels_compiled.txt" 2>&1 | tee "$folder/gpu_pretrain_compiled.log" || failed=1
 "${ladder[@]}" 2> "$folder/ladder.log" | tee "$folder/ladder.txt" || failed=1
 exit "$failed"
