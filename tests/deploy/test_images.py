@@ -147,6 +147,10 @@ def test_an_image_is_built_its_entry_points_run_inside_it_and_no_secret_is_in_it
         looked = subprocess.run(["grep", "-rlaF", PLANTED, root], capture_output=True, text=True, check=False)
         assert looked.stdout == ""
         assert Path(root, "opt/caco/bin/caco").exists()
+        # an image that is built again has the sources of now, not those that a layer remembers
+        (installed,) = Path(root, "opt/caco/lib").glob("python3.*/site-packages")
+        mine = [path for path in (ROOT / "caco_assets").rglob("*.py") if "__pycache__" not in path.parts]
+        assert [path for path in mine if (installed / path.relative_to(ROOT)).read_bytes() != path.read_bytes()] == []
         assert "caco, version" in inside("caco", "--version")
         assert "CACO_DEPLOYMENT=local: servers are for" in inside("caco", "server", "run", service)
         load = (
