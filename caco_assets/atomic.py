@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,23 +21,54 @@ def replacing(path: Path) -> Iterator[Path]:
         path: the file; its folder is made. The scratch file beside it, `.<name>.tmp`, exists and is empty: write to it, do not
             replace it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    with _alone(scratch) as stream:
-        try:
-            yield scratch
-            os.fsync(stream.fileno())
-            scratch.replace(path)
-        except BaseException:
-            # ours as long as the lock is; once it has moved, a file of this name is the next writer's
-            scratch.unlink(missing_ok=True)
-            raise
+    with _scratch([path]) as (files, publish):
+        yield files[0]
+        publish()
+
+
+def make_missing(paths: Sequence[Path], make: Callable[..., None]) -> None:
+    """Make files that belong together, unless all are there; who comes while another makes them waits, and makes nothing.
+
+    Args:
+        paths: the files.
+        make: is given a scratch file for each (see `replacing`), and writes them.
+    """
+    if all(path.exists() for path in paths):
+        return
+    with _scratch(paths) as (files, publish):
+        if not all(path.exists() for path in paths):
+            make(*files)
+            publish()
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part."""
     with replacing(path) as scratch:
         scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def _scratch(paths: Sequence[Path]) -> Iterator[tuple[list[Path], Callable[[], None]]]:
+    """Locked scratch files, and what puts them in their places; those that were not put there are removed."""
+    with ExitStack() as held:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        files = [path.with_name(f".{path.name}.tmp") for path in paths]
+        mine = [(held.enter_context(_alone(file)), file, path) for file, path in zip(files, paths, strict=True)]
+
+        def publish() -> None:
+            while mine:
+                stream, file, path = mine[0]
+                os.fsync(stream.fileno())
+                file.replace(path)
+                # once it has moved, a file of this name is the next writer's
+                del mine[0]
+
+        try:
+            yield files, publish
+        finally:
+            for _, file, _ in mine:
+                file.unlink(missing_ok=True)
 
 
 def _alone(scratch: Path) -> BinaryIO:

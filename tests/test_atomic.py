@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from caco_assets.atomic import replacing, write_atomic
+from caco_assets.atomic import make_missing, replacing, write_atomic
 
 DIES = """
 import os, sys
@@ -80,3 +81,27 @@ def test_processes_and_threads_write_one_file_and_a_reader_sees_whole_ones(tmp_p
             done.set()
     assert reader.result() > 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_who_comes_while_files_are_made_waits_and_makes_nothing(tmp_path: Path) -> None:
+    files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    made: list[int] = []
+    begun = threading.Event()
+
+    def make(first: Path, second: Path) -> None:
+        made.append(threading.get_ident())
+        begun.set()
+        first.write_text("a")
+        # long enough for the other to have come
+        time.sleep(0.3)
+        second.write_text("b")
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(make_missing, files, make)
+        begun.wait(10)
+        other = pool.submit(make_missing, files, make)
+        assert (one.result(), other.result()) == (None, None)
+    assert len(made) == 1
+    make_missing(files, make)
+    assert len(made) == 1
+    assert sorted((file.name, file.read_text()) for file in tmp_path.iterdir()) == [("a.npy", "a"), ("b.npy", "b")]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from caco_assets.atomic import replacing
+from caco_assets.atomic import make_missing
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.pretraining.encoder import Encoder
@@ -56,19 +57,22 @@ def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, c
     wanted = encoder.preprocessing
     file = cache.file("inputs", json.dumps(wanted.to_dict(), sort_keys=True), source.version, name, size)
     names = source.parts[name].names
-    if not file.exists():
+
+    def make(scratch: Path) -> None:
         shape = (len(names), len(wanted.bands), size, size)
+        images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
         read = source.for_bands(wanted.bands)
         progress = Progress(f"prepare {data.task} {part} at {size} px", len(names), "image", cache.say)
         done = 0
-        with replacing(file) as scratch, torch.no_grad():
-            images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
+        with torch.no_grad():
             for chunk in cache.decoded(read, name):
                 images[done : done + len(chunk)] = encoder.preprocess(chunk, read.pixel_format, size).cpu().numpy()
                 done += len(chunk)
                 progress.advance(len(chunk))
-            images.flush()
         progress.close()
+        images.flush()
+
+    make_missing([file], make)
     position = {image: i for i, image in enumerate(names)}
     index = np.array([position[image] for image in data.parts[part].names])
     return Inputs((np.load(file, mmap_mode="r"),), np.zeros(len(index), np.int64), index)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caco_assets.atomic import replacing
+from caco_assets.atomic import make_missing
 from caco_assets.downstream.datasets.labelled import key
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
@@ -138,22 +137,24 @@ def pyramids(
         return Fresh(encoder)
     name = key("pyramid-1", identity, stem, positions)
     files = tuple(cache / f"{name}-{level}.npy" for level in range(len(shapes)))
-    if not all(file.exists() for file in files):
+
+    def encode(*scratch: Path) -> None:
+        arrays = [
+            np.lib.format.open_memmap(file, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
+            for file, shape in zip(scratch, shapes, strict=True)
+        ]
         progress = Progress("encode tiles", positions * len(tiles), "tile", say)
         fresh = Fresh(encoder)
-        with ExitStack() as written:
-            arrays = [
-                np.lib.format.open_memmap(scratch, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
-                for scratch, shape in zip([written.enter_context(replacing(file)) for file in files], shapes, strict=True)
-            ]
-            for position in range(positions):
-                for batch in batches(len(tiles), _BATCH):
-                    for array, level in zip(arrays, fresh.levels(tiles, batch, [position] * len(batch)), strict=True):
-                        array[position, batch[0] : batch[-1] + 1] = level.half().cpu().numpy()
-                    progress.advance(len(batch))
-            for array in arrays:
-                array.flush()
+        for position in range(positions):
+            for batch in batches(len(tiles), _BATCH):
+                for array, level in zip(arrays, fresh.levels(tiles, batch, [position] * len(batch)), strict=True):
+                    array[position, batch[0] : batch[-1] + 1] = level.half().cpu().numpy()
+                progress.advance(len(batch))
         progress.close()
+        for array in arrays:
+            array.flush()
+
+    make_missing(files, encode)
     return Kept(files, device)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.atomic import replacing
+from caco_assets.atomic import make_missing
 from caco_assets.downstream.datasets.labelled import key
 from caco_assets.downstream.datasets.tiles import Scene, Tile, cut, grid
 from caco_assets.errors import UserError
@@ -118,14 +118,16 @@ class DenseImages:
         tiles, channels = self.parts[part], len(self.pixel_format.bands)
         stem = key(self.task, self.version, part, self.tile, *(tile.name for tile in tiles))
         files = [cache / f"{stem}-{kind}.npy" for kind in ("images", "masks")]
-        if not all(file.exists() for file in files):
+
+        def decode(images_file: Path, masks_file: Path) -> None:
             shape = (len(tiles), self.dates, channels, self.tile, self.tile)
-            with replacing(files[0]) as images_file, replacing(files[1]) as masks_file:
-                images = np.lib.format.open_memmap(images_file, "w+", np.dtype(self.dtype), shape)
-                masks = np.lib.format.open_memmap(masks_file, "w+", np.dtype("uint8"), (len(tiles), self.tile, self.tile))
-                self._fill(tiles, images, masks, Progress(f"decode {self.task} {part}", len(tiles), "tile", say))
-                images.flush()
-                masks.flush()
+            images = np.lib.format.open_memmap(images_file, "w+", np.dtype(self.dtype), shape)
+            masks = np.lib.format.open_memmap(masks_file, "w+", np.dtype("uint8"), (len(tiles), self.tile, self.tile))
+            self._fill(tiles, images, masks, Progress(f"decode {self.task} {part}", len(tiles), "tile", say))
+            images.flush()
+            masks.flush()
+
+        make_missing(files, decode)
         images, masks = (np.load(file, mmap_mode="r") for file in files)
         return images, masks
 
