@@ -169,7 +169,9 @@ def test_an_image_is_built_its_entry_points_run_inside_it_and_no_secret_is_in_it
         free = inside(
             "find", "/", "-xdev", "-writable", "-not", "-type", "l", "-not", "-path", "/proc/*", "-not", "-path", "/dev/*"
         )
-        assert {line for line in free.splitlines() if line.startswith("/")} <= {"/tmp", "/var/tmp", "/srv/caco", "/run/lock"}, free
+        # what find may not look into it says with its own name before
+        found = {line for line in free.splitlines() if line.startswith("/") and "find: " not in line}
+        assert found <= {"/tmp", "/var/tmp", "/srv/caco", "/run/lock"}, free
     finally:
         subprocess.run(["buildah", "umount", container], capture_output=True, check=False)
         subprocess.run(["buildah", "rm", container], capture_output=True, check=False)
