@@ -96,13 +96,11 @@ def test_dagster_knows_the_data_by_dvcs_hashes_and_finds_everything_fresh(home: 
     graph = build_definitions(load_settings("tiny", home=home), "tiny").resolve_asset_graph()
     stages = yaml.safe_load((home / "dvc.lock").read_text())["stages"]
     with dg.DagsterInstance.get() as instance:
-        # the archive's version is known where its chips have been validated
-        made_by = {"locations": "locations", "scenes": "scenes", "quarantine": "archive", "pack": "pack", "probe_set": "probe_set"}
-        for asset, stage in made_by.items():
+        for asset, stage in {"locations": "locations", "scenes": "scenes", "quarantine": "archive", "pack": "pack"}.items():
             event = instance.get_latest_materialization_event(dg.AssetKey(asset))
             assert event.asset_materialization.tags[DATA_VERSION_TAG] == stages[f"{stage}@tiny"]["outs"][0]["md5"], asset
         stale = CachingStaleStatusResolver(instance=instance, asset_graph=graph, loading_context=LoadingContextForTest(instance))
-        for asset in ("locations", "scenes", "quarantine", "pack", "probe_set", "encoder", "scores", "challenger"):
+        for asset in ("locations", "scenes", "quarantine", "pack", "encoder", "scores", "challenger"):
             assert stale.get_status(dg.AssetKey(asset)) == StaleStatus.FRESH, asset
         shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
     assert "└─ data" in shown["lineage"].value
