@@ -121,7 +121,7 @@ def test_an_image_is_built_its_entry_points_run_inside_it_and_no_secret_is_in_it
     if name not in wanted or not shutil.which("buildah") or os.geteuid() != 0:
         pytest.skip(
             f"the {name} image is built with CACO_TEST_IMAGES=orchestrator,trainer, as root, with buildah and debootstrap: "
-            "some ten minutes each, 50 GB of disk in all"
+            "many minutes, and more than 44 GB of free disk for the trainer"
         )
     environ = {**os.environ, "BASE": "debootstrap", "TAG": "test", "PGPASSWORD": PLANTED, "AWS_SECRET_ACCESS_KEY": PLANTED}
     subprocess.run([str(IMAGES / "build"), name], env=environ, check=True, timeout=7000)

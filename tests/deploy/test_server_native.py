@@ -162,14 +162,7 @@ def test_the_team_trains_a_champion_while_its_stores_restart_and_a_backup_brings
 
     # no secret is in a log, in the home, in the store, or in what Dagster and MLflow know of the run and its version
     told = str(team.graphql(TAGS, run=done)) + str(team.graphql(EVENTS, run=done)) + str(champion)
-    for name in (
-        "postgres_password",
-        "store_secret_key",
-        "mlflow_password",
-        "mlflow_secret_key",
-        "mlflow_webhook_key",
-        "login_password",
-    ):
+    for name in SECRETS:
         assert team.secret(name) not in told
         looked = ["grep", "-rlaF", team.secret(name), str(team.folder), "--exclude-dir=secrets", "--exclude-dir=postgres"]
         assert subprocess.run(looked, capture_output=True, text=True, check=False).stdout == "", name
