@@ -18,7 +18,7 @@ from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 HOST = "127.0.0.1"
-# Both UIs answer within a quarter of a minute even while the database migrates; a minute means that something is wrong.
+# Both UIs answer within a quarter of a minute even while the database migrates; three mean that something is wrong.
 START_S = 180.0
 STOP_S = 10.0
 
@@ -57,6 +57,8 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
     Raises:
         UserError: a process ended by itself or did not answer; its log is named.
     """
+    from caco_assets.resources.compute import open_instance
+
     wanted = {"dagster": dagster_port, "mlflow": mlflow_port, "pages": pages_port}
     ports = {name: free_port(port) for name, port in wanted.items()}
     for name, port in ports.items():
@@ -64,9 +66,12 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
             say(f"port {wanted[name]} is in use; {name} takes {port}")
     logs = settings.paths.workspace / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    home = dagster_home(settings)
+    # its databases exist before two processes look for them
+    open_instance(home).dispose()
     environment = {
         **os.environ,
-        "DAGSTER_HOME": str(dagster_home(settings)),
+        "DAGSTER_HOME": str(home),
         "CACO_PROFILE": settings.profile,
         "CACO_HOME": str(settings.home),
         "CACO_PAGES_URL": f"http://{HOST}:{ports['pages']}",
@@ -89,7 +94,7 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
         while True:
             for name, child in children.items():
                 if child.poll() is not None:
-                    raise UserError(f"{name}: ended by itself with status {child.returncode}; see {logs / f'{name}.log'}")
+                    raise _ended(name, child, logs)
             time.sleep(0.5)
     except KeyboardInterrupt:
         say("stopping")
@@ -106,13 +111,17 @@ def _wait_for(name: str, port: int, child: subprocess.Popen[bytes], logs: Path) 
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            break
+            raise _ended(name, child, logs)
         try:
             with socket.create_connection((HOST, port), timeout=1):
                 return
         except OSError:
             time.sleep(0.3)
-    raise UserError(f"{name}: does not answer on port {port}; see {logs / f'{name}.log'}")
+    raise UserError(f"{name}: does not answer on port {port} within {START_S:.0f} s; see {logs / f'{name}.log'}")
+
+
+def _ended(name: str, child: subprocess.Popen[bytes], logs: Path) -> UserError:
+    return UserError(f"{name}: ended by itself with status {child.returncode}; see {logs / f'{name}.log'}")
 
 
 def _stop(children: Mapping[str, subprocess.Popen[bytes]]) -> None:

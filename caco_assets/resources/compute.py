@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
@@ -26,8 +27,8 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
     """
     from caco_assets.automation import announce_shards, shard_range_tags
 
-    os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
-    with _alone(settings), dg.DagsterInstance.get() as instance:
+    home = dagster_home(settings)
+    with _alone(settings), open_instance(home) as instance:
         bury(instance)
         announce_shards(settings, instance)
         try:
@@ -44,6 +45,18 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
             release(settings.paths.root)
     if not result.success:
         raise UserError(_failed_checks(result))
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The instance in this folder, as `DAGSTER_HOME` of this process and its children; close it.
+
+    Dagster makes its SQLite files when it is first opened, and two processes that do so at once break each other ("table already
+    exists"): here one waits for the other.
+    """
+    os.environ["DAGSTER_HOME"] = str(home)
+    with (home / "open.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return dg.DagsterInstance.get()
 
 
 def bury(instance: dg.DagsterInstance) -> None:

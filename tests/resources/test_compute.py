@@ -1,6 +1,7 @@
 """Runs in this process on a real instance: what a killed one leaves behind, and that there is one at a time."""
 
 import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -8,7 +9,7 @@ import pytest
 
 from caco_assets.errors import UserError
 from caco_assets.instance import dagster_home
-from caco_assets.resources.compute import HERE, bury, materialize
+from caco_assets.resources.compute import HERE, bury, materialize, open_instance
 from caco_assets.settings import Settings
 
 
@@ -40,3 +41,16 @@ def test_a_second_run_in_the_same_workspace_is_refused_in_one_line(settings: Set
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is going on"):
             materialize(nothing, settings)
+
+
+def test_who_opens_an_instance_waits_for_another_that_does(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The web server and the daemon of a new workspace start together: without turns, one of ten starts failed."""
+    home = dagster_home(settings)
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    with (home / "open.lock").open("w") as held, ThreadPoolExecutor(1) as thread:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        opening = thread.submit(open_instance, home)
+        with pytest.raises(TimeoutError):
+            opening.result(0.5)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        opening.result(60).dispose()
