@@ -9,7 +9,7 @@ demo: setup            ## materialize the whole asset graph and print what came 
 	@$(BIN)/caco demo --profile $(PROFILE)
 
 test: setup check      ## lint, types, import contracts, all tests
-	@$(BIN)/python -m pytest tests --ignore tests/deploy --ignore tests/e2e/test_chain_killed.py -n 2 --dist worksteal
+	@$(BIN)/python -m pytest tests --ignore tests/deploy --ignore tests/e2e/test_chain_killed.py -n 2 --dist worksteal --durations=20
 
 test-kills: setup      ## a whole retraining whose run, daemon and tracking server are killed at each stage: 7 minutes, alone on the machine
 	@$(BIN)/python -m pytest tests/e2e/test_chain_killed.py -n 0

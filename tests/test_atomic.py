@@ -98,7 +98,7 @@ def test_who_comes_while_files_are_made_waits_and_makes_nothing(tmp_path: Path) 
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(make_missing, files, make)
-        begun.wait(10)
+        begun.wait(60)
         other = pool.submit(make_missing, files, make)
         assert (one.result(), other.result()) == (None, None)
     assert len(made) == 1

@@ -143,7 +143,7 @@ def test_the_end_of_the_work_ends_those_who_wait(provider):
         time.sleep(0.1)
         fetcher.stop()
         with pytest.raises(CancelledError):
-            waiting.result(timeout=5)
+            waiting.result(timeout=60)
         with pytest.raises(CancelledError):
             fetcher.get([(f"{provider.address}/a.tif", (0, 50))])
     assert not any(thread.name == "fetch" for thread in threading.enumerate())
