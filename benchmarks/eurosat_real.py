@@ -25,10 +25,12 @@ def main() -> int:
     parser.add_argument("backbones", nargs="*", default=["resnet18", "resnet50"], help="timm names")
     parser.add_argument("--folder", type=Path, required=True, help="home of this run's cache")
     parser.add_argument("--encoder", type=Path, action="append", default=[], help="folder of a trained encoder")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64], help="input sides of `clean`, pixels")
     parser.add_argument("--limit", type=int, help="at most this many images per split, for a try")
     options = parser.parse_args()
     settings = load_settings("embedded", home=options.folder, downstream={"seeds": [0]})
-    real = settings.downstream.tasks["eurosat_real"].model_copy(update={"protocols": ("paper", "clean"), "limit": options.limit})
+    wanted = {"protocols": ("paper", "clean"), "sizes": tuple(options.sizes), "limit": options.limit}
+    real = settings.downstream.tasks["eurosat_real"].model_copy(update=wanted)
     downstream = settings.downstream.model_copy(update={"tasks": {"eurosat_real": real}})
     settings = settings.model_copy(update={"downstream": downstream})
     (assignment,) = assignments(settings)
@@ -37,14 +39,14 @@ def main() -> int:
         like = Encoder.random(name, Preprocessing.of_pack(RGB, "seco", 64), 0)
         names = ("random", "imagenet") if number else ("raw_statistics", "random", "imagenet")
         contestants += [(name if who.name != "raw_statistics" else "–", who) for who in baselines(names, like, (0,))]
-    print("| backbone | weights | protocol | method | accuracy, % | n |\n|---|---|---|---|---|---|", flush=True)
+    print("| backbone | weights | protocol | side | method | accuracy, % | n |\n|---|---|---|---|---|---|---|", flush=True)
     for backbone, contestant in contestants:
         for row in judge(settings, assignment, [contestant], settings.paths.cache, to_stderr):
             if row.value is None or row.ci_low is None or row.ci_high is None:
                 figure = f"not measured: {row.note}"
             else:
                 figure = f"{100 * row.value:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
-            print(f"| {backbone} | {row.encoder} | {row.protocol} | {row.method} | {figure} | {row.n} |", flush=True)
+            print(f"| {backbone} | {row.encoder} | {row.protocol} | {row.size} | {row.method} | {figure} | {row.n} |", flush=True)
     return 0
 
 
