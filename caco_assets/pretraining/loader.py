@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from caco_assets.pretraining.buffers import Buffers
 from caco_assets.pretraining.pack import PERIODS
 from caco_assets.pretraining.renderer import Renderer
 from caco_assets.pretraining.samples import Batch, Drawn, Sampler
 from caco_assets.pretraining.views import ViewPlan
+
+_BATCHES = 4
+"""Whose memory is kept: one that is made, one that is ready, the caller's, and the one before, if the caller still holds it."""
 
 
 class Loader(Sampler):
@@ -36,6 +40,7 @@ class Loader(Sampler):
         sizes = {"batch_size": batch_size, "image_size": image_size}
         super().__init__(pack, plan, **sizes, crop_scale=crop_scale, seed=seed, bands=bands, part=part)
         self._threads = threads or len(os.sched_getaffinity(0))
+        self._buffers = Buffers(_BATCHES)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on; the next one is made while the caller works on the last.
@@ -58,8 +63,7 @@ class Loader(Sampler):
     def _batch(self, pool: ThreadPoolExecutor, order: np.ndarray, epoch: int, step: int) -> Batch:
         drawn = self._draw(order, epoch, step)
         rows, side = range(len(drawn.slots)), self._image_size
-        # numpy's memory, not torch's: it asks for huge pages, and touching new memory costs a quarter as much
-        views = np.empty((len(self._plan.views), len(rows), len(self.bands), side, side), np.float32)
+        views = self._buffers.take((len(self._plan.views), len(rows), len(self.bands), side, side))
         chunks = [rows[i :: self._threads] for i in range(self._threads)]
         futures = [pool.submit(self._render, chunk, drawn, views) for chunk in chunks if chunk]
         for future in futures:

@@ -254,3 +254,14 @@ def test_the_loader_needs_neither_rasterio_nor_dagster():
     assert "caco_assets.pretraining.augment_cpu" in modules
     heavy = {"rasterio", "geopandas", "dagster", "mlflow", "timm", "lightning", "torchvision", "pandas"}
     assert not heavy & {module.partition(".")[0] for module in modules}
+
+
+def test_batches_that_the_caller_keeps_stay_as_they_are_though_memory_is_used_again(pack: Path) -> None:
+    loader = make(pack, batch_size=2)
+    copies = [batch.views.clone() for batch in loader.epoch(0)]
+    kept = list(loader.epoch(0))
+    assert len(kept) == len(copies) > 4
+    for batch, copy in zip(kept, copies, strict=True):
+        torch.testing.assert_close(batch.views, copy, rtol=0, atol=0)
+    addresses = [batch.views.data_ptr() for batch in loader.epoch(0)]
+    assert len(set(addresses)) < len(addresses)
