@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 from caco_assets.pretraining.pack import Pack
 from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.run import make_encoder

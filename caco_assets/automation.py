@@ -14,8 +14,8 @@ from dagster._core.storage.tags import (
 )
 from pydantic import Field
 
-from caco_assets.errors import UserError
-from caco_assets.products import recorded
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import recorded
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import TrackingResource
 from caco_assets.sampling.assets import SHARDS, shard_key

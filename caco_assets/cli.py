@@ -25,7 +25,7 @@ from caco_assets.commands.validation import validate
 from caco_assets.commands.vintages import drift, parent, vintages
 from caco_assets.commands.watch import metrics
 from caco_assets.commands.whole_chain import demo, settings, up
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 
 class _Group(click.Group):

@@ -6,8 +6,8 @@ import configparser
 import io
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings
 
 NAME = "setting"

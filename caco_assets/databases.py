@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 from caco_assets.instance import instance_home
-from caco_assets.progress import Say
 from caco_assets.settings import find_home
 from caco_assets.settings.deployment import DATABASE, STORE, deployment, read_secrets
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from subprocess import DEVNULL
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.instance import dagster_home
-from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 HOST = "127.0.0.1"

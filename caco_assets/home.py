@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.stage_versions import recipe
 from caco_assets.data_remote import set_remote
-from caco_assets.errors import UserError
-from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
 
 _PACKAGE = Path(__file__).parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings
 from caco_assets.settings.deployment import DEPLOYMENTS, VARIABLE, Deployment, deployment
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from caco_assets.core.progress import Say
 from caco_assets.databases import make_buckets, store
-from caco_assets.progress import Say
 from caco_assets.settings.deployment import STORE, deployment, read_secrets
 
 _URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import FolderSource, Settings
 
 

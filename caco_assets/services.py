@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
 from caco_assets.home import template
 from caco_assets.instance import instance_home
 from caco_assets.settings import find_home, load_settings

@@ -183,7 +183,7 @@ def test_a_room_has_one_name_everywhere(room):
 
 
 def test_the_dvc_stages_are_data_products_and_their_commands_exist():
-    from caco_assets.recipes import recipe
+    from caco_assets.core.stage_versions import recipe
 
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for name in stages:

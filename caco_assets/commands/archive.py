@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.errors import UserError
-from caco_assets.progress import to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import to_stderr
 from caco_assets.settings import Settings
 
 
@@ -71,7 +71,7 @@ def archive_verify(profile: str, workers: int | None, repair: bool) -> None:
 
 def _shards(settings: Settings) -> int | None:
     """How many shards there must be; none while the places are not drawn."""
-    from caco_assets.products import recorded
+    from caco_assets.core.products import recorded
 
     if not (settings.paths.records / "locations.json").exists():
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.progress import to_stderr
+from caco_assets.core.progress import to_stderr
 
 
 @click.group()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caco_assets.progress import to_stderr
+from caco_assets.core.progress import to_stderr
 
 
 @click.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.errors import UserError
-from caco_assets.products import Product
-from caco_assets.progress import to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Product
+from caco_assets.core.progress import to_stderr
 from caco_assets.settings import Settings
 
 
@@ -87,8 +87,8 @@ def plan(profile: str) -> None:
 @click.option("--shard", type=int, help="One shard only; default all, then the quarantine of the whole archive.")
 def ingest(profile: str, shard: int | None) -> None:
     """Imagery: read the chips into the archive, shard by shard."""
+    from caco_assets.core.products import recorded
     from caco_assets.imagery.stage import collect, ingest_shard, ingest_shards
-    from caco_assets.products import recorded
 
     resolved = settings_of(profile)
     if shard is not None:

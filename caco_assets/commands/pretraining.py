@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.progress import to_stderr
+from caco_assets.core.progress import to_stderr
 
 
 @click.command()

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of
-from caco_assets.errors import UserError
-from caco_assets.progress import to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import to_stderr
 from caco_assets.settings import load_settings
 
 

@@ -46,8 +46,8 @@ def health() -> None:
 @server.command()
 def migrate() -> None:
     """Make databases and buckets that are missing, and migrate those of an earlier version."""
+    from caco_assets.core.progress import to_stderr
     from caco_assets.databases import migrate
-    from caco_assets.progress import to_stderr
 
     migrate(to_stderr)
 
@@ -56,8 +56,8 @@ def migrate() -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def save_objects(folder: Path) -> None:
     """Copy what the store holds into FOLDER; what lies there already is not copied again."""
+    from caco_assets.core.progress import to_stderr
     from caco_assets.object_copy import save
-    from caco_assets.progress import to_stderr
 
     save(folder, to_stderr)
 
@@ -66,7 +66,7 @@ def save_objects(folder: Path) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def load_objects(folder: Path) -> None:
     """Copy FOLDER back into the store; an object of the same size is left alone."""
+    from caco_assets.core.progress import to_stderr
     from caco_assets.object_copy import load
-    from caco_assets.progress import to_stderr
 
     load(folder, to_stderr)

@@ -6,9 +6,9 @@ import json
 
 import click
 
-from caco_assets.products import Product
+from caco_assets.core.products import Product
+from caco_assets.observability.logs import bind
 from caco_assets.settings import Settings, load_settings
-from caco_assets.watch.logs import bind
 
 profile_option = click.option(
     "--profile", envvar="CACO_PROFILE", default="embedded", show_default=True, help="Name of a profile, or path to a YAML file."

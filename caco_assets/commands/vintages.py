@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import click
 
 from caco_assets.commands.shared import profile_option, show
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import to_stderr
 from caco_assets.home import ensure_home
-from caco_assets.progress import to_stderr
 from caco_assets.settings import Settings, load_settings
 
 vintage_option = click.option("--vintage", help="YYYY-MM; default the profile's own.")

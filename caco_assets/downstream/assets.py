@@ -2,12 +2,12 @@
 
 import dagster as dg
 
+from caco_assets.core.stage_versions import recipe
 from caco_assets.downstream.cell import shown
 from caco_assets.downstream.matrix import Versions
 from caco_assets.downstream.stage import probe_set as make_probe_set
 from caco_assets.downstream.stage import score
 from caco_assets.pretraining.assets import encoder
-from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, facts, picture, table
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.profile import Profile

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba import njit
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.metrics import LEVEL
-from caco_assets.errors import UserError
 
 
 def with_positives(labels: np.ndarray) -> np.ndarray:

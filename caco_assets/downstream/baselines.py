@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.features import FeatureSource
-from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
 

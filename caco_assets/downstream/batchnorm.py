@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.accelerator import accelerated
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
-from caco_assets.progress import Progress, Say
 
 
 def has_batch_norm(encoder: Encoder) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.products import recorded
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.products import recorded
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

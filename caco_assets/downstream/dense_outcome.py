@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.rasters import IGNORE
 from caco_assets.downstream.datasets.tiles import Tile
 from caco_assets.downstream.metrics import LEVEL
 from caco_assets.downstream.outcomes import Figure
-from caco_assets.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.dense_kinds import HALF, Kind
 from caco_assets.downstream.pyramids import POSITIONS, Pyramids, Tiles, Tuned, batches
 from caco_assets.downstream.resume import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
 from caco_assets.downstream.unet import UNetDecoder
-from caco_assets.progress import Progress, Say
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caco_assets.atomic import replacing
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.atomic import replacing
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def evaluations_file(settings: Settings) -> Path:
 
 def record(file: Path, rows: Sequence[ScoreRow]) -> None:
     """Put rows into a file of rows; they take the place of older ones about the same thing. One process at a time."""
-    from caco_assets.imagery.lock import alone
+    from caco_assets.core.file_lock import alone
 
     with alone(file.with_name(f".{file.name}.lock"), file.name, to_stderr):
         _put(file, rows)

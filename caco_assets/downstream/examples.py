@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.atomic import replacing
+from caco_assets.core.atomic import replacing
 from caco_assets.downstream.datasets.rasters import IGNORE
 from caco_assets.downstream.datasets.tiles import Tile
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.accelerator import device
 from caco_assets.downstream.average_precision import macro_ap
 from caco_assets.downstream.batchnorm import batches
@@ -23,7 +24,6 @@ from caco_assets.downstream.metrics import accuracy
 from caco_assets.downstream.outcomes import MultiLabel, Outcome, SingleLabel
 from caco_assets.downstream.resume import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.progress import Progress, Say
 from caco_assets.settings import FineTune
 
 _EVALUATED_AT_ONCE = 256

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caco_assets.atomic import make_missing
+from caco_assets.core.atomic import make_missing
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.progress import Progress
 
 
 @dataclass(frozen=True)

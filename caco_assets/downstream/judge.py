@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import Hashes
@@ -23,10 +26,7 @@ from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.rows import RowStore, ScoreRow
 from caco_assets.downstream.tasks import Task, find_task
 from caco_assets.downstream.trial import LARGE, Trial
-from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
 from caco_assets.settings import Dense, FineTune, Settings, TaskData
 
 

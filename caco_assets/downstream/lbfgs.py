@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from caco_assets.torch_threads import torch_threads
+from caco_assets.core.torch_threads import torch_threads
 
 _HISTORY = 10
 # Products below this many multiplications take less time than waking a second thread for them.

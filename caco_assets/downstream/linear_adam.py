@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.torch_threads import torch_threads
 from caco_assets.downstream.probes import Linear
 from caco_assets.downstream.tasks import PaperProtocol
-from caco_assets.progress import Progress, Say, to_stderr
-from caco_assets.torch_threads import torch_threads
 
 
 def fit_linear_adam(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

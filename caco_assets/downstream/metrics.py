@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

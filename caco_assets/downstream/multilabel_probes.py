@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.torch_threads import torch_threads
 from caco_assets.downstream.average_precision import macro_ap
 from caco_assets.downstream.lbfgs import minimise
 from caco_assets.downstream.probes import C_GRID, FINAL_STEPS, SWEEP_STEPS, Linear, aligned, nearest
 from caco_assets.downstream.tasks import PaperProtocol
-from caco_assets.progress import Progress, Say, to_stderr
-from caco_assets.torch_threads import torch_threads
 
 
 def fit_independent(

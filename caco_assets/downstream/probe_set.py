@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.labelled import LabelledImages
-from caco_assets.errors import UserError
 from caco_assets.pretraining.online_probe import TRAIN, VALIDATION, ProbeSet
 from caco_assets.settings import Settings
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream import finetune, multilabel
 from caco_assets.downstream.accelerator import accelerated
 from caco_assets.downstream.batchnorm import has_batch_norm, train_mode_features
@@ -14,7 +15,6 @@ from caco_assets.downstream.linear_adam import fit_linear_adam
 from caco_assets.downstream.outcomes import SingleLabel
 from caco_assets.downstream.probes import Linear, Scaler, fit_validated, knn_predict
 from caco_assets.downstream.trial import LARGE, Measurement, Trial
-from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder, Preprocessing
 
 KNN = (5, 20)

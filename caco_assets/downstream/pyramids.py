@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caco_assets.atomic import make_missing
+from caco_assets.core.atomic import make_missing
+from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.datasets.labelled import key
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat
-from caco_assets.progress import Progress, Say
 
 POSITIONS = 8
 """Quarter turns, with and without a flip; 0 is the tile as it lies."""

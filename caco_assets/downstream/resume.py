@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caco_assets.atomic import replacing
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.atomic import replacing
+from caco_assets.core.progress import Say, to_stderr
 
 SECONDS = 60.0
 """Between two states: the most that a kill can cost, besides the epoch under way. Short training writes none at all."""

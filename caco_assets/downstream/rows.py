@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from caco_assets.atomic import replacing, write_atomic
-from caco_assets.errors import UserError
-from caco_assets.imagery.lock import alone
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.atomic import replacing, write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import alone
+from caco_assets.core.progress import Say, to_stderr
 
 
 @dataclass(frozen=True)

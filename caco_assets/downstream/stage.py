@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets import products
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
+from caco_assets.core import products
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
     Raises:
         UserError: no task in the profile, an unknown task, absent data of a task that is not optional, damaged data, no encoder.
     """
+    from caco_assets.core.errors import UserError
     from caco_assets.downstream.baselines import Contestant, baselines
     from caco_assets.downstream.judge import assignments, check_fits, judge
     from caco_assets.downstream.rows import write_rows
-    from caco_assets.errors import UserError
     from caco_assets.pretraining.encoder import Encoder
 
     wanted = settings.downstream

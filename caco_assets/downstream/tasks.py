@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.subset import IncompleteError
-from caco_assets.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from caco_assets import products
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
+from caco_assets.core import products
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from caco_assets import stores
-from caco_assets.errors import UserError
+from caco_assets.core import object_store
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive import INDEX, shard_name
 from caco_assets.imagery.chip import decode
 from caco_assets.imagery.tars import POINTER, TAR
@@ -151,8 +151,8 @@ class ArchiveReader:
 
 
 def _whole(address: str) -> bytes:
-    if stores.is_store(address):
-        return stores.read(address)
+    if object_store.is_store(address):
+        return object_store.read(address)
     from fsspec.core import url_to_fs
 
     files, path = url_to_fs(address)
@@ -160,8 +160,8 @@ def _whole(address: str) -> bytes:
 
 
 def _range(address: str, offset: int, length: int) -> bytes:
-    if stores.is_store(address):
-        return stores.read_range(address, offset, length)
+    if object_store.is_store(address):
+        return object_store.read_range(address, offset, length)
     from fsspec.core import url_to_fs
 
     files, path = url_to_fs(address)

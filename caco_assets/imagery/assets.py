@@ -4,8 +4,8 @@ import warnings
 
 import dagster as dg
 
+from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.stage import collect, index_folder, ingest_shards, plan
-from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, facts, picture
 from caco_assets.resources.dvc import DataVersions
 from caco_assets.resources.profile import Profile

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.imagery.periods import Interval
 from caco_assets.imagery.scene import Scene
 from caco_assets.imagery.scenes import in_order, scenes_in, scenes_of, within
-from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import CatalogSource, Settings, StacApiSource
 
 ITEMS = "items.parquet"

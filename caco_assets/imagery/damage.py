@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caco_assets import stores
-from caco_assets.errors import UserError
+from caco_assets.core import object_store
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Progress, Say, to_stderr
 from caco_assets.imagery.archive import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, shard_name
 from caco_assets.imagery.chip_check import DamagedChipError, Found, check_chip, one_line
 from caco_assets.imagery.grid import Grid
 from caco_assets.imagery.tars import POINTER, TAR, open_whole, pointer
-from caco_assets.progress import Progress, Say, to_stderr
 
 _SHARD = re.compile(r"^shard=\d{4,}$")
 _FILES = (TAR, INDEX, QUARANTINE)
@@ -146,7 +146,7 @@ def _away(folder: Path) -> str | None:
         far = pointer(folder)
     except UserError:
         return f"{POINTER} cannot be read"
-    there = far and stores.size(far.address)
+    there = far and object_store.size(far.address)
     if far is None or there == far.bytes:
         return None
     return f"{TAR} is not at {far.address}" if there is None else f"{far.address} has {there} bytes, not {far.bytes}"

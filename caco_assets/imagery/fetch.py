@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.answer import Piece, Span, TransientError, check_answer, retry_after
 from caco_assets.imagery.geotiff import UnreadableError
-from caco_assets.watch.metrics import count
+from caco_assets.observability.metrics import count
 
 if TYPE_CHECKING:
     import aiohttp

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Say, to_stderr, track
 from caco_assets.imagery.catalog import ITEMS
 from caco_assets.imagery.clear import clear_test
 from caco_assets.imagery.folder_notes import check_bands, closing_notes, look
 from caco_assets.imagery.footprint import raster_footprint
 from caco_assets.imagery.geotiff import UnreadableError, check_readable, open_raster
-from caco_assets.products import Facts
-from caco_assets.progress import Say, to_stderr, track
 from caco_assets.settings import FolderSource
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.io import DatasetReader
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.clear import clear_test
 from caco_assets.settings import FolderSource
 

@@ -12,7 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from caco_assets.imagery.redact import without_secrets
+from caco_assets.core.redact import without_secrets
 
 GDAL_OPTIONS = {
     # no listing of the folder (or of the bucket) for side files before each open

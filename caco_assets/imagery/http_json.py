@@ -14,8 +14,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 
 HEALING = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """Answers that another try may change; 403 because providers also send it to those who ask too fast."""

@@ -16,6 +16,8 @@ from typing import Any
 
 import rasterio
 
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.imagery.archive import INDEX, QUARANTINE, member_name, pack_tar, write_index, write_quarantine, write_tar
 from caco_assets.imagery.chip import encode
 from caco_assets.imagery.fetch import Fetcher, Patience
@@ -28,9 +30,7 @@ from caco_assets.imagery.scene import BAND_MARK
 from caco_assets.imagery.spool import NOTHING, Entry, Key, Spool
 from caco_assets.imagery.takeover import Known
 from caco_assets.imagery.tars import TAR, store_tar, tar_size
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
-from caco_assets.watch.metrics import count
+from caco_assets.observability.metrics import count
 
 SAME_PASS = timedelta(minutes=30)
 """Scenes of a place nearer in time than this come from one overpass (a tile's neighbour, a second processing): one acquisition."""

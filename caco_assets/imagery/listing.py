@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive import INDEX, QUARANTINE, shard_folders, shard_name
 from caco_assets.imagery.tars import tar_size
 

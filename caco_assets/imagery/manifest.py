@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from caco_assets import stores
+from caco_assets.core import object_store
+from caco_assets.core.products import Product, file_md5
 from caco_assets.imagery.archive import INDEX, QUARANTINE
 from caco_assets.imagery.tars import pointer
-from caco_assets.products import Product, file_md5
 from caco_assets.settings import Settings
 
 FORMAT = "caco-archive-1"
@@ -24,7 +24,7 @@ _AT_ONCE = 16
 
 def address_of(settings: Settings) -> str:
     """Where the list of this vintage is; `imagery.archive` must be set."""
-    return stores.join(str(settings.imagery.archive), settings.profile, f"{settings.vintage}.json")
+    return object_store.join(str(settings.imagery.archive), settings.profile, f"{settings.vintage}.json")
 
 
 def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
@@ -35,16 +35,16 @@ def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
     Raises:
         UserError: the store does not take it.
     """
-    root = stores.join(str(settings.imagery.archive), settings.profile)
+    root = object_store.join(str(settings.imagery.archive), settings.profile)
     tars = {shard.path.name: pointer(shard.path) for shard in shards}
     listed = {name: {"chips.tar": far.address} for name, far in tars.items() if far is not None}
     if len(listed) < len(tars):
         return None
 
     def put(file: Path, folder: str) -> str:
-        address = stores.join(root, *([folder] if folder else []), f"{file_md5(file)}.parquet")
-        if stores.size(address) != file.stat().st_size:
-            stores.write(address, file.read_bytes())
+        address = object_store.join(root, *([folder] if folder else []), f"{file_md5(file)}.parquet")
+        if object_store.size(address) != file.stat().st_size:
+            object_store.write(address, file.read_bytes())
         return address
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -57,5 +57,5 @@ def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
             listed[shard][name] = address.result()
     places = put(settings.paths.locations, "")
     content = {"format": FORMAT, "vintage": settings.vintage, "locations": places, "shards": dict(sorted(listed.items()))}
-    stores.write(address_of(settings), json.dumps(content, indent=1).encode() + b"\n")
+    object_store.write(address_of(settings), json.dumps(content, indent=1).encode() + b"\n")
     return address_of(settings)

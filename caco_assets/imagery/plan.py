@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from caco_assets.core.progress import Progress, Say
 from caco_assets.imagery.catalog import Catalog
 from caco_assets.imagery.choose import STATUS, Limits, Slots, choose, holding
 from caco_assets.imagery.grid import Floats, box_footprints, chip_corners
@@ -24,7 +25,6 @@ from caco_assets.imagery.periods import Interval, period_spans
 from caco_assets.imagery.scene_rows import SceneWriter, to_table
 from caco_assets.imagery.scenes import SCENES, in_order
 from caco_assets.imagery.tiles import box_around, cells
-from caco_assets.progress import Progress, Say
 
 PLACES_AT_ONCE = 512
 """Places written together: some 80 000 rows."""

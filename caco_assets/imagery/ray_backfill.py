@@ -16,12 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from caco_assets.errors import UserError
-from caco_assets.products import Product
-from caco_assets.progress import Say
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Product
+from caco_assets.core.progress import Say
+from caco_assets.observability.logs import bound
+from caco_assets.observability.metrics import count, gauge
 from caco_assets.settings import Settings
-from caco_assets.watch.logs import bound
-from caco_assets.watch.metrics import count, gauge
 
 MOST_LOSSES = 8
 """Times that a shard is started again when its machine is lost; more, and the shard itself kills its machines."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 
 SETTLED = timedelta(days=60)
 """Providers add and reprocess scenes for weeks: an answer is final when it was given so long after the last date asked for."""

@@ -13,8 +13,8 @@ from urllib.parse import urlparse
 
 import requests
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings, StacApiSource
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.imagery.catalog import Box, Catalog, pieces
 from caco_assets.imagery.clear import TEST_BANDS
 from caco_assets.imagery.http_json import JsonClient, ServerError
@@ -24,7 +25,6 @@ from caco_assets.imagery.periods import Interval
 from caco_assets.imagery.request_cache import RequestCache
 from caco_assets.imagery.scene import BASELINE_KEYS, COMMON_NAMES, NAME_KEYS, TYPE_KEYS
 from caco_assets.imagery.scenes import in_order, scenes_of, within
-from caco_assets.progress import Say, to_stderr
 from caco_assets.settings import StacApiSource
 
 if TYPE_CHECKING:

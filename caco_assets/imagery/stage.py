@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets import stores
-from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, content_hash, produce, recorded
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
+from caco_assets.core import object_store
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts, Product, content_hash, produce, recorded
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
+from caco_assets.observability.logs import bound
+from caco_assets.observability.metrics import count, gauge, observe
 from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
-from caco_assets.watch.logs import bound
-from caco_assets.watch.metrics import count, gauge, observe
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest import Place
@@ -99,8 +99,8 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
 
 
 def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
+    from caco_assets.core.file_lock import alone
     from caco_assets.imagery.archive import rows_hash, shard_name
-    from caco_assets.imagery.lock import alone
     from caco_assets.imagery.scene_rows import read_scenes
     from caco_assets.imagery.takeover import is_noted, known, note
 
@@ -156,7 +156,7 @@ def stored_at(settings: Settings, shard: int) -> str | None:
     from caco_assets.imagery.archive import shard_name
 
     root = settings.imagery.archive
-    return None if root is None else stores.join(root, settings.profile, shard_name(shard))
+    return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
 
 
 def ingest_shards(settings: Settings, shards: Sequence[int], say: Say = to_stderr) -> Iterator[tuple[int, Product]]:

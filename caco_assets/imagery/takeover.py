@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.products import Product, content_hash
 from caco_assets.imagery.archive import INDEX, QUARANTINE
 from caco_assets.imagery.tars import read_members
-from caco_assets.products import Product, content_hash
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest import Place

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from caco_assets import stores
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core import object_store
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
 
 TAR, POINTER = "chips.tar", "chips.tar.json"
 BLOCK = 8 << 20
@@ -102,7 +102,7 @@ def read_stored(far: Pointer, offset: int, length: int) -> bytes:
         UserError: the store cannot be asked, or lacks it.
     """
     try:
-        return stores.read_range(far.address, offset, length)
+        return object_store.read_range(far.address, offset, length)
     except FileNotFoundError as error:
         raise UserError(
             f"{far.address}: not in the store, though the archive points to it; bring it back from a backup, or "
@@ -123,9 +123,9 @@ def store_tar[T](shard: Path, root: str, pack: Callable[[IO[bytes]], T]) -> T:
     """
     sink = _Sink()
     result = pack(sink)  # pyright: ignore[reportArgumentType]
-    far = Pointer(stores.join(root, f"{sink.md5}.tar"), sink.tell(), sink.md5)
-    if stores.size(far.address) != far.bytes:
-        with stores.Upload(far.address) as upload:
+    far = Pointer(object_store.join(root, f"{sink.md5}.tar"), sink.tell(), sink.md5)
+    if object_store.size(far.address) != far.bytes:
+        with object_store.Upload(far.address) as upload:
             result = pack(upload)  # pyright: ignore[reportArgumentType]
             if upload.md5 != far.md5:
                 raise UserError(f"{far.address}: its chips changed while they were sent; run the same command again")

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Say
 from caco_assets.pretraining.follow import following
 from caco_assets.pretraining.launch import command
 from caco_assets.pretraining.metrics import METRICS, MetricsSink
 from caco_assets.pretraining.run_config import RunConfig
 from caco_assets.pretraining.stopping import SIGNALS, Stopped
 from caco_assets.pretraining.workplace import DONE, ERROR, STOPPED, beside, forget_outcome, read_outcome
-from caco_assets.products import Facts
-from caco_assets.progress import Say
 
 Start = Callable[[list[str]], int]
 """Runs a command line until it ends, hands requests to stop on to it, and gives its exit status (negative: a signal's number)."""

@@ -2,12 +2,12 @@
 
 import dagster as dg
 
+from caco_assets.core.products import recorded
+from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.metrics import METRICS, read_metrics
 from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
 from caco_assets.pretraining.stopping import Stopped
-from caco_assets.products import recorded
-from caco_assets.recipes import recipe
 from caco_assets.resources.describe import describe, picture
 from caco_assets.resources.dvc import DataVersions, data_versions
 from caco_assets.resources.mlflow_runs import code_version

@@ -11,7 +11,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 # timm's modules of plain vision transformers: they need to be told the side of the images
 _TRANSFORMERS = ["vision_transformer", "deit"]

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caco_assets.core.products import Facts
 from caco_assets.pretraining.change import ChangeState, draw_histogram
 from caco_assets.pretraining.change_truth import ChangeTruth
 from caco_assets.pretraining.gallery import draw_gallery
 from caco_assets.pretraining.pack import Pack
-from caco_assets.products import Facts
 
 ESTIMATES, HISTOGRAM, GALLERY = "change_estimates.parquet", "change_histogram.png", "change_gallery.png"
 

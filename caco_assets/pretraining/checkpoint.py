@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from caco_assets.atomic import replacing
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import replacing
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining import processes
 
 LAST, BEST = "checkpoint.pt", "best.pt"

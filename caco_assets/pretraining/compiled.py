@@ -7,7 +7,7 @@ import shutil
 
 from torch import nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 
 def compile_encoders(objective: nn.Module, backend: str = "inductor") -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.pack import PERIODS
 from caco_assets.pretraining.samples import Sampler
 

@@ -18,7 +18,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.backbones import backbone, check_side, match_positions, pyramid
 from caco_assets.pretraining.pixels import ARCHIVE, EUROSAT_RGB, RGB, PixelFormat, Preprocessing
 

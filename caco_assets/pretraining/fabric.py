@@ -13,9 +13,9 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 from caco_assets.pretraining import processes
-from caco_assets.progress import Say
 from caco_assets.settings import Pretraining
 
 # set for each of its processes by torchrun and by Ray Train alike

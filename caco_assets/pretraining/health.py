@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from caco_assets.progress import Say
+from caco_assets.core.progress import Say
 
 # Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
 COLLAPSED_BELOW = 0.05

@@ -11,7 +11,8 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Progress, Say
 from caco_assets.pretraining import memory, processes
 from caco_assets.pretraining.batches import Batch, Batches
 from caco_assets.pretraining.checkpoint import LAST, Checkpoints
@@ -22,7 +23,6 @@ from caco_assets.pretraining.objectives import Objective
 from caco_assets.pretraining.record import Record
 from caco_assets.pretraining.schedule import learning_rate
 from caco_assets.pretraining.stopping import StopRequest
-from caco_assets.progress import Progress, Say
 from caco_assets.settings import Pretraining
 
 __all__ = ["CHECKPOINT", "METRICS", "Probe", "learning_rate", "pick_device", "train"]

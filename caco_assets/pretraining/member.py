@@ -11,12 +11,12 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.pretraining.run_config import RunConfig, read_config
 from caco_assets.pretraining.stopping import StopRequest, stop_requests, stop_with
 from caco_assets.pretraining.train import USER_ERROR, reporting, run
 from caco_assets.pretraining.workplace import ERROR, STOPPED, read_outcome, write_outcome
-from caco_assets.progress import Say, to_stderr
 
 # Not by its own fault: the launcher asks the process that failed first.
 LOST_ANOTHER = 3

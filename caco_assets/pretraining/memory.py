@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 # What torch's and C++'s allocators say where Python would raise MemoryError.
 _ALLOCATORS = ("defaultcpuallocator", "std::bad_alloc", "out of memory", "can't allocate memory", "not enough memory")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 
 METRICS = "metrics.jsonl"
 

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 from caco_assets.pretraining.member import first, take_part, tell
 from caco_assets.pretraining.run_config import RunConfig, read_config
 from caco_assets.pretraining.stopping import StopRequest, stop_requests, stop_with
 from caco_assets.pretraining.train import USER_ERROR, reporting
 from caco_assets.pretraining.workplace import DONE, beside, forget_outcome, read_outcome
-from caco_assets.progress import Say
 
 _POLL_S = 0.5
 _USAGE = "usage: python -m caco_assets.pretraining.on_ray WORKERS CONFIG"

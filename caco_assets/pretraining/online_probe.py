@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
 

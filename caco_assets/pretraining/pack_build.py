@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say, to_stderr
 from caco_assets.pretraining.pack import DESCRIPTION, PERIODS, SCHEMA, TABLE, sha256_of
 from caco_assets.pretraining.stretch import Stretch
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say, to_stderr
 
 FILE_BYTES = 2 << 30
 """Largest images file: comfortable for object stores and for mapping into memory."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.stretch import REFLECTANCE_SCALE, Stretch
 from caco_assets.settings import S2_BANDS
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Say
 from caco_assets.pretraining import processes
 from caco_assets.pretraining.best import keep_best
 from caco_assets.pretraining.change import ChangeState
@@ -32,8 +34,6 @@ from caco_assets.pretraining.samples import Sampler
 from caco_assets.pretraining.stopping import StopRequest
 from caco_assets.pretraining.warm_start import begin_with
 from caco_assets.pretraining.workplace import DONE, alone_in, finished, write_outcome
-from caco_assets.products import Facts
-from caco_assets.progress import Say
 from caco_assets.settings import Pretraining
 
 __all__ = ["make_encoder", "open_loader", "recipe_of"]

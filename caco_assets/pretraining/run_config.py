@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import Pretraining
 from caco_assets.settings.frozen import Frozen
 

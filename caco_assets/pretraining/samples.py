@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.augment import Parameters, draw
 from caco_assets.pretraining.pack import PERIODS, Pack
 from caco_assets.pretraining.pixels import Preprocessing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.views import ViewPlan
 
 

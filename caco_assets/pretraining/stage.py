@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, fingerprint, produce, recorded
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts, Product, fingerprint, produce, recorded
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 REFLECTANCE_SCALE = 10_000
 """Archive values are uint16 reflectance × 10 000."""

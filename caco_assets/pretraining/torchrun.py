@@ -14,13 +14,13 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import to_stderr
 from caco_assets.pretraining.member import tell
 from caco_assets.pretraining.run_config import read_config
 from caco_assets.pretraining.stopping import stop_requests
 from caco_assets.pretraining.train import USER_ERROR
 from caco_assets.pretraining.workplace import DONE, forget_outcome, read_outcome
-from caco_assets.progress import to_stderr
 
 MEMBER = "caco_assets.pretraining.member"
 # The step under way, and writing a checkpoint of the largest networks, before the processes are killed.

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.pretraining.run_config import RunConfig, read_config
 from caco_assets.pretraining.stopping import Stopped, StopRequest, stop_requests, stop_with
-from caco_assets.progress import Say, to_stderr
 
 USER_ERROR = 2
 

@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Mapping
 
+from caco_assets.observability.metrics import FOLDER, gauge
 from caco_assets.pretraining.metrics import MetricsSink
-from caco_assets.watch.metrics import FOLDER, gauge
 
 _NAMES = {"loss": "caco_training_loss", "grad_norm": "caco_training_gradient_norm", "probe": "caco_training_probe"}
 

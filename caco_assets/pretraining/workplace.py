@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
-from caco_assets.products import Facts
-from caco_assets.progress import Say
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Say
 
 DONE, ERROR, STOPPED = "done", "error", "stopped"
 # A training whose starter was killed stops by itself at its next step; one that does not is at work for somebody else.

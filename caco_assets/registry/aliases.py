@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.registry.history import Move, Serving
 from caco_assets.registry.moves import (
     OVERRIDDEN,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from caco_assets.errors import UserError
-from caco_assets.products import recorded
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import recorded
 from caco_assets.registry.packaged_encoder import Fetched, fetch, preprocessing_hash
 from caco_assets.registry.policy import Drift, RoundTrip, Size
 from caco_assets.registry.promotion import Finding

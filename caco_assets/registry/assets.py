@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from caco_assets.core.products import recorded
 from caco_assets.evaluation.assets import report
-from caco_assets.products import recorded
 from caco_assets.registry.parent import find_parent
 from caco_assets.registry.stage import decide, register
 from caco_assets.registry.stage import release as publish

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.home import ensure_home
-from caco_assets.progress import Say, to_stderr
 from caco_assets.registry.lineage_data import all_lineages
 from caco_assets.registry.sizes import size_text
 from caco_assets.resources.dvc_garbage import Store, garbage

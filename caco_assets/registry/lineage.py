@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import caco_assets
-from caco_assets.atomic import write_atomic
-from caco_assets.environment import environment
-from caco_assets.errors import UserError
-from caco_assets.recipes import recipes
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.environment import environment
+from caco_assets.core.errors import UserError
+from caco_assets.core.stage_versions import recipes
 from caco_assets.registry.versions import DATA, IDENTITY
 from caco_assets.resources.dvc_repo import stages_of
 from caco_assets.resources.dvc_store import listings

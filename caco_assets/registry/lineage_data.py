@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.registry.lease import is_lock
 from caco_assets.registry.lineage import Lineage, read
 from caco_assets.registry.versions import versions

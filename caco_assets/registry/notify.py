@@ -6,7 +6,7 @@ import json
 import subprocess
 from typing import Any
 
-from caco_assets.progress import Say
+from caco_assets.core.progress import Say
 from caco_assets.registry.promotion import Decision
 from caco_assets.resources.mlflow import Tracking, redacted
 from caco_assets.settings import Settings

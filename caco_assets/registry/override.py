@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.registry.aliases import checked_reason
 from caco_assets.registry.people import who
 from caco_assets.registry.policy import Policy

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caco_assets.products import Facts, Product, produce
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.products import Facts, Product, produce
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

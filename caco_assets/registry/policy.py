@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings
 
 

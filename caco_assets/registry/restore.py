@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import content_hash, fingerprint
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.home import ensure_home, write_stage_settings
-from caco_assets.products import content_hash, fingerprint
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
 from caco_assets.registry.lineage import Lineage, read
 from caco_assets.registry.packaged_encoder import download, files_of
 from caco_assets.registry.parent import DESCRIPTION

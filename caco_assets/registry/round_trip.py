@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder
 
 ROUND_TRIP = "round_trip.safetensors"

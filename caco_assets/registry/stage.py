@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def register(
     Raises:
         UserError: there is no encoder or no scores yet, the encoder has collapsed, or the server refuses.
     """
-    from caco_assets import products
+    from caco_assets.core import products
     from caco_assets.pretraining.encoder import Encoder
     from caco_assets.registry.lineage import collect
     from caco_assets.registry.register import register_encoder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.instance import dagster_home
 from caco_assets.resources.turn import release
 from caco_assets.settings import Settings

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from caco_assets.watch.logs import json_line, structured
+from caco_assets.observability.logs import json_line, structured
 
 
 class _Lines(logging.Formatter):

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from caco_assets.products import Product
+from caco_assets.core.products import Product
 
 PAGES_URL = "http://127.0.0.1:3001"
 """Where `caco up` serves the pages of the workspace unless the port is taken."""

@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import recorded
+from caco_assets.core.progress import Say
 from caco_assets.home import ensure_home, write_stage_settings
-from caco_assets.products import recorded
-from caco_assets.progress import Say
 from caco_assets.resources.dvc_repo import UnavailableError, data_versions, locked, remember, repository
 from caco_assets.resources.dvc_store import folder_md5, listings
 from caco_assets.settings import PublishedSource, Settings

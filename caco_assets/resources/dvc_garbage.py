@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 from caco_assets.resources.dvc_repo import UnavailableError, repository
 from caco_assets.resources.dvc_store import listing
 

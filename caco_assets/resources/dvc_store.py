@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 from caco_assets.resources.dvc_repo import UnavailableError, repository
 
 if TYPE_CHECKING:

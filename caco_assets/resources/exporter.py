@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from caco_assets.errors import UserError
-from caco_assets.watch.gpu import gpus
-from caco_assets.watch.metrics import FOLDER, Metric
+from caco_assets.core.errors import UserError
+from caco_assets.observability.gpu import gpus
+from caco_assets.observability.metrics import FOLDER, Metric
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family

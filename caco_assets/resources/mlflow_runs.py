@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import caco_assets
-from caco_assets.atomic import write_atomic
-from caco_assets.environment import environment
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.environment import environment
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.mlflow import Tracking, redacted
 from caco_assets.settings import Settings
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import dagster as dg
 
-from caco_assets.errors import UserError
-from caco_assets.progress import to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import to_stderr
+from caco_assets.observability.logs import bind
 from caco_assets.resources.turn import hold
 from caco_assets.settings import Settings, load_settings
-from caco_assets.watch.logs import bind
 
 WHOLE = ("chain", "look")
 """Jobs that make a whole vintage: such a run is alone in its workspace. Others (a backfill of shards) share it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.mlflow import ServerAwayError, Tracking, open_tracking
 from caco_assets.resources.mlflow_runs import Run, bury, open_run
 from caco_assets.settings import Settings

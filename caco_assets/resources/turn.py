@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
-from caco_assets.progress import Say
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
 from caco_assets.settings import Settings
 
 _HELD: dict[Path, ExitStack] = {}

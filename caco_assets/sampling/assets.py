@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from caco_assets.recipes import recipe
+from caco_assets.core.stage_versions import recipe
 from caco_assets.resources.describe import describe, picture
 from caco_assets.resources.dvc import DataVersions
 from caco_assets.resources.profile import Profile

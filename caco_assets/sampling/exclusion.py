@@ -12,8 +12,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.sampling.footprints import read_footprints
 from caco_assets.sampling.polygons import Shapes, clean, read_polygons
 from caco_assets.sampling.sphere import Floats

@@ -12,8 +12,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
-from caco_assets.errors import UserError
-from caco_assets.progress import Say, to_stderr, track
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr, track
 from caco_assets.sampling.polygons import Shapes, clean
 
 PATTERN = "**/*.tif*"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings
 
 _GEONAMES = {"city_id": 0, "city": 1, "lat": 4, "lon": 5, "country": 8, "population": 14}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.sampling.exclusion import Zones, zones_of
 from caco_assets.sampling.land import Mask, is_land, land_of
 from caco_assets.sampling.region import Region, region_of

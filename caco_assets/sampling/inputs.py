@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from caco_assets.errors import UserError
-from caco_assets.products import file_md5
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import file_md5
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 ALWAYS = ("strategy", "places", "cities", "sigma_km", "min_distance_km", "region", "places_per_shard")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from caco_assets.products import Facts
+from caco_assets.core.products import Facts
 from caco_assets.sampling.gazetteer import Cities
 from caco_assets.sampling.sampler import REJECTIONS, Places
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.sampling.sphere import Floats
 
 Shapes = NDArray[np.object_]

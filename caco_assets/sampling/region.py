@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.sampling.polygons import Shapes, covered, enclosing_box, read_polygons
 from caco_assets.sampling.sphere import Floats
 from caco_assets.settings import Settings

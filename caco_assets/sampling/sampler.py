@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.sampling.gazetteer import Cities
 from caco_assets.sampling.ground import Ground
 from caco_assets.sampling.sphere import Floats, Spacing, distance_km, unit_vectors

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from caco_assets.products import Facts, Product, produce, recorded
-from caco_assets.progress import Say, to_stderr
-from caco_assets.recipes import recipe
+from caco_assets.core.products import Facts, Product, produce, recorded
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.sampling.inputs import decisive, tables
 from caco_assets.settings import PublishedSource, Settings
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings.model import Settings
 
 VARIABLE = "CACO_DEPLOYMENT"

@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings.deployment import enter
-from caco_assets.settings.explain import check_environment, explain, not_json
+from caco_assets.settings.error_messages import check_environment, explain, not_json
 from caco_assets.settings.model import Settings
 
 PROFILES = Path(__file__).parents[1] / "profiles"

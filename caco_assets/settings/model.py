@@ -9,9 +9,15 @@ from typing import Any
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from caco_assets.settings.automation import Automation
+from caco_assets.settings.data_versions import Versions
+from caco_assets.settings.downstream import Downstream
+from caco_assets.settings.imagery import Imagery
 from caco_assets.settings.paths import Paths
-from caco_assets.settings.rooms import Automation, Downstream, Imagery, Pretraining, Registry, Sampling, Validation
-from caco_assets.settings.versions import Versions
+from caco_assets.settings.pretraining import Pretraining
+from caco_assets.settings.registry import Registry
+from caco_assets.settings.sampling import Sampling
+from caco_assets.settings.validation import Validation
 
 
 class Settings(BaseSettings):

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic import noise, terrain, weather
 from caco_assets.synthetic.declaration import declare
 from caco_assets.synthetic.earth import View, Window

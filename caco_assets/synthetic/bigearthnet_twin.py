@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic.bigearthnet_scenes import NAMES, SIDE, Patch, draw, places, present, split_of
 
 KIND = "bigearthnet"

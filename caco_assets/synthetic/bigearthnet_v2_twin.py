@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic.bigearthnet_scenes import GROUPS, draw, places, present, split_of
 from caco_assets.synthetic.bigearthnet_twin import write_bands, write_tif
 

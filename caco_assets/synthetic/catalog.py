@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import stac_geoparquet.arrow
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 from caco_assets.synthetic.earth import View
 from caco_assets.synthetic.plan import Spot
 from caco_assets.synthetic.writer import COLLECTION

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 
 NOTE = "twin drawn from the embedded Earth"
 

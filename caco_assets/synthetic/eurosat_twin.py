@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.atomic import write_atomic
-from caco_assets.products import Facts
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.products import Facts
 from caco_assets.synthetic import level_1c, noise, terrain, weather
 from caco_assets.synthetic.declaration import declare
 from caco_assets.synthetic.earth import View, Window

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic import noise, region
 from caco_assets.synthetic.declaration import declare

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic import noise
 

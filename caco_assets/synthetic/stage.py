@@ -10,10 +10,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, produce, recorded
-from caco_assets.progress import Progress, Say, to_stderr
-from caco_assets.recipes import recipe
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts, Product, produce, recorded
+from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings, SyntheticSource
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic.isprs_town import area
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import count as count_up
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
 from caco_assets.synthetic import dense_scenes as scenes
 from caco_assets.synthetic.growth import ZOOM, pair
 

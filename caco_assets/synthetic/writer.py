@@ -14,7 +14,7 @@ import rasterio.warp
 import shapely
 from rasterio.transform import from_origin
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 from caco_assets.synthetic.earth import BASELINE_0400, GSD, OFFSET, Earth, Window, digital_numbers
 from caco_assets.synthetic.plan import Tile
 from caco_assets.synthetic.weather import Acquisition

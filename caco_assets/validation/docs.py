@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 
 STYLE = """
 body{font-family:system-ui,sans-serif;margin:0 auto;max-width:76rem;padding:1rem;color:#1b2a33;background:#fff}

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, produce
-from caco_assets.progress import Say, to_stderr
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts, Product, produce
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 from caco_assets.validation.stage import ValidationResult, keep, nothing_to_check
 from caco_assets.validation.statistics import folder_of, statistics

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from caco_assets.errors import UserError
-from caco_assets.products import Facts, Product, produce, recorded
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts, Product, produce, recorded
 from caco_assets.settings import Settings
 
 RECIPE = "1"

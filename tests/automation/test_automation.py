@@ -16,7 +16,7 @@ from caco_assets.automation import (
     requested_vintage,
     retrain,
 )
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.resources.profile import Profile
 from caco_assets.settings import Settings
 from caco_assets.vintages import finished, missed, months_between, note_finished

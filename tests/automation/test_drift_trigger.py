@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from caco_assets.automation import LOOK, drifted, looks
-from caco_assets.errors import UserError
-from caco_assets.products import produce
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.resources.profile import Profile
 from caco_assets.settings import Settings, load_settings
 from caco_assets.vintages import note_finished

@@ -16,10 +16,10 @@ import dagster as dg
 import pytest
 import yaml
 
+from caco_assets.observability.gpu import gpus
+from caco_assets.observability.logs import bind, bound, json_line
+from caco_assets.observability.metrics import METRICS
 from caco_assets.resources.exporter import READ, _Reader
-from caco_assets.watch.gpu import gpus
-from caco_assets.watch.logs import bind, bound, json_line
-from caco_assets.watch.metrics import METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WATCH = REPOSITORY / "deploy" / "watch"
@@ -28,7 +28,7 @@ ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_su
 NAMES = {one.name + ending for one in (*METRICS, *READ) for ending in ENDINGS[one.kind]}
 WORKER = """
 from caco_assets.pretraining.watched import watched
-from caco_assets.watch.metrics import count, gauge, observe
+from caco_assets.observability.metrics import count, gauge, observe
 (sink,) = watched(batch_size=8)
 sink.log(5, {"loss": 2.5, "grad_norm": 0.25})
 count("caco_chips", 3)
@@ -78,7 +78,7 @@ def test_a_backfill_is_counted_and_its_lines_say_which_shard(watched, tmp_path):
     url, told = watched
     code = """
 from caco_assets.imagery.stage import ingest_shards, plan
-from caco_assets.progress import to_stderr
+from caco_assets.core.progress import to_stderr
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import load_settings
 from caco_assets.synthetic.stage import build_catalog
@@ -127,8 +127,8 @@ def test_a_machine_without_nvidias_tool_has_no_gpus_and_its_answers_are_read(tmp
 
 def test_lines_are_json_objects_with_run_vintage_and_shard(tmp_path):
     code = """
-from caco_assets.progress import to_stderr
-from caco_assets.watch.logs import bind, bound
+from caco_assets.core.progress import to_stderr
+from caco_assets.observability.logs import bind, bound
 bind(run="r1", vintage="2026-10")
 with bound(shard="0003"):
     to_stderr("shard 0003: 4/12")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets import stores
+from caco_assets.core import object_store
 from caco_assets.imagery import tars
 from caco_assets.imagery.archive import pack_tar
 
@@ -68,7 +68,7 @@ def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
     monkeypatch.setenv("AZURE_STORAGE_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
     for _ in running([program, *quiet, "--blobHost", "127.0.0.1", "--blobPort", str(port)], port, tmp_path):
-        stores._client(stores._key("az://sets/x")[0]).create_dir("sets")
+        object_store._client(object_store._key("az://sets/x")[0]).create_dir("sets")
         yield "az://sets/archive"
 
 
@@ -98,13 +98,13 @@ def test_a_tar_is_written_as_a_stream_and_read_by_ranges(kind: str, request: pyt
     ranges = tars.store_tar(shard, f"{root}/shard=0000", lambda stream: pack_tar(stream, chips))
     far = tars.pointer(shard)
     assert far
-    assert stores.size(far.address) == far.bytes
+    assert object_store.size(far.address) == far.bytes
     rows = [{"offset": offset, "length": length} for offset, length, _ in ranges]
     assert list(tars.read_members(shard, rows)) == [data for _, data in chips]
     with tars.open_tar(shard) as stream:
         stream.seek(rows[17]["offset"])
         assert stream.read(rows[17]["length"]) == chips[17][1]
     with pytest.raises(FileNotFoundError):
-        stores.read(f"{root}/nothing")
+        object_store.read(f"{root}/nothing")
     with pytest.raises(FileNotFoundError):
-        stores.read_range(f"{root}/nothing", 0, 10)
+        object_store.read_range(f"{root}/nothing", 0, 10)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex, MulticlassJaccardIndex
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.rasters import IGNORE
 from caco_assets.downstream.datasets.tiles import Tile
 from caco_assets.downstream.dense_kinds import Change, Cover
 from caco_assets.downstream.dense_outcome import Pixels, confusion
 from caco_assets.downstream.metrics import paired_gain
-from caco_assets.errors import UserError
 
 
 def drawn(classes, tiles=12, side=16, seed=0, wrong=0.3):

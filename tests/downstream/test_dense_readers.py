@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.isprs import COLOURS, POTSDAM, VAIHINGEN
 from caco_assets.downstream.datasets.published import published
@@ -20,7 +21,6 @@ from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.datasets.subset import IncompleteError
 from caco_assets.downstream.datasets.tiles import Scene, cut, grid
 from caco_assets.downstream.tasks import TASKS, find_task
-from caco_assets.errors import UserError
 from caco_assets.synthetic.oscd_twin import TEST, TRAIN
 
 DENSE = tuple(name for name, task in TASKS.items() if task.dense)

@@ -11,12 +11,12 @@ import pytest
 import rasterio
 import tifffile
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, GROUPS, of_43
 from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS
 from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.tasks import find_task
-from caco_assets.errors import UserError
 from caco_assets.synthetic import bigearthnet_twin, bigearthnet_v2_twin
 from caco_assets.synthetic.bigearthnet_scenes import GROUPS as TWIN_GROUPS
 from caco_assets.synthetic.bigearthnet_scenes import NAMES as TWIN_NAMES

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets import eurosat as eurosat_reader
 from caco_assets.downstream.datasets.band_order import FEWEST, check_order
 from caco_assets.downstream.datasets.eurosat_ms import BANDS
@@ -19,7 +20,6 @@ from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.datasets.subset import IncompleteError
 from caco_assets.downstream.judge import assignments
 from caco_assets.downstream.tasks import TASKS, find_task
-from caco_assets.errors import UserError
 from caco_assets.settings import load_settings
 
 

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from caco_assets.cli import main
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.baselines import Contestant
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.evaluate import Order, evaluate, evaluations_file
@@ -18,7 +19,6 @@ from caco_assets.downstream.finetune_training import Labels, Network, predict, t
 from caco_assets.downstream.inputs import joined, preprocessed
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.downstream.trial import Trial
-from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.settings import FineTune, TaskData, load_settings
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from caco_assets.core.products import content_hash
 from caco_assets.downstream.datasets import hashes as module
 from caco_assets.downstream.datasets.eurosat import read
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
-from caco_assets.products import content_hash
 
 
 @pytest.fixture

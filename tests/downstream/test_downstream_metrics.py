@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.metrics import accuracy, bootstrap_mean, paired_gain
-from caco_assets.errors import UserError
 
 
 def items(predictions, labels=None):

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 from torchmetrics.functional.classification import multilabel_average_precision
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream import average_precision as ap
 from caco_assets.downstream.datasets.labelled import Part
 from caco_assets.downstream.metrics import paired_gain
@@ -23,7 +24,6 @@ from caco_assets.downstream.multilabel_probes import (
 from caco_assets.downstream.outcomes import MultiLabel
 from caco_assets.downstream.probes import Scaler
 from caco_assets.downstream.tasks import PaperProtocol
-from caco_assets.errors import UserError
 
 
 @pytest.fixture

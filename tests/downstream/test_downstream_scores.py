@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.baselines import RawStatistics, baselines
 from caco_assets.downstream.batchnorm import train_mode_features
 from caco_assets.downstream.metrics import paired_gain
 from caco_assets.downstream.protocols import PROTOCOLS
 from caco_assets.downstream.rows import ScoreRow, read_rows
 from caco_assets.downstream.stage import score, score_encoder
-from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.pretraining.imports.sources import find_source
 from caco_assets.settings import load_settings

@@ -6,9 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from caco_assets.core.products import Product, content_hash
 from caco_assets.downstream import assets
 from caco_assets.downstream.rows import ScoreRow, write_rows
-from caco_assets.products import Product, content_hash
 from caco_assets.resources.mlflow import open_tracking
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.tracking import LiveRun, TrackingResource

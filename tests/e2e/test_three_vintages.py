@@ -17,13 +17,13 @@ import rasterio
 import yaml
 
 from caco_assets.automation import drifted, monthly_retraining
+from caco_assets.core.products import recorded
 from caco_assets.downstream.rows import ScoreRow
 from caco_assets.home import ensure_home
 from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.instance import dagster_home
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.stage import pretrain
-from caco_assets.products import recorded
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.promotion import Decision
 from caco_assets.registry.release import RELEASED

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from caco_assets import products
+from caco_assets.core import products
 from caco_assets.downstream.metrics import bootstrap_mean
 from caco_assets.downstream.rows import RowStore, ScoreRow, write_rows
 from caco_assets.settings import Settings, load_settings

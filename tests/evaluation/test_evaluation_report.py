@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.evaluation.report import charts
 from caco_assets.evaluation.scorecard import Line
 from caco_assets.evaluation.stage import report

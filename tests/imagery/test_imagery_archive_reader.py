@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive import TAR, read_index
 from caco_assets.imagery.archive_reader import ArchiveReader
 

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.answer import Piece
 from caco_assets.imagery.fetch import Fetcher, Patience, proxy_for
 from caco_assets.imagery.geotiff import UnreadableError

@@ -12,7 +12,7 @@ from affine import Affine
 from click.testing import CliRunner
 
 from caco_assets.cli import main
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.catalog import StaticCatalog
 from caco_assets.imagery.folder import date_of, index_folder
 from caco_assets.settings import FolderSource

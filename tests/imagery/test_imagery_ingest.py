@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive import iter_chips, read_index, verify
 from caco_assets.imagery.preview import chips_preview
 from caco_assets.imagery.stage import collect, ingest_shard, plan

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.catalog import StaticCatalog
 from caco_assets.imagery.choose import Limits
 from caco_assets.imagery.hrefs import pack, unpack

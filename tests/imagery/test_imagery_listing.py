@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from caco_assets.cli import main
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive import TAR, read_index
 from caco_assets.imagery.listing import list_chips, list_shards
 

@@ -10,11 +10,11 @@ import pytest
 import rasterio
 from affine import Affine
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import recorded
 from caco_assets.imagery.archive import INDEX, iter_chips, read_index, stac_items, verify, write_index
 from caco_assets.imagery.published.export import export_published, export_tifs
 from caco_assets.imagery.published.importing import import_published
-from caco_assets.products import recorded
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import PublishedSource, Settings, load_settings
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.fetch import Fetcher, Patience
 from caco_assets.imagery.geotiff import UnreadableError
 from caco_assets.imagery.grid import Grid

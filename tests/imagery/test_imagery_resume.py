@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from caco_assets.core.file_lock import alone
 from caco_assets.imagery import ingest
-from caco_assets.imagery.lock import alone
 from caco_assets.imagery.stage import ingest_shard, plan
 
 
@@ -88,7 +88,7 @@ def test_an_interruption_while_the_shard_is_put_in_place_costs_no_reading(twin, 
         raise InterruptedWorkError
 
     with monkeypatch.context() as patch:
-        patch.setattr("caco_assets.products._swap", broken)
+        patch.setattr("caco_assets.core.products._swap", broken)
         with pytest.raises(InterruptedWorkError):
             ingest_shard(settings, 0, [].append)
     monkeypatch.setattr(ingest, "read_chips", broken)

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import rasterio
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.redact import without_secrets
 from caco_assets.imagery.geotiff import GDAL_OPTIONS, UnreadableError, open_raster
 from caco_assets.imagery.http_json import JsonClient
-from caco_assets.imagery.redact import without_secrets
 from caco_assets.imagery.signing import TokenSigner, s3_path, s3_signer, signer
 from caco_assets.settings import StacApiSource, load_settings
 

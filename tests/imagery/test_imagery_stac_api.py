@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.choose import Limits
 from caco_assets.imagery.http_json import JsonClient
 from caco_assets.imagery.periods import period_windows

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caco_assets import stores
-from caco_assets.errors import UserError
+from caco_assets.core import object_store
+from caco_assets.core.errors import UserError
 from caco_assets.imagery import tars
 from caco_assets.imagery.archive import iter_chips, pack_tar, read_chip, read_index, shard_folders, verify
 from caco_assets.imagery.archive_reader import ArchiveReader
@@ -65,7 +65,7 @@ def test_tars_in_the_store_are_those_of_a_folder_and_so_is_all_that_is_read_from
         assert sorted(path.name for path in twin.iterdir()) == ["chips.parquet", "chips.tar.json", "quarantine.parquet"]
         stored = tars.pointer(twin)
         assert stored
-        assert stores.read(stored.address) == (shard / "chips.tar").read_bytes()
+        assert object_store.read(stored.address) == (shard / "chips.tar").read_bytes()
         assert (twin / "chips.parquet").read_bytes() == (shard / "chips.parquet").read_bytes()
         assert tars.tar_size(twin) == (shard / "chips.tar").stat().st_size
         row = read_index(shard).to_pylist()[1]
@@ -100,7 +100,7 @@ def test_a_shard_made_again_sends_nothing_and_one_that_changes_overwrites_nothin
     before = objects(client)
     shutil.rmtree(far.paths.records / "archive")
     sent = []
-    monkeypatch.setattr(stores.Upload, "__init__", lambda self, address: sent.append(address))
+    monkeypatch.setattr(object_store.Upload, "__init__", lambda self, address: sent.append(address))
     again = made(far)
     assert sent == []
     assert [product.content_hash for product in again] == [product.content_hash for product in first]
@@ -111,14 +111,14 @@ def test_a_shard_made_again_sends_nothing_and_one_that_changes_overwrites_nothin
 def test_an_upload_that_breaks_off_leaves_no_object_and_the_next_run_asks_no_provider(both, client, monkeypatch):
     far, near = both
 
-    class Broken(stores.Upload):
+    class Broken(object_store.Upload):
         def write(self, data):
             if self.tell() > 5000:
                 raise KeyboardInterrupt
             return super().write(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stores, "Upload", Broken)
+        patch.setattr(object_store, "Upload", Broken)
         with pytest.raises(KeyboardInterrupt):
             ingest_shard(far, 0, [].append)
     assert objects(client) == {}
@@ -127,7 +127,7 @@ def test_an_upload_that_breaks_off_leaves_no_object_and_the_next_run_asks_no_pro
         patch.setattr("caco_assets.imagery.ingest.read_chips", lambda *_: pytest.fail("pixels were read again"))
         product = ingest_shard(far, 0, [].append)
     ingest_shard(near, 0, [].append)
-    assert stores.read(tars.pointer(product.path).address) == (near.paths.archive / "shard=0000" / "chips.tar").read_bytes()
+    assert object_store.read(tars.pointer(product.path).address) == (near.paths.archive / "shard=0000" / "chips.tar").read_bytes()
 
 
 def test_what_is_lost_or_cut_in_the_store_is_found_and_made_again(both, client):
@@ -135,14 +135,14 @@ def test_what_is_lost_or_cut_in_the_store_is_found_and_made_again(both, client):
     made(far)
     (lost, cut) = (tars.pointer(far.paths.archive / f"shard={number:04d}") for number in (0, 1))
     client.delete_object(Bucket="sets", Key=lost.address.removeprefix("s3://sets/"))
-    stores.write(cut.address, stores.read(cut.address)[:-512])
+    object_store.write(cut.address, object_store.read(cut.address)[:-512])
     assert verify(far.paths.archive) == [
         f"shard=0000: chips.tar is not at {lost.address}",
         f"shard=0001: {cut.address} has {cut.bytes - 512} bytes, not {cut.bytes}",
     ]
     (far.paths.records / "archive" / "shard=0000.json").unlink()
     ingest_shard(far, 0, [].append)
-    assert stores.size(lost.address) == lost.bytes
+    assert object_store.size(lost.address) == lost.bytes
 
 
 def test_a_wrong_byte_in_the_store_is_found(both, client):
@@ -150,9 +150,9 @@ def test_a_wrong_byte_in_the_store_is_found(both, client):
     made(far)
     stored = tars.pointer(far.paths.archive / "shard=0000")
     row = read_index(far.paths.archive / "shard=0000").to_pylist()[2]
-    data = bytearray(stores.read(stored.address))
+    data = bytearray(object_store.read(stored.address))
     data[row["offset"] + row["length"] // 2] ^= 1
-    stores.write(stored.address, bytes(data))
+    object_store.write(stored.address, bytes(data))
     assert verify(far.paths.archive) == [f"shard=0000: {row['id']} is not what its index says (sha256)"]
 
 
@@ -178,9 +178,9 @@ def test_an_address_that_is_none_and_a_bucket_that_is_not_there_are_said_in_one_
     with pytest.raises(UserError, match="CACO_IMAGERY__ARCHIVE"):
         load_settings("tiny")
     with pytest.raises(UserError, match=r"^s3://nowhere/a: .*; check the store and its login"):
-        stores.write("s3://nowhere/a", b"x")
+        object_store.write("s3://nowhere/a", b"x")
     with pytest.raises(FileNotFoundError):
-        stores.read("s3://sets/nothing")
+        object_store.read("s3://sets/nothing")
 
 
 def test_the_place_of_the_archive_changes_no_product(both):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from caco_assets.core.products import produce
 from caco_assets.pretraining.launch import command
 from caco_assets.pretraining.metrics import read_metrics
 from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.run_config import RunConfig
 from caco_assets.pretraining.workplace import read_outcome
-from caco_assets.products import produce
 from caco_assets.settings import Pretraining, load_settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.change import ChangeState
 from caco_assets.pretraining.change_truth import ChangeTruth
 from caco_assets.pretraining.encoder import Encoder

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining import device_images
 from caco_assets.pretraining.augment_gpu import DeviceRenderer
 from caco_assets.pretraining.device_loader import DeviceLoader

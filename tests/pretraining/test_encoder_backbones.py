@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, RGB, Encoder, Preprocessing
 from caco_assets.pretraining.objectives import ObjectiveConfig, build
 from caco_assets.settings import S2_BANDS

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, EUROSAT_RGB, RGB, Encoder, Preprocessing, WeightsUnavailable
 from caco_assets.pretraining.stretch import Stretch
 

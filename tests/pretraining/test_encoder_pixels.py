@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.pixels import ARCHIVE, EUROSAT_RGB, RGB, PixelFormat, Preprocessing
 from caco_assets.pretraining.stretch import table
 

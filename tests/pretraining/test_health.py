@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.pretraining.assets import embeddings_have_not_collapsed
 from caco_assets.pretraining.health import CollapseWarning, queue_figures
-from caco_assets.products import produce
 from caco_assets.registry.stage import register
 from caco_assets.resources.profile import Profile
 from caco_assets.settings import Settings

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.imports.inert import InertUnpickler
 from caco_assets.pretraining.imports.tensors import read_tensors
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from caco_assets.cli import main
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.pretraining.imports.layouts import architecture_of, find_backbone
 from caco_assets.pretraining.imports.sources import find_source, torchgeo_of

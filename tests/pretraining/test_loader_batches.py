@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining import loader as loader_module
 from caco_assets.pretraining.loader import Batch, Loader
 from caco_assets.pretraining.pack_build import build

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.metrics import read_metrics
 from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.pixels import Preprocessing
 from caco_assets.pretraining.stage import pretrain
-from caco_assets.products import produce
 from caco_assets.settings import Settings, load_settings
 
 # timm's smallest residual network, made for tests

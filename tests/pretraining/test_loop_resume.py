@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.best import keep_best
 from caco_assets.pretraining.checkpoint import BEST, read
 from caco_assets.pretraining.encoder import Encoder
@@ -267,7 +267,7 @@ def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Pa
         import resource
         from pathlib import Path
         import torch
-        from caco_assets.errors import UserError
+        from caco_assets.core.errors import UserError
         from caco_assets.pretraining import loop
         from caco_assets.pretraining.run import make_encoder
         from caco_assets.settings import Pretraining

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.loop import learning_rate, train
 from caco_assets.pretraining.metrics import JsonLines, draw_loss_curve, read_metrics
 from caco_assets.pretraining.objectives import FIDELITY, OBJECTIVES, Objective, ObjectiveConfig, build

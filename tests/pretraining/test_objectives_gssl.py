@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.objectives import ObjectiveConfig, build
 from caco_assets.pretraining.objectives.gssl import Gssl, geo_clusters
 

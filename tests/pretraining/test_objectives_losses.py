@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.objectives import IMPROVED, OBJECTIVES, REFERENCE, ObjectiveConfig, build
 from caco_assets.pretraining.objectives.config import Switches
 from caco_assets.pretraining.objectives.contrastive import Contrastive

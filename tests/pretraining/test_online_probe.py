@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, PixelFormat, Preprocessing
 from caco_assets.pretraining.metrics import read_metrics
 from caco_assets.pretraining.online_probe import TRAIN, VALIDATION, ProbeSet, load_probe

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import content_hash
 from caco_assets.pretraining import pack_build as pack_module
 from caco_assets.pretraining.pack import Pack
 from caco_assets.pretraining.pack_build import build
 from caco_assets.pretraining.stretch import table
-from caco_assets.products import content_hash
 
 ARCHIVE_BANDS = ("B02", "B03", "B04", "B08")
 BANDS = ("B04", "B03", "B02")

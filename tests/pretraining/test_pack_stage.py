@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.imagery import archive
 from caco_assets.pretraining.pack import Pack
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.pretraining.stretch import table
-from caco_assets.products import produce
 from caco_assets.settings import Settings, load_settings
 
 

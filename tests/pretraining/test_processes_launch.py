@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining import on_ray, processes, torchrun
 from caco_assets.pretraining.fabric import join, pick_device, share_of_cores, synchronise_batch_norm
 from caco_assets.pretraining.launch import command

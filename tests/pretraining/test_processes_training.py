@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining import processes
 from caco_assets.pretraining.fabric import leave
 from caco_assets.pretraining.loop import train

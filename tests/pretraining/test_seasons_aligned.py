@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.loader import Loader
 from caco_assets.pretraining.run import make_encoder
 from caco_assets.pretraining.samples import draw_dates

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.augment import draw
 from caco_assets.pretraining.augment_gpu import DeviceRenderer
 from caco_assets.pretraining.compiled import compile_encoders

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.stretch import KINDS, Stretch, table
 
 

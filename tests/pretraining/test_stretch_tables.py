@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
 from caco_assets.pretraining.stretch import KINDS, Stretch, published_table, table
 from caco_assets.settings import S2_BANDS, Pretraining

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.apart import make_encoder_apart
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.follow import following

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.pretraining.encoder import Encoder, Preprocessing
 from caco_assets.pretraining.run import make_encoder
 from caco_assets.pretraining.run_config import recipe_of
 from caco_assets.pretraining.stage import starting_point
 from caco_assets.pretraining.warm_start import begin_with
-from caco_assets.products import produce
 from caco_assets.settings import Pretraining, Settings
 
 OPTIONS = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "queue_size": 32, "threads": 1, "device": "cpu"}

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 from conftest import scored
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry import aliases, judging
 from caco_assets.resources.mlflow import open_tracking

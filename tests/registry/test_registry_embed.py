@@ -10,7 +10,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder, PixelFormat, Preprocessing
 from caco_assets.registry.embed import embed, embed_array, embed_file
 

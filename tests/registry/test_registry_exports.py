@@ -11,7 +11,7 @@ import pystac
 import pytest
 import torch
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder, Preprocessing
 from caco_assets.registry.exports import export as module
 from caco_assets.registry.exports.export import export

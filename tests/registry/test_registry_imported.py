@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.eurosat import CLASSES
 from caco_assets.downstream.rows import read_rows
 from caco_assets.downstream.stage import score_imported
-from caco_assets.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.imports.stage import import_encoder
 from caco_assets.registry.packaged_encoder import load_encoder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry import judging
 from caco_assets.registry import lease as locks

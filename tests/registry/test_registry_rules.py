@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.products import produce
 from caco_assets.registry import latency, override
 from caco_assets.registry.artifact_rules import DRIFT, DRIFT_FINDINGS, PREPROCESSING, drift, drift_tags, round_trip, size
 from caco_assets.registry.packaged_encoder import Fetched
@@ -16,7 +16,7 @@ from caco_assets.registry.policy import Drift, Latency, Policy, RoundTrip, Size,
 from caco_assets.registry.promotion import Decision, Finding
 from caco_assets.registry.round_trip import same_tensor, write_round_trip
 from caco_assets.settings import Settings
-from caco_assets.settings.rooms import TaskData
+from caco_assets.settings.downstream import TaskData
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.register import register_encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder import ARCHIVE, Encoder
 from caco_assets.registry.aliases import promote, rollback
 from caco_assets.registry.moves import moving

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.instance import dagster_home
 from caco_assets.resources.compute import HERE, bury, materialize, open_instance
 from caco_assets.settings import Settings

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import content_hash, produce
 from caco_assets.home import ensure_home
-from caco_assets.products import content_hash, produce
 from caco_assets.resources.dvc import DataVersions, commit_stale, data_versions
 from caco_assets.resources.dvc_repo import history
 from caco_assets.settings import Settings, load_settings

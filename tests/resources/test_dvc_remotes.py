@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.home import ensure_home
 from caco_assets.resources.dvc import DataVersions
 from caco_assets.resources.dvc_garbage import garbage

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.resources.mlflow import open_tracking, redacted, server_arguments
 from caco_assets.resources.mlflow_runs import MlflowSink, code_version, flat_settings, open_run
 from caco_assets.resources.tracking import TrackingResource, live_run

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import dagster as dg
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.resources import tracking
 from caco_assets.resources.mlflow import ServerAwayError, Tracking, _ping
 from caco_assets.resources.tracking import TrackingResource

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.launcher import DefaultRunLauncher, WorkerStatus
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.instance import dagster_home
 from caco_assets.resources import turn as turns
 from caco_assets.resources.launcher import LocalRunLauncher

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.grid import chip_footprints, chip_grids
 from caco_assets.sampling.exclusion import Zones, chip_boxes, known_benchmarks, known_zones, zones_of
 from caco_assets.sampling.gazetteer import most_populous

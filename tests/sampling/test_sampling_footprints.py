@@ -14,7 +14,7 @@ from rasterio.transform import Affine, from_origin
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
 from caco_assets.cli import main
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.sampling.footprints import raster_footprint, read_footprints, write_footprints
 from caco_assets.sampling.polygons import clean, covered, cut_at_antimeridian, enclosing_box, read_polygons
 from caco_assets.sampling.region import Region

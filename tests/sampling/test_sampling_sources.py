@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from shapely.geometry import Point, Polygon, box
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.sampling.gazetteer import cities_of, most_populous, rank, read_gazetteer
 from caco_assets.sampling.ground import ground_of
 from caco_assets.sampling.inputs import decisive, tables

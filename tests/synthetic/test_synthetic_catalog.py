@@ -12,9 +12,9 @@ import pytest
 import rasterio
 from rio_cogeo import cog_validate
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.imagery.grid import chip_grids
-from caco_assets.products import produce
 from caco_assets.sampling.sphere import destination
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic import plan

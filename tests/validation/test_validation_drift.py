@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce, recorded
 from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.chip import encode
 from caco_assets.imagery.grid import chip_footprints, chip_grids
 from caco_assets.imagery.stage import collect
-from caco_assets.products import produce, recorded
 from caco_assets.settings import Settings, load_settings
 from caco_assets.validation.drift import accept, judge_drift
 from caco_assets.validation.statistics import covers

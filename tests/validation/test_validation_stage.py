@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.validation.quarantine import quarantine_summary
 from caco_assets.validation.stage import PRODUCTS, build_docs, validate
 

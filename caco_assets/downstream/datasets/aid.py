@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.datasets.layout import index_members
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.store import Store, open_store
 from caco_assets.downstream.datasets.subset import check_counts, read_subset
-from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import EUROSAT_RGB
 
 COUNTS = {

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.store import DataAbsentError, FolderStore, ZipStore, open_store
 from caco_assets.downstream.datasets.subset import FILE as DECLARATION
-from caco_assets.errors import UserError
 
 # The largest member of all: an uncompressed aerial mosaic of 21 243 × 15 354 pixels in three bands has 0.98 GB.
 MAX_BYTES = 1 << 31

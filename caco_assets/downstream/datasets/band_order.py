@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 PLANTS = (("B08", "B04"), ("B8A", "B05"), ("B06", "B05"), ("B11", "B12"))
 """Brighter and darker band over forest, crops and pasture, at either level."""

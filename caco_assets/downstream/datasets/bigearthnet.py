@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, of_43
 from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, check_bands, read_patch
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
@@ -26,7 +27,6 @@ from caco_assets.downstream.datasets.published import source_of
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.store import DataAbsentError
 from caco_assets.downstream.datasets.subset import FILE, check_whole
-from caco_assets.errors import UserError
 
 FOLDERS = ("BigEarthNet-v1.0", "BigEarthNet-S2-v1.0")
 PARTS = ("train", "val", "test")

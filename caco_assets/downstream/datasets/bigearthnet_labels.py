@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 _AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
 CLASSES = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.bigearthnet import version_of
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES, of_19
 from caco_assets.downstream.datasets.bigearthnet_pixels import BANDS, FORMAT, SIDE, check_bands, read_patch
@@ -17,7 +18,6 @@ from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages, Part
 from caco_assets.downstream.datasets.published import source_of
 from caco_assets.downstream.datasets.store import DataAbsentError
-from caco_assets.errors import UserError
 
 IMAGES, METADATA = "BigEarthNet-S2", "metadata.parquet"
 _PARTS = {"train": "train", "validation": "val", "test": "test"}

@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import PixelFormat
 
 BANDS = ("B02", "B03", "B04", "B08")

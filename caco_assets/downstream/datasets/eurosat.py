@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
 from caco_assets.downstream.datasets.store import Store, open_store
-from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import EUROSAT_RGB
 
 COUNTS = {

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.band_order import PLANTS, check_descriptions, check_order, spread
 from caco_assets.downstream.datasets.eurosat import CLASSES, COUNTS, SIDE
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
 from caco_assets.downstream.datasets.store import Store, open_store
-from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caco_assets.atomic import write_atomic
-from caco_assets.products import content_hash
-from caco_assets.progress import Progress, Say, to_stderr
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.products import content_hash
+from caco_assets.core.progress import Progress, Say, to_stderr
 
 _MB = 1 << 20
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import RGB, PixelFormat
 
 CLASSES = ("impervious surfaces", "building", "low vegetation", "tree", "car", "clutter")

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.labelled import Part
 from caco_assets.downstream.datasets.published import source_of
 from caco_assets.downstream.datasets.splits import list_files, list_sha256, read_lists, stratified
 from caco_assets.downstream.datasets.store import Store
 from caco_assets.downstream.datasets.subset import check_whole
-from caco_assets.errors import UserError
 
 
 def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Callable[[str], str] = str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import re
 from functools import partial
 from pathlib import Path
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets import pairs
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
@@ -17,7 +18,6 @@ from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.splits import PARTS
 from caco_assets.downstream.datasets.subset import check_whole
-from caco_assets.errors import UserError
 
 SIDE = 1024
 _MEMBER = re.compile(r"(?:^|/)(?:(train|val|test)/(?:[^/]+/)?)?(A|B|label)/((train|val|test)_[^/]+|[^/]+)\.png$")

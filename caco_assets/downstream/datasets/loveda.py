@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
@@ -21,7 +22,6 @@ from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import IGNORE, coded, expect, read_picture, side_of
 from caco_assets.downstream.datasets.subset import check_whole
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.errors import UserError
 
 CLASSES = ("background", "building", "road", "water", "barren", "forest", "agriculture")
 SIDE = 1024

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
@@ -21,7 +22,6 @@ from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import change_mask, expect, read_picture, read_tif, side_of
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.errors import UserError
 from caco_assets.pretraining.pixels import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")

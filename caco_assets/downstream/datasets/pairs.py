@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives
 from caco_assets.downstream.datasets.rasters import change_mask, expect, read_picture, read_tif, side_of
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.errors import UserError
 
 CLASSES = ("no change", "change")
 FOLDERS = ("A", "B", "label")

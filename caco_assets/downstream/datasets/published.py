@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 OTHER = "other split lists"
 """In the note of a score whose lists are none of the published ones."""

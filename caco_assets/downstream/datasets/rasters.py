@@ -11,8 +11,8 @@ from typing import IO
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives
-from caco_assets.errors import UserError
 
 IGNORE = 255
 """In a mask: this pixel does not count."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 PARTS = ("train", "val", "test")
 # Both names are in use for the same lists.

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.hashes import FRESH, Hashes
-from caco_assets.errors import UserError
 
 
 class DataAbsentError(UserError):

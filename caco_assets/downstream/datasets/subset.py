@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 FILE = "subset.json"
 _SHOWN = 4

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets import pairs
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.dense import PHOTOGRAPH, DenseImages
@@ -23,7 +24,6 @@ from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.downstream.datasets.subset import check_whole
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.errors import UserError
 
 SIDE = 256
 _IMAGE = re.compile(r"(?:^|/)(2012|2016)/whole_image/(train|test)/image/[^/]+\.tif$")

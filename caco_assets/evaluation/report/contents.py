@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from caco_assets.core.products import Product, recorded
 from caco_assets.evaluation.report.charts import curve, data_uri, histogram
-from caco_assets.products import Product, recorded
 from caco_assets.settings import Settings
 
 PRODUCTS = ("catalog", "benchmarks", "locations", "scenes", "quarantine", "pack", "encoder", "scores")

@@ -10,12 +10,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from caco_assets.core.products import Product
+from caco_assets.core.stage_versions import recipe
 from caco_assets.evaluation.headline import Headline, headline
 from caco_assets.evaluation.published import published
 from caco_assets.evaluation.report import charts, contents
 from caco_assets.evaluation.scorecard import Line, Scorecard, percent
-from caco_assets.products import Product
-from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
 
 NAMES = {"random": "random weights", "imagenet": "ImageNet weights", "raw_statistics": "raw image statistics"}

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import rasterio
 from rasterio.io import MemoryFile
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say, to_stderr
 from caco_assets.imagery.archive import INDEX, member_name, read_bytes, shard_folders
 from caco_assets.imagery.damage import is_safe_member
 from caco_assets.imagery.published.layout import METADATA, OWN, published_name
 from caco_assets.imagery.radiometry import UNITS
 from caco_assets.imagery.tars import open_tar
-from caco_assets.products import Facts
-from caco_assets.progress import Progress, Say, to_stderr
 
 Kind = Literal["uint16", "uint8"]
 PUBLISHED_UNITS = 255

@@ -10,6 +10,9 @@ from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
 
+from caco_assets.core.products import Facts, Product, produce
+from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.archive import INDEX, QUARANTINE, member_name, shard_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.geotiff import UnreadableError
 from caco_assets.imagery.published.layout import PlaceFolder, list_dates, list_places
@@ -17,9 +20,6 @@ from caco_assets.imagery.published.pixels import read_position
 from caco_assets.imagery.published.places import write_places
 from caco_assets.imagery.published.taking import Row, Rules, place_of, take
 from caco_assets.imagery.tars import TAR, send_tar
-from caco_assets.products import Facts, Product, produce
-from caco_assets.progress import Progress, Say, to_stderr
-from caco_assets.recipes import recipe
 from caco_assets.settings import Settings
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
 from caco_assets.imagery.published.layout import PlaceFolder
-from caco_assets.products import Facts
 
 CITIES = 10_000
 """As many as SeCo and CACo drew their places around; a place belongs to the nearest of them."""

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.imagery.chip import encode
 from caco_assets.imagery.geotiff import UnreadableError
 from caco_assets.imagery.grid import chip_footprints
@@ -15,7 +15,7 @@ from caco_assets.imagery.published.dates import Slot, slots_of
 from caco_assets.imagery.published.layout import DateFolder, PlaceFolder, list_dates
 from caco_assets.imagery.published.pixels import Numbers, Position, read_pixels, read_position
 from caco_assets.settings import Settings
-from caco_assets.settings.sources import PublishedSource
+from caco_assets.settings.imagery_sources import PublishedSource
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 # Where the query encoder or the backbone lies in the training modules of the field; the plain names are tried last.
 _PREFIXES = (

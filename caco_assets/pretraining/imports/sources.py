@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.pixels import RGB, Preprocessing
 from caco_assets.pretraining.stretch import REFLECTANCE_SCALE, Stretch
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.imports.inert import InertUnpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -7,7 +7,7 @@ import difflib
 import torch
 from torch import nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.objectives.caco import Caco
 from caco_assets.pretraining.objectives.config import FIDELITY, IMPROVED, REFERENCE, ObjectiveConfig, Switches
 from caco_assets.pretraining.objectives.gssl import Gssl

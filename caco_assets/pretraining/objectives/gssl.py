@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.pretraining.objectives.config import ObjectiveConfig
 from caco_assets.pretraining.objectives.infonce import top1
 from caco_assets.pretraining.objectives.moco_v2_tp import MocoV2TemporalPositives

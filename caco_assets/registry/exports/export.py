@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say, to_stderr
 from caco_assets.pretraining.encoder import Encoder
-from caco_assets.progress import Say, to_stderr
 from caco_assets.registry.exports.reflectance_network import ReflectanceNetwork
 
 TIMM, ONNX, EXPORTED, ITEM, PARITY = "timm.safetensors", "encoder.onnx", "encoder.pt2", "item.json", "parity.json"

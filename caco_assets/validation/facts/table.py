@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 Frame = Any
 """A pandas DataFrame, or a column of one: type checkers cannot follow what `frame[name]` is."""

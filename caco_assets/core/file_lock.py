@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from caco_assets.progress import Say
+from caco_assets.core.progress import Say
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Versions of what each stage makes, read from `recipes.yaml`."""
+"""Versions of what each stage makes, read from `stage_versions.yaml`."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 
 @cache
 def _table() -> dict[str, str]:
-    return yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text())
+    return yaml.safe_load(Path(__file__).with_name("stage_versions.yaml").read_text())
 
 
 def recipe(stage: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import load_settings
 
 

@@ -14,8 +14,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
 
 _BLOCK = 1 << 20
 Facts = dict[str, Any]

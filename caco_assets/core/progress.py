@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tqdm import tqdm
 
-from caco_assets.watch.logs import json_line, structured
+from caco_assets.observability.logs import json_line, structured
 
 Say = Callable[[str], None]
 

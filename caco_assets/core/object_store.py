@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

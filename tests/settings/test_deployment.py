@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from caco_assets.cli import main
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.instance import dagster_home, dagster_yaml
 from caco_assets.services import prepare
 from caco_assets.settings import Settings, load_settings

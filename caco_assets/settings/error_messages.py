@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
+from caco_assets.settings.downstream import TaskData
+from caco_assets.settings.imagery import Imagery
+from caco_assets.settings.imagery_sources import CatalogSource, FolderSource, StacApiSource, SyntheticSource
 from caco_assets.settings.model import Settings
-from caco_assets.settings.rooms import Imagery, TaskData
-from caco_assets.settings.sources import CatalogSource, FolderSource, StacApiSource, SyntheticSource
 
 
 def check_environment() -> None:

@@ -21,7 +21,7 @@ def environment() -> dict[str, str]:
         "torch": _version("torch"),
         "packages": hashlib.sha256("\n".join(installed).encode()).hexdigest(),
     }
-    lock = Path(__file__).parents[1] / "requirements.lock"
+    lock = Path(__file__).parents[2] / "requirements.lock"
     return words | ({"lock": hashlib.sha256(lock.read_bytes()).hexdigest()} if lock.exists() else {})
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from caco_assets import progress
-from caco_assets.progress import INTERVAL_S, Progress, to_stderr, track
+from caco_assets.core import progress
+from caco_assets.core.progress import INTERVAL_S, Progress, to_stderr, track
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import load_settings, profile_names
 from caco_assets.settings.load import PROFILES
 

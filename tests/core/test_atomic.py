@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.atomic import make_missing, replacing, write_atomic
+from caco_assets.core.atomic import make_missing, replacing, write_atomic
 
 DIES = """
 import os, sys
 from pathlib import Path
-from caco_assets.atomic import replacing
+from caco_assets.core.atomic import replacing
 with replacing(Path(sys.argv[1])) as scratch:
     scratch.write_text("half of what was to be wri")
     os.kill(os.getpid(), 9)
@@ -24,7 +24,7 @@ with replacing(Path(sys.argv[1])) as scratch:
 WRITES = """
 import sys
 from pathlib import Path
-from caco_assets.atomic import write_atomic
+from caco_assets.core.atomic import write_atomic
 for number in range(200):
     write_atomic(Path(sys.argv[1]), sys.argv[2] * (number + 1))
 """

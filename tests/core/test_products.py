@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import yaml
 
-from caco_assets.atomic import write_atomic
-from caco_assets.errors import UserError
-from caco_assets.products import Product, content_hash, file_md5, fingerprint, produce, recorded
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Product, content_hash, file_md5, fingerprint, produce, recorded
 
 
 class Maker:
@@ -128,7 +128,7 @@ def test_a_killed_run_is_resumed_from_what_it_left(tmp_path):
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from caco_assets.products import produce
+        from caco_assets.core.products import produce
         home = Path(sys.argv[1])
 
         def make(path):

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from caco_assets.errors import UserError
+from caco_assets.core.errors import UserError
 from caco_assets.settings import PublishedSource, Source, load_settings, profile_names
 
 
