@@ -2,17 +2,17 @@
 
 import dagster as dg
 
-from caco_assets import automation
 from caco_assets.downstream import assets as downstream
 from caco_assets.evaluation import assets as evaluation
 from caco_assets.imagery import assets as imagery
+from caco_assets.orchestration import jobs, retrain_form, schedules, sensors
 from caco_assets.pretraining import assets as pretraining
 from caco_assets.registry import assets as registry
-from caco_assets.resources.console import console
-from caco_assets.resources.dvc import DataVersions
+from caco_assets.resources.dagster.console_logger import console
+from caco_assets.resources.dvc.commit import DataVersions
 from caco_assets.resources.encoders import RegisteredEncoders
+from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import TrackingResource
 from caco_assets.resources.training import TrainingProcess
 from caco_assets.sampling import assets as sampling
 from caco_assets.settings import Settings, load_settings
@@ -50,9 +50,9 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             registry.release,
         ],
         asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks, *downstream.checks],
-        jobs=automation.JOBS,
-        schedules=[automation.monthly_retraining(settings), *automation.looks(settings)],
-        sensors=[automation.unscored_challenger, automation.alias_moved, automation.requested_vintage, automation.drifted],
+        jobs=[jobs.CHAIN, jobs.LOOK, jobs.judge_challenger, jobs.release_champion, retrain_form.retrain],
+        schedules=[schedules.monthly_retraining(settings), *schedules.looks(settings)],
+        sensors=[sensors.unscored_challenger, sensors.alias_moved, retrain_form.requested_vintage, sensors.drifted],
         resources={
             "profile": Profile(name=profile, home=str(settings.home)),
             "versions": DataVersions(),

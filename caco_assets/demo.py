@@ -14,7 +14,7 @@ def summary(settings: Settings) -> str:
     from caco_assets.evaluation.report.render import twin_rows
     from caco_assets.evaluation.scorecard import scorecard, scorecard_text
     from caco_assets.registry.versions import aliases
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     model = settings.registry.model
     named = aliases(open_tracking(settings), model)

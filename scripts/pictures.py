@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from caco_assets.desk import free_port
+from caco_assets.services.local_stack import free_port
 from caco_assets.settings import load_settings
 
 WIDTH, HEIGHT = 1500, 950

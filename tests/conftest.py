@@ -78,7 +78,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture(scope="session")
 def migrated_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, made once: its migration takes seconds."""
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     home = tmp_path_factory.mktemp("mlflow")
     open_tracking(load_settings("tiny", home=home))

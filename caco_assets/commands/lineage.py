@@ -25,7 +25,7 @@ def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
     """
     from caco_assets.registry.lineage_data import use_of
     from caco_assets.registry.lineage_tree import lineage_json, lineage_tree
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     if (what == "data") != (digest is not None):
         raise UserError(

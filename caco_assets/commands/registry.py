@@ -18,7 +18,7 @@ from caco_assets.settings import load_settings
 def register(profile: str, encoder: str | None) -> None:
     """Registry: the encoder becomes a version, alias challenger."""
     from caco_assets.registry.stage import register as run
-    from caco_assets.resources.dvc import data_versions
+    from caco_assets.resources.dvc.commit import data_versions
 
     resolved = settings_of(profile)
     registered = run(resolved, to_stderr, data_versions=data_versions(resolved) or None, encoder=encoder)
@@ -107,7 +107,7 @@ def embed(
     """Registry: embeddings of IMAGES, tile by tile: GeoTIFFs, or arrays (`.npy`: integers of shape bands, height, width)."""
     from caco_assets.registry.embed import embed_file
     from caco_assets.registry.packaged_encoder import load_encoder
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     resolved = load_settings(profile)
     encoder = load_encoder(uri, open_tracking(resolved, to_stderr))

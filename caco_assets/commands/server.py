@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from caco_assets.services import SERVICES
+from caco_assets.services.server_processes import SERVICES
 
 
 @click.group()
@@ -21,7 +21,7 @@ def server() -> None:
 @click.option("--port", type=int, help="Default: as usual for the service.")
 def run(name: str, host: str, port: int | None) -> None:
     """Become one of the processes: code, webserver, daemon or mlflow."""
-    from caco_assets.services import become
+    from caco_assets.services.server_processes import become
 
     become(name, host, port)
 
@@ -30,7 +30,7 @@ def run(name: str, host: str, port: int | None) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(command: tuple[str, ...]) -> None:
     """Become COMMAND, which finds the secrets in its environment: dvc, psql, a shell."""
-    from caco_assets.services import become_other
+    from caco_assets.services.server_processes import become_other
 
     become_other(list(command))
 
@@ -38,7 +38,7 @@ def execute(command: tuple[str, ...]) -> None:
 @server.command()
 def health() -> None:
     """Say whether the process that was started here is well, by the exit status: 0 or 1."""
-    from caco_assets.services import healthy
+    from caco_assets.services.server_processes import healthy
 
     sys.exit(0 if healthy() else 1)
 
@@ -47,7 +47,7 @@ def health() -> None:
 def migrate() -> None:
     """Make databases and buckets that are missing, and migrate those of an earlier version."""
     from caco_assets.core.progress import to_stderr
-    from caco_assets.databases import migrate
+    from caco_assets.services.migrate import migrate
 
     migrate(to_stderr)
 
@@ -57,7 +57,7 @@ def migrate() -> None:
 def save_objects(folder: Path) -> None:
     """Copy what the store holds into FOLDER; what lies there already is not copied again."""
     from caco_assets.core.progress import to_stderr
-    from caco_assets.object_copy import save
+    from caco_assets.services.object_backup import save
 
     save(folder, to_stderr)
 
@@ -67,6 +67,6 @@ def save_objects(folder: Path) -> None:
 def load_objects(folder: Path) -> None:
     """Copy FOLDER back into the store; an object of the same size is left alone."""
     from caco_assets.core.progress import to_stderr
-    from caco_assets.object_copy import load
+    from caco_assets.services.object_backup import load
 
     load(folder, to_stderr)

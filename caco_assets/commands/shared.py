@@ -17,7 +17,7 @@ profile_option = click.option(
 
 def settings_of(profile: str) -> Settings:
     """The profile's settings, in a home folder that is ready to use."""
-    from caco_assets.home import ensure_home
+    from caco_assets.resources.dvc.home import ensure_home
 
     settings = load_settings(profile)
     bind(profile=settings.profile, vintage=settings.vintage)

@@ -10,7 +10,7 @@ import click
 from caco_assets.commands.shared import profile_option, show
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import to_stderr
-from caco_assets.home import ensure_home
+from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.settings import Settings, load_settings
 
 vintage_option = click.option("--vintage", help="YYYY-MM; default the profile's own.")
@@ -29,7 +29,7 @@ def _settings(profile: str, vintage: str | None) -> Settings:
 @click.option("--check", is_flag=True, help="Fail (status 2) when the last month has not been retrained: for an alarm.")
 def vintages(profile: str, check: bool) -> None:
     """List the vintages that have been retrained, and those that were missed."""
-    from caco_assets.vintages import finished, finished_month, missed
+    from caco_assets.resources.vintages import finished, finished_month, missed
 
     resolved = _settings(profile, None)
     due = finished_month(datetime.now(UTC))

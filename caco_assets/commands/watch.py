@@ -12,7 +12,7 @@ from caco_assets.settings import find_home
 @click.option("--port", default=9464, show_default=True, help="0: a free one, which is printed.")
 def metrics(host: str, port: int) -> None:
     """Serve the figures of this machine's workers to Prometheus (they share the folder PROMETHEUS_MULTIPROC_DIR)."""
-    from caco_assets.resources.exporter import serve
+    from caco_assets.resources.prometheus_exporter import serve
 
     # no settings: it needs none of the secrets that a deployment's are checked with
     serve(host, port, find_home() / "workspace", lambda found: click.echo(f"http://{host}:{found}/metrics"))

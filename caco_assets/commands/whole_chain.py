@@ -12,7 +12,7 @@ from caco_assets.commands.shared import profile_option, settings_of
 @click.option("--write", is_flag=True, help="Write what the DVC stages depend on into the workspace.")
 def settings(profile: str, write: bool) -> None:
     """Show the settings as they are after profile and environment."""
-    from caco_assets.home import write_stage_settings
+    from caco_assets.resources.dvc.params import write_stage_settings
 
     resolved = settings_of(profile)
     if write:
@@ -27,8 +27,8 @@ def demo(profile: str) -> None:
     """Materialize the whole asset graph and print what came out."""
     from caco_assets.definitions import build_definitions
     from caco_assets.demo import summary
+    from caco_assets.orchestration.in_process import materialize
     from caco_assets.preflight import preflight
-    from caco_assets.resources.compute import materialize
 
     resolved = settings_of(profile)
     preflight(resolved)
@@ -43,6 +43,6 @@ def demo(profile: str) -> None:
 @click.option("--pages-port", default=3001, show_default=True)
 def up(profile: str, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
     """Dagster UI, MLflow UI and the workspace's pages on loopback; one Ctrl-C stops all. Ports in use are replaced."""
-    from caco_assets.desk import serve
+    from caco_assets.services.local_stack import serve
 
     serve(settings_of(profile), dagster_port=dagster_port, mlflow_port=mlflow_port, pages_port=pages_port)

@@ -8,10 +8,10 @@ from caco_assets.downstream.matrix import Versions
 from caco_assets.downstream.stage import probe_set as make_probe_set
 from caco_assets.downstream.stage import score
 from caco_assets.pretraining.assets import encoder
-from caco_assets.resources.describe import describe, facts, picture, table
-from caco_assets.resources.dvc import DataVersions, data_versions
+from caco_assets.resources.dagster.metadata import describe, facts, picture, table
+from caco_assets.resources.dvc.commit import DataVersions, data_versions
+from caco_assets.resources.mlflow.resource import TrackingResource, live_run, run_of
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import TrackingResource, live_run, run_of
 from caco_assets.resources.verdicts import CHECKS, ELSEWHERE, NOT_FAR_BELOW, elsewhere, not_far_below, of_cell, possible
 from caco_assets.settings import Settings
 

@@ -5,7 +5,7 @@ import dagster as dg
 from caco_assets.core.stage_versions import recipe
 from caco_assets.downstream.assets import scores
 from caco_assets.evaluation.stage import report as write_report
-from caco_assets.resources.describe import describe, page
+from caco_assets.resources.dagster.metadata import describe, page
 from caco_assets.resources.profile import Profile
 
 

@@ -6,10 +6,11 @@ import dagster as dg
 
 from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.stage import collect, index_folder, ingest_shards, plan
-from caco_assets.resources.describe import describe, facts, picture
-from caco_assets.resources.dvc import DataVersions
+from caco_assets.resources.dagster.metadata import describe, facts, picture
+from caco_assets.resources.dvc.commit import DataVersions
 from caco_assets.resources.profile import Profile
-from caco_assets.sampling.assets import SHARDS, locations
+from caco_assets.sampling.assets import locations
+from caco_assets.sampling.partitions import SHARDS
 
 # backfill policies are beta in dagster, whose version the lock pins
 warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -8,11 +8,11 @@ from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.metrics import METRICS, read_metrics
 from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
 from caco_assets.pretraining.stopping import Stopped
-from caco_assets.resources.describe import describe, picture
-from caco_assets.resources.dvc import DataVersions, data_versions
-from caco_assets.resources.mlflow_runs import code_version
+from caco_assets.resources.dagster.metadata import describe, picture
+from caco_assets.resources.dvc.commit import DataVersions, data_versions
+from caco_assets.resources.mlflow.resource import TrackingResource, live_run
+from caco_assets.resources.mlflow.runs import code_version
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import TrackingResource, live_run
 from caco_assets.resources.training import TrainingProcess
 
 

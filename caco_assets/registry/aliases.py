@@ -19,7 +19,7 @@ from caco_assets.registry.moves import (
 from caco_assets.registry.packaged_encoder import load_version
 from caco_assets.registry.people import who
 from caco_assets.registry.versions import CHALLENGER, GATE, find, registry_lock
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.mlflow.client import Tracking
 
 _LONGEST_REASON = 500
 

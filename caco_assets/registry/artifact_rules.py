@@ -10,7 +10,7 @@ from caco_assets.registry.packaged_encoder import Fetched, fetch, preprocessing_
 from caco_assets.registry.policy import Drift, RoundTrip, Size
 from caco_assets.registry.promotion import Finding
 from caco_assets.registry.versions import IDENTITY, find
-from caco_assets.resources.mlflow import ServerAwayError, Tracking
+from caco_assets.resources.mlflow.client import ServerAwayError, Tracking
 from caco_assets.settings import Settings
 
 PREPROCESSING = "preprocessing_sha256"

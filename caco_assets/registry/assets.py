@@ -7,10 +7,10 @@ from caco_assets.evaluation.assets import report
 from caco_assets.registry.parent import find_parent
 from caco_assets.registry.stage import decide, register
 from caco_assets.registry.stage import release as publish
-from caco_assets.resources.describe import describe, picture, table
-from caco_assets.resources.dvc import data_versions
+from caco_assets.resources.dagster.metadata import describe, picture, table
+from caco_assets.resources.dvc.commit import data_versions
+from caco_assets.resources.mlflow.resource import TrackingResource, run_of
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import TrackingResource, run_of
 
 
 @dg.asset(group_name="pretraining", kinds={"mlflow"})

@@ -98,7 +98,7 @@ def as_description(card: str, where: str) -> str:
 
 def _template(settings: Settings) -> str:
     """The home folder's, else the package's."""
-    from caco_assets.home import template
+    from caco_assets.resources.dvc.home import template
 
     path = settings.home / TEMPLATE
     return (path if path.is_file() else template(TEMPLATE)).read_text()

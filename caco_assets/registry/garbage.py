@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.home import ensure_home
 from caco_assets.registry.lineage_data import all_lineages
 from caco_assets.registry.sizes import size_text
-from caco_assets.resources.dvc_garbage import Store, garbage
-from caco_assets.resources.dvc_repo import history
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.dvc.gc import Store, garbage
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.dvc.repo import history
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
 OLD_DAYS = 14.0

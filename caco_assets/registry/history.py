@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from caco_assets.registry.lease import Lease
 from caco_assets.registry.versions import CHAMPION, PREVIOUS, registered_tags
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.mlflow.client import Tracking
 
 HISTORY = "alias_history"
 """The tag."""

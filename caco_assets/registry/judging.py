@@ -30,7 +30,7 @@ from caco_assets.registry.people import who
 from caco_assets.registry.policy import Policy, read_policy
 from caco_assets.registry.promotion import Decision, Finding, main_rule, not_collapsed, weigh
 from caco_assets.registry.versions import DECISION, GATE, SCORES, find, registry_lock
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.mlflow.client import Tracking
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.mlflow.client import Tracking
 
 SUFFIX = ".lock"
 OWNER, TOKEN, PLACE = "owner", "token", "place"

@@ -19,10 +19,10 @@ from caco_assets.core.environment import environment
 from caco_assets.core.errors import UserError
 from caco_assets.core.stage_versions import recipes
 from caco_assets.registry.versions import DATA, IDENTITY
-from caco_assets.resources.dvc_repo import stages_of
-from caco_assets.resources.dvc_store import listings
-from caco_assets.resources.mlflow import Tracking, redacted
-from caco_assets.resources.mlflow_runs import code_version
+from caco_assets.resources.dvc.object_db import listings
+from caco_assets.resources.dvc.repo import stages_of
+from caco_assets.resources.mlflow.client import Tracking, redacted
+from caco_assets.resources.mlflow.runs import code_version
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

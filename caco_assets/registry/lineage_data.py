@@ -11,8 +11,8 @@ from caco_assets.core.errors import UserError
 from caco_assets.registry.lease import is_lock
 from caco_assets.registry.lineage import Lineage, read
 from caco_assets.registry.versions import versions
-from caco_assets.resources.dvc_repo import history
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.dvc.repo import history
+from caco_assets.resources.mlflow.client import Tracking
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

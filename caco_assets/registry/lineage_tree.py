@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from caco_assets.registry.lineage import Lineage, read
 from caco_assets.registry.sizes import size_text
 from caco_assets.registry.versions import GATE, SCORES, aliases, find
-from caco_assets.resources.mlflow import Tracking
+from caco_assets.resources.mlflow.client import Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -17,7 +17,7 @@ from caco_assets.registry.history import Move, Serving, history, remember
 from caco_assets.registry.lease import Lease, lease
 from caco_assets.registry.packaged_encoder import load_version
 from caco_assets.registry.versions import CHAMPION, GATE, PREVIOUS, aliases, find, registered_tags, registry_lock
-from caco_assets.resources.mlflow import ServerAwayError, Tracking
+from caco_assets.resources.mlflow.client import ServerAwayError, Tracking
 
 INTENT = "alias_intent"
 """Tag of the registered model: the move that is being made."""

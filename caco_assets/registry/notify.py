@@ -8,7 +8,7 @@ from typing import Any
 
 from caco_assets.core.progress import Say
 from caco_assets.registry.promotion import Decision
-from caco_assets.resources.mlflow import Tracking, redacted
+from caco_assets.resources.mlflow.client import Tracking, redacted
 from caco_assets.settings import Settings
 
 

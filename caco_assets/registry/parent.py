@@ -13,7 +13,7 @@ from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.resources.mlflow import Tracking
+    from caco_assets.resources.mlflow.client import Tracking
 
 DESCRIPTION = "parent.json"
 _RECIPE = "1"
@@ -63,7 +63,7 @@ def _fetch(settings: Settings, folder: Path, say: Say, tracking: Tracking | None
     from caco_assets.pretraining.encoder import Encoder
     from caco_assets.registry.packaged_encoder import download, files_of
     from caco_assets.registry.versions import CHAMPION, aliases, find
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     tracking = tracking or open_tracking(settings, say)
     model = settings.registry.model

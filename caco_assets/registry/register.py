@@ -20,8 +20,8 @@ from caco_assets.registry.judging import scores_line
 from caco_assets.registry.lineage import LINEAGE, Lineage, store, tags_of
 from caco_assets.registry.packaged_encoder import package, preprocessing_hash, upload
 from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
-from caco_assets.resources.mlflow import Tracking, open_tracking
-from caco_assets.resources.mlflow_runs import Run, code_version, open_run
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
+from caco_assets.resources.mlflow.runs import Run, code_version, open_run
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from caco_assets.registry.exports.export import export_files
 from caco_assets.registry.moves import settle
 from caco_assets.registry.packaged_encoder import download, files_of
 from caco_assets.registry.versions import DATA, find, registry_lock
-from caco_assets.resources.mlflow import Tracking
-from caco_assets.resources.mlflow_runs import open_run
+from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.resources.mlflow.runs import open_run
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

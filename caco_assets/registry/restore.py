@@ -18,13 +18,14 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.products import content_hash, fingerprint
 from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
-from caco_assets.home import ensure_home, write_stage_settings
 from caco_assets.registry.lineage import Lineage, read
 from caco_assets.registry.packaged_encoder import download, files_of
 from caco_assets.registry.parent import DESCRIPTION
 from caco_assets.registry.versions import find
-from caco_assets.resources.dvc_store import bring, checkout
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.dvc.object_db import bring, checkout
+from caco_assets.resources.dvc.params import write_stage_settings
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings, load_settings
 
 NOTE = "restored.json"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from caco_assets.registry.promotion import Decision
     from caco_assets.registry.register import Registered
     from caco_assets.registry.release import Released
-    from caco_assets.resources.mlflow import Tracking
+    from caco_assets.resources.mlflow.client import Tracking
 
 
 def register(
@@ -44,8 +44,8 @@ def register(
     from caco_assets.pretraining.encoder import Encoder
     from caco_assets.registry.lineage import collect
     from caco_assets.registry.register import register_encoder
-    from caco_assets.resources.dvc import commit_stale
-    from caco_assets.resources.dvc import data_versions as committed
+    from caco_assets.resources.dvc.commit import commit_stale
+    from caco_assets.resources.dvc.commit import data_versions as committed
 
     if encoder is not None:
         from caco_assets.pretraining.imports.stage import encoder_folder
@@ -83,7 +83,7 @@ def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | Non
             server refuses.
     """
     from caco_assets.registry.versions import find
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     tracking = tracking or open_tracking(settings, say)
     challenger = find(tracking, f"models:/{settings.registry.model}@challenger")
@@ -124,7 +124,7 @@ def export(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tra
     from caco_assets.registry.exports.export import export_files
     from caco_assets.registry.packaged_encoder import download, files_of
     from caco_assets.registry.versions import find
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     if not uri.startswith("models:/"):
         return export_files(files_of(Path(uri), uri), out, name=Path(uri).name, vintage=settings.vintage, say=say)
@@ -152,7 +152,7 @@ def rollback(
         UserError: there is none that could serve, or no reason.
     """
     from caco_assets.registry.aliases import rollback as back
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     tracking = tracking or open_tracking(settings, say)
     move = back(tracking, settings.registry.model, reason, say, restore=restore)
@@ -167,7 +167,7 @@ def release(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | No
         UserError: its files cannot be read, a form does not give its features, or the server refuses.
     """
     from caco_assets.registry.release import release_champion
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     return release_champion(settings, tracking or open_tracking(settings, say), say)
 

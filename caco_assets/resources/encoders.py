@@ -6,7 +6,7 @@ import dagster as dg
 
 from caco_assets.core.progress import Say, to_stderr
 from caco_assets.downstream.matrix import Version
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
 
 

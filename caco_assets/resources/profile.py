@@ -13,7 +13,7 @@ import dagster as dg
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import to_stderr
 from caco_assets.observability.logs import bind
-from caco_assets.resources.turn import hold
+from caco_assets.resources.dagster.workspace_lock import hold
 from caco_assets.settings import Settings, load_settings
 
 WHOLE = ("chain", "look")

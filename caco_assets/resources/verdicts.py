@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from caco_assets.resources.describe import table
+from caco_assets.resources.dagster.metadata import table
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:

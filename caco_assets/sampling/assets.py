@@ -3,18 +3,11 @@
 import dagster as dg
 
 from caco_assets.core.stage_versions import recipe
-from caco_assets.resources.describe import describe, picture
-from caco_assets.resources.dvc import DataVersions
+from caco_assets.resources.dagster.metadata import describe, picture
+from caco_assets.resources.dvc.commit import DataVersions
 from caco_assets.resources.profile import Profile
+from caco_assets.sampling.partitions import shard_key
 from caco_assets.sampling.stage import sample
-
-SHARDS = dg.DynamicPartitionsDefinition(name="shards")
-"""A shard of places: the unit of work, retry, resume and distribution. `locations` announces them."""
-
-
-def shard_key(shard: int) -> str:
-    """Partition key of a shard: the name of its folder in the archive."""
-    return f"{shard:04d}"
 
 
 @dg.asset(group_name="sampling", code_version=recipe("locations"), kinds={"geoparquet"})

@@ -48,7 +48,7 @@ storage:
 _PROCESSES = """\
 run_launcher:
   # notices runs whose process has died together with the daemon
-  module: caco_assets.resources.launcher
+  module: caco_assets.resources.dagster.run_launcher
   class: LocalRunLauncher
 """
 _JOBS = """\

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from caco_assets.core.stage_versions import recipe
-from caco_assets.resources.describe import describe
+from caco_assets.resources.dagster.metadata import describe
 from caco_assets.resources.profile import Profile
 from caco_assets.synthetic.stage import build_benchmarks, build_catalog
 

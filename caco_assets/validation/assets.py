@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from caco_assets.resources.describe import page, table
+from caco_assets.resources.dagster.metadata import page, table
 from caco_assets.resources.profile import Profile
 from caco_assets.validation.drift import judge_drift
 from caco_assets.validation.stage import build_docs, validate

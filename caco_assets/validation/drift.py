@@ -11,10 +11,10 @@ from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce
 from caco_assets.core.progress import Say, to_stderr
+from caco_assets.resources.vintages import finished
 from caco_assets.settings import Settings
 from caco_assets.validation.stage import ValidationResult, keep, nothing_to_check
 from caco_assets.validation.statistics import folder_of, statistics
-from caco_assets.vintages import finished
 
 NAME = "drift"
 _RECIPE = "1"

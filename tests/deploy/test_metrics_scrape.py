@@ -19,7 +19,7 @@ import yaml
 from caco_assets.observability.gpu import gpus
 from caco_assets.observability.logs import bind, bound, json_line
 from caco_assets.observability.metrics import METRICS
-from caco_assets.resources.exporter import READ, _Reader
+from caco_assets.resources.prometheus_exporter import READ, _Reader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WATCH = REPOSITORY / "deploy" / "watch"

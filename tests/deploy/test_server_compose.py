@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from caco_assets.cli import main
-from caco_assets.services import SERVICES
+from caco_assets.services.server_processes import SERVICES
 
 pytestmark = pytest.mark.deploy
 

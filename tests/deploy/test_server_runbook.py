@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from caco_assets.services import SERVICES
+from caco_assets.services.server_processes import SERVICES
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow, pytest.mark.timeout(1800)]
 

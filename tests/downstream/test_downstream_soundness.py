@@ -20,8 +20,8 @@ from caco_assets.downstream.datasets.eurosat import CLASSES
 from caco_assets.downstream.datasets.ground import corners_of, outlines
 from caco_assets.downstream.rows import ScoreRow, write_rows
 from caco_assets.downstream.soundness import FAR, below_random, impossible
+from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import TrackingResource
 from caco_assets.sampling.footprints import raster_footprint
 from caco_assets.sampling.overlap import zone_outlines
 from caco_assets.settings import Settings, load_settings

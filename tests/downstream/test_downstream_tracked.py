@@ -9,10 +9,10 @@ import pytest
 from caco_assets.core.products import Product, content_hash
 from caco_assets.downstream import assets
 from caco_assets.downstream.rows import ScoreRow, write_rows
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.dagster.workspace_lock import release
+from caco_assets.resources.mlflow.client import open_tracking
+from caco_assets.resources.mlflow.resource import LiveRun, TrackingResource
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import LiveRun, TrackingResource
-from caco_assets.resources.turn import release
 from caco_assets.settings import Settings
 
 # raised while MLflow's own database module is imported

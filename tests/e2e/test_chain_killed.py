@@ -22,18 +22,18 @@ import pytest
 import yaml
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
-from caco_assets.automation import UNDER_WAY
 from caco_assets.core.products import content_hash, recorded
-from caco_assets.home import ensure_home
-from caco_assets.instance import dagster_home
+from caco_assets.orchestration.run_requests import UNDER_WAY
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry.lease import is_lock
 from caco_assets.registry.moves import INTENT
 from caco_assets.registry.release import RELEASED
 from caco_assets.registry.versions import GATE, IDENTITY, aliases, registered_tags, versions
-from caco_assets.resources.mlflow import open_tracking, server_arguments
+from caco_assets.resources.dagster.instance import dagster_home
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.mlflow.client import open_tracking, server_arguments
+from caco_assets.resources.vintages import finished, finished_month
 from caco_assets.settings import Settings, load_settings
-from caco_assets.vintages import finished, finished_month
 
 pytestmark = [
     pytest.mark.e2e,

@@ -16,12 +16,11 @@ import pytest
 import rasterio
 import yaml
 
-from caco_assets.automation import drifted, monthly_retraining
 from caco_assets.core.products import recorded
 from caco_assets.downstream.rows import ScoreRow
-from caco_assets.home import ensure_home
 from caco_assets.imagery.stage import collect, ingest_shard, plan
-from caco_assets.instance import dagster_home
+from caco_assets.orchestration.schedules import monthly_retraining
+from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.stage import pretrain
 from caco_assets.registry.packaged_encoder import load_encoder
@@ -30,9 +29,12 @@ from caco_assets.registry.release import RELEASED
 from caco_assets.registry.restore import restore
 from caco_assets.registry.stage import rollback
 from caco_assets.registry.versions import DECISION, aliases, find
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.dagster.instance import dagster_home
+from caco_assets.resources.dagster.workspace_lock import release
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.turn import release
+from caco_assets.resources.vintages import finished
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.catalog import write_documents
@@ -42,7 +44,6 @@ from caco_assets.synthetic.stage import build_catalog
 from caco_assets.synthetic.weather import Acquisition
 from caco_assets.synthetic.writer import COLLECTION
 from caco_assets.validation.drift import accept, judge_drift
-from caco_assets.vintages import finished
 
 # whole runs in this process: what many libraries warn of there is no more an error than it is in a daemon's
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("default")]

@@ -184,7 +184,7 @@ def test_an_address_that_is_none_and_a_bucket_that_is_not_there_are_said_in_one_
 
 
 def test_the_place_of_the_archive_changes_no_product(both):
-    from caco_assets.home import stage_settings
+    from caco_assets.resources.dvc.params import stage_settings
 
     far, near = both
     assert stage_settings(far) == stage_settings(near)

@@ -21,7 +21,7 @@ WORKER = """
 import os, sys
 import dagster as dg
 from caco_assets.imagery.assets import archive
-from caco_assets.instance import dagster_home
+from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.resources.profile import Profile
 from caco_assets.sampling.assets import shard_key
 from caco_assets.settings import load_settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from caco_assets.instance import dagster_home
+from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

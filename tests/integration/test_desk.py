@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.desk import free_port
+from caco_assets.services.local_stack import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from caco_assets.automation import alias_moved, release_champion
+from caco_assets.orchestration.jobs import release_champion
+from caco_assets.orchestration.sensors import alias_moved
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.release import RELEASED
 from caco_assets.registry.stage import decide
 from caco_assets.registry.versions import aliases, find
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.dagster.workspace_lock import release as give_back
+from caco_assets.resources.mlflow.client import open_tracking
+from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.tracking import TrackingResource
-from caco_assets.resources.turn import release as give_back
 from caco_assets.settings import Settings
 
 pytestmark = [

@@ -19,7 +19,7 @@ from caco_assets.registry.moves import INTENT, WITHDRAWN, unfit
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide
 from caco_assets.registry.versions import DECISION, GATE, SCORES, aliases, find, registered_tags
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

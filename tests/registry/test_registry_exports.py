@@ -105,7 +105,7 @@ def test_a_form_that_differs_leaves_nothing_behind_and_the_old_export_in_place(t
 def test_a_registered_version_is_exported_by_its_address(settings, encoder_dir, tmp_path: Path) -> None:
     from caco_assets.registry.register import register_encoder
     from caco_assets.registry.stage import export as by_address
-    from caco_assets.resources.mlflow import open_tracking
+    from caco_assets.resources.mlflow.client import open_tracking
 
     tracking = open_tracking(settings, [].append)
     registered = register_encoder(settings, encoder_dir(1), None, {}, None, [].append, tracking)

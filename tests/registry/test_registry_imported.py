@@ -15,7 +15,7 @@ from caco_assets.pretraining.imports.stage import import_encoder
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.stage import register
 from caco_assets.registry.versions import SCORES, find
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

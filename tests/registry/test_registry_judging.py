@@ -13,7 +13,7 @@ from caco_assets.pretraining.encoder import Encoder, Preprocessing
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide
 from caco_assets.registry.versions import aliases
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

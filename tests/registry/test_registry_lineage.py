@@ -22,8 +22,8 @@ from caco_assets.registry.lineage_tree import lineage_json, lineage_tree
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.restore import restore
 from caco_assets.registry.versions import find
-from caco_assets.resources.dvc import commit_stale, data_versions
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.dvc.commit import commit_stale, data_versions
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings, load_settings
 
 pytestmark = [

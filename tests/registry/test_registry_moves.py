@@ -19,7 +19,7 @@ from caco_assets.registry.people import who
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide, judge, notice, rollback
 from caco_assets.registry.versions import aliases, find, registry_lock
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

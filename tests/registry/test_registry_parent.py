@@ -8,7 +8,7 @@ import pytest
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.registry.parent import find_parent
 from caco_assets.registry.register import register_encoder
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
 MODEL = "caco-tiny"

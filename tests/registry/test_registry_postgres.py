@@ -24,7 +24,7 @@ from caco_assets.registry.register import register_encoder
 from caco_assets.registry.release import CARD, RELEASED
 from caco_assets.registry.stage import decide, judge, release, rollback
 from caco_assets.registry.versions import DECISION, GATE, aliases, find, registered_tags
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

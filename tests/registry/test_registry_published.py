@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from caco_assets.core.products import content_hash
-from caco_assets.home import ensure_home
 from caco_assets.registry.garbage import find_garbage
 from caco_assets.registry.stage import export
-from caco_assets.resources.mlflow import open_tracking
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

@@ -16,7 +16,7 @@ from caco_assets.registry.register import register_encoder
 from caco_assets.registry.release import CARD, MAP, RELEASED
 from caco_assets.registry.stage import decide, release
 from caco_assets.registry.versions import find
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
 pytestmark = [

@@ -12,7 +12,7 @@ from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide
 from caco_assets.registry.versions import aliases, find
-from caco_assets.resources.mlflow import open_tracking, server_arguments
+from caco_assets.resources.mlflow.client import open_tracking, server_arguments
 from caco_assets.settings import Settings
 
 pytestmark = [

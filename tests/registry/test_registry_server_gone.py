@@ -18,7 +18,7 @@ from caco_assets.registry.moves import unfit
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.versions import GATE, aliases, versions
-from caco_assets.resources.mlflow import ServerAwayError, Tracking, open_tracking, server_arguments
+from caco_assets.resources.mlflow.client import ServerAwayError, Tracking, open_tracking, server_arguments
 from caco_assets.settings import Settings
 
 pytestmark = [

@@ -15,7 +15,7 @@ from caco_assets.registry.packaged_encoder import load_encoder, probe
 from caco_assets.registry.register import Registered, register_encoder
 from caco_assets.registry.stage import decide, judge
 from caco_assets.registry.versions import aliases, find, registry_lock, unscored, versions
-from caco_assets.resources.mlflow import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
 # raised while MLflow's own modules are imported: its database's and its own types'

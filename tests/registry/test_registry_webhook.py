@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide
-from caco_assets.resources.mlflow import open_tracking, server_arguments
+from caco_assets.resources.mlflow.client import open_tracking, server_arguments
 from caco_assets.settings import Settings
 
 pytestmark = [

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from caco_assets.core.errors import UserError
-from caco_assets.home import stage_settings
+from caco_assets.resources.dvc.params import stage_settings
 from caco_assets.sampling.gazetteer import most_populous
 from caco_assets.sampling.ground import ground_of
 from caco_assets.sampling.land import coarse_land, is_land

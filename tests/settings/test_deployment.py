@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from caco_assets.cli import main
 from caco_assets.core.errors import UserError
-from caco_assets.instance import dagster_home, dagster_yaml
-from caco_assets.services import prepare
+from caco_assets.resources.dagster.instance import dagster_home, dagster_yaml
+from caco_assets.services.server_processes import prepare
 from caco_assets.settings import Settings, load_settings
 from caco_assets.settings.deployment import DEPLOYMENTS, deployment, read_secrets
 

@@ -11,10 +11,10 @@ from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, wri
 from caco_assets.imagery.chip import encode
 from caco_assets.imagery.grid import chip_footprints, chip_grids
 from caco_assets.imagery.stage import collect
+from caco_assets.resources.vintages import note_finished
 from caco_assets.settings import Settings, load_settings
 from caco_assets.validation.drift import accept, judge_drift
 from caco_assets.validation.statistics import covers
-from caco_assets.vintages import note_finished
 
 BANDS = ("B02", "B03", "B04", "B08")
 LEVELS = np.array([500, 800, 900, 2600])

@@ -1,0 +1,86 @@
+"""Where runs happen: here, one process on the workspace's own Dagster instance, so that the UI shows what was run."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from caco_assets.core.errors import UserError
+from caco_assets.resources.dagster.instance import dagster_home, open_instance
+from caco_assets.resources.dagster.workspace_lock import release
+from caco_assets.sampling.partitions import announce_shards, shard_range_tags
+from caco_assets.settings import Settings
+
+HERE = "caco/in_process"
+"""Tag of runs that live in the process that started them."""
+
+
+def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
+    """Run a job over every shard in this process; what is unchanged is reused, what was interrupted goes on.
+
+    Raises:
+        UserError: a step failed for a reason the user can put right, or a blocking check did not pass.
+    """
+    home = dagster_home(settings)
+    with _alone(settings), open_instance(home) as instance:
+        bury(instance)
+        announce_shards(settings, instance)
+        try:
+            result = chain.execute_in_process(
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {}}}},
+                tags={**shard_range_tags(settings), "profile": settings.profile, HERE: "true"},
+            )
+        except Exception as error:
+            if (plain := _user_error(error)) is not None:
+                raise plain from error
+            raise
+        finally:
+            release(settings.paths.root)
+    if not result.success:
+        raise UserError(_failed_checks(result))
+
+
+def bury(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed and give back their pool slots, for which later runs would wait for ever.
+
+    Only for a caller that knows that no such run is alive: see `_alone`.
+    """
+    alive = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=alive, tags={HERE: "true"})):
+        instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it goes on.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """One such run per workspace at a time. The lock goes with its process, however that ends."""
+    lock = settings.paths.workspace / "dagster" / "in_process.lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{settings.paths.workspace}: another run is going on in this workspace; wait for it or stop it"
+            ) from error
+        yield
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The `UserError` below Dagster's wrapping, if there is one."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _failed_checks(result: dg.ExecuteInProcessResult) -> str:
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    if not failed:
+        return f"run {result.run_id}: failed; `make up` shows it in the Dagster UI"
+    first = failed[0]
+    return f"check {first.check_name} of {first.asset_key.to_user_string()}: {first.description}"

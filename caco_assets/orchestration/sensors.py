@@ -1,0 +1,91 @@
+"""Sensors: drifted data, unscored versions and aliases that were moved by hand."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from caco_assets.core.errors import UserError
+from caco_assets.orchestration.jobs import CHAIN, judge_challenger, release_champion
+from caco_assets.orchestration.run_requests import UNDER_WAY, last_drift_check, reason_to_skip, retraining
+from caco_assets.resources.dagster.tags import RUN_KEY
+from caco_assets.resources.mlflow.resource import TrackingResource
+from caco_assets.resources.profile import Profile
+from caco_assets.sampling.partitions import announce_shards
+from caco_assets.settings import Settings
+
+# The registry is asked this often; judging takes minutes, so a shorter interval would gain nothing.
+SENSOR_INTERVAL_S = 60
+
+
+@dg.sensor(job=CHAIN, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def drifted(context: dg.SensorEvaluationContext, profile: Profile) -> dg.RunRequest | dg.SkipReason:
+    """Retrains on a vintage whose data has drifted, once a person has accepted it (`automation.retrain_on_drift`)."""
+    settings = profile.settings()
+    verdict = last_drift_check(settings)
+    if verdict is None or verdict["reference"] is None:
+        return dg.SkipReason("no vintage has been compared with an older one yet")
+    vintage, key = verdict["vintage"], f"drift-{settings.profile}-{verdict['vintage']}"
+    reason = _no_cause(settings, verdict) or reason_to_skip(settings, vintage, context.instance)
+    if reason is not None:
+        return dg.SkipReason(reason)
+    for run in context.instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY: key}), limit=1):
+        said = f"run {run.run_id} of vintage {vintage}, which has drifted, is {run.status.value.lower()}"
+        return dg.SkipReason(f"{said}: see what it says, then launch `retrain`")
+    announce_shards(settings, context.instance)
+    return retraining(settings, profile, vintage, run_key=key)
+
+
+def _no_cause(settings: Settings, verdict: dict[str, Any]) -> str | None:
+    """Why nothing is to be retrained for the sake of the last vintage that was looked at, if so."""
+    vintage, reference, mode = verdict["vintage"], verdict["reference"], settings.automation.retrain_on_drift
+    if not verdict["findings"]:
+        return f"vintage {vintage} is like {reference}: every rule holds, nothing to retrain for"
+    found = f"vintage {vintage} has drifted from {reference}: {'; '.join(verdict['findings'])}"
+    if mode == "never":
+        return f"{found}; automation.retrain_on_drift is never: launch `retrain` to train on it"
+    if mode == "accepted" and not verdict["accepted"]:
+        return f"{found}; trained on once a person says that it is right: caco drift --vintage {vintage} --accept REASON"
+    return None
+
+
+@dg.sensor(job=judge_challenger, minimum_interval_seconds=SENSOR_INTERVAL_S)
+def unscored_challenger(profile: Profile, tracking: TrackingResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Asks for a judgement of every registered version that has no scores yet."""
+    from caco_assets.registry.versions import unscored
+
+    settings = profile.settings()
+    waiting = unscored(tracking.open(settings), settings.registry.model)
+    if not waiting:
+        yield dg.SkipReason(f"every version of {settings.registry.model} has its scores")
+    for version in waiting:
+        yield dg.RunRequest(
+            run_key=f"{settings.registry.model}-{version}",
+            run_config={"ops": {"judge_version": {"config": {"version": str(version)}}}},
+            tags={"profile": settings.profile, "model_version": str(version)},
+        )
+
+
+@dg.sensor(job=release_champion, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.RunRequest | dg.SkipReason:
+    """Records that a person has moved the champion in MLflow, which is respected; has released what was not, or warns of it."""
+    from caco_assets.registry.stage import notice, unreleased
+
+    settings = profile.settings()
+    try:
+        server = tracking.open(settings)
+        found = notice(settings, server, context.log.info)
+        deciding = dg.RunsFilter(tags={"profile": settings.profile}, statuses=UNDER_WAY)
+        at_work = {run.job_name for run in context.instance.get_runs(filters=deciding)} & {CHAIN.name, judge_challenger.name}
+        waiting = unreleased(settings, server, under_way=bool(at_work))
+    except UserError as error:
+        return dg.SkipReason(str(error))
+    for line in found:
+        (context.log.warning if line.startswith("WARNING") else context.log.info)(line)
+    if waiting is None:
+        return dg.SkipReason("; ".join(found) or f"the aliases of {settings.registry.model} are where they were put")
+    version, since = waiting
+    return dg.RunRequest(
+        run_key=f"release-{settings.registry.model}-{version}-{since}",
+        tags={"profile": settings.profile, "model_version": version},
+    )

@@ -1,0 +1,1 @@
+"""DVC: the home folder, commits of data versions, remotes and garbage collection."""

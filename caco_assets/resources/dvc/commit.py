@@ -1,0 +1,125 @@
+"""DVC: which bytes a data product is, kept in a cache and pushed to a remote, so that any old version can come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import recorded
+from caco_assets.core.progress import Say
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.dvc.object_db import folder_md5, listings
+from caco_assets.resources.dvc.params import write_stage_settings
+from caco_assets.resources.dvc.repo import UnavailableError, data_versions, locked, remember, repository
+from caco_assets.settings import PublishedSource, Settings
+
+__all__ = ["DataVersions", "commit_stale", "data_versions"]
+
+# Stage of `dvc.yaml` → a product whose record tells whether the stage has been made again since it was committed.
+_TELLS = {"locations": "locations", "scenes": "scenes", "archive": "quarantine", "pack": "pack", "probe_set": "probe_set"}
+
+
+class DataVersions(dg.ConfigurableResource):
+    """Commits stages of the home's `dvc.yaml` and pushes them to the remote."""
+
+    push: bool = True
+    """Push after each commit; a failed push fails the asset."""
+    retries: int = 3
+    """So often is an asset tried again whose push has failed; what is made is reused then."""
+    retry_s: float = 30.0
+    """Seconds until it is tried again: a store that is away is seldom back sooner."""
+    _in_a_run: bool = PrivateAttr(default=False)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster passes it
+        """Dagster calls this where the resource serves a run, which can be asked to try again."""
+        self._in_a_run = True
+
+    def commit(self, settings: Settings, stage: str) -> dict[str, str]:
+        """Record what lies in the workspace as the outputs of `stage`: cache, `dvc.lock`, remote.
+
+        Returns:
+            Output path relative to the home → md5.
+
+        Raises:
+            UserError: the remote cannot be reached, or DVC's lock is held for too long; in a run of Dagster, `RetryRequested`.
+        """
+        try:
+            return self._commit(settings, stage)
+        except UnavailableError as error:
+            if self._in_a_run:
+                raise dg.RetryRequested(self.retries, self.retry_s) from error
+            raise
+
+    def _commit(self, settings: Settings, stage: str) -> dict[str, str]:
+        from dvc.exceptions import DvcException
+
+        ensure_home(settings)
+        write_stage_settings(settings)
+        # DVC takes a bare stage name relative to the working directory, which need not be the home folder
+        pipeline = settings.home / "dvc.yaml"
+        target, what = f"{pipeline}:{stage}@{settings.profile}", f"dvc commit {stage}@{settings.profile}"
+        with repository(settings.home, what) as repo:
+            try:
+                repo.commit(f"{pipeline}:settings@{settings.profile}", force=True)
+                repo.commit(target, force=True)
+            except (DvcException, OSError) as error:
+                raise UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
+            remember(settings, stage)
+            if self.push:
+                _push(repo, target, what)
+        return locked(settings, stage)
+
+
+def commit_stale(settings: Settings, say: Say) -> None:
+    """Commit what was made since it was last committed: by commands, which leave that to whoever needs the versions.
+
+    Raises:
+        UserError: see `DataVersions.commit`.
+    """
+    for stage, product in _TELLS.items():
+        if not (settings.paths.records / f"{product}.json").exists():
+            continue
+        if stage == "archive" and isinstance(settings.imagery.source, PublishedSource):
+            # an imported archive was made from no plan of scenes, which its stage depends on; its pack is versioned
+            continue
+        made, known = recorded(settings.paths.records, product), locked(settings, stage)
+        if not made.path.exists():
+            continue
+        if made.content_hash in known.values() and (stage != "archive" or _archive_is(settings, known)):
+            continue
+        say(f"{stage}: committing this version to DVC")
+        DataVersions().commit(settings, stage)
+
+
+def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
+    """Whether the archive that the lock names consists of the shards on record."""
+    (folder,) = [md5 for md5 in known.values() if md5.endswith(".dir")]
+    files = listings(settings.home, [folder]).get(folder)
+    if files is None:
+        return False
+    shards = {path.stem: json.loads(path.read_text()) for path in (settings.paths.records / "archive").glob("shard=*.json")}
+    parted: dict[str, dict[str, str]] = {}
+    for file, md5 in files.items():
+        shard, _, name = file.partition("/")
+        parted.setdefault(shard, {})[name] = md5
+    return {name: folder_md5(part) for name, part in parted.items()} == {
+        name: record["content_hash"] for name, record in shards.items()
+    }
+
+
+def _push(repo: Any, target: str, what: str) -> None:
+    try:
+        repo.push([target])
+    # the client of each kind of store raises errors of its own
+    except Exception as error:
+        remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
+        raise UnavailableError(f"{what}: not pushed: {_one_line(error)}; {remedy}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

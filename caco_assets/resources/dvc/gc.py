@@ -1,0 +1,137 @@
+"""Objects in DVC's cache and remote that nothing needs: named first, deleted after, under DVC's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
+from caco_assets.resources.dvc.object_db import listing
+from caco_assets.resources.dvc.repo import UnavailableError, repository
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+CACHE, REMOTE = "cache", "remote"
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One store of objects: what is in it that nothing needs."""
+
+    kind: str
+    """`cache` or `remote`."""
+    path: str
+    kept: int
+    waste: Mapping[str, int]
+    """md5 → bytes."""
+    products: Mapping[str, str]
+    """md5 of the waste → the product it was part of."""
+    delete: Callable[[], None]
+    """Removes the waste; only while the block of `garbage` lasts."""
+
+    @property
+    def bytes(self) -> int:
+        """All that would be freed."""
+        return sum(self.waste.values())
+
+    def by_product(self) -> dict[str, tuple[int, int]]:
+        """Product → (objects, bytes)."""
+        total: dict[str, tuple[int, int]] = {}
+        for md5, size in self.waste.items():
+            count, volume = total.get(self.products[md5], (0, 0))
+            total[self.products[md5]] = (count + 1, volume + size)
+        return dict(sorted(total.items()))
+
+
+@contextmanager
+def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remote: bool, say: Say) -> Iterator[list[Store]]:
+    """What could go from the cache and, if wanted, from the remote. Nobody commits, pushes or fetches while the block lasts.
+
+    Args:
+        home: the home folder.
+        needed: md5 of files and folders to keep beside those that `dvc.lock` names here and in every branch and tag of git; of
+            folders, their files too.
+        named: md5 → product, for people.
+        remote: look at the remote too. It must serve this home alone.
+        say: told what cannot be looked into.
+
+    Raises:
+        UserError: a branch cannot be read, so nobody knows what it needs, or the cache lies outside the home.
+        UnavailableError: the remote cannot be asked, or DVC's lock is held.
+    """
+    with repository(home, "caco gc") as repo:
+        cache = repo.cache.local
+        if not Path(cache.path).resolve().is_relative_to(home.resolve()):
+            raise UserError(f"{cache.path}: DVC's cache lies outside {home} and may serve other homes too; use `dvc gc --projects`")
+        locked = _named_by_git(repo)
+        keep = {*needed, *locked}
+        stores = [(CACHE, cache)]
+        if remote:
+            stores.append((REMOTE, _remote_store(repo)))
+        for folder in sorted(each for each in keep if each.endswith(".dir")):
+            files = next((found for _, store in stores if (found := listing(store, folder)) is not None), None)
+            # hashes of products that are no outputs of a stage (a shard, an encoder) name nothing in a store
+            if files is None and (folder in locked or folder in named):
+                say(f"gc: {folder} is needed, but is in no store that is looked at: what it consists of is not known")
+            keep.update((files or {}).values())
+        try:
+            yield [_look(kind, store, keep, named) for kind, store in stores]
+        finally:
+            # DVC remembers what it has seen in the remote
+            repo.drop_data_index()
+
+
+def _named_by_git(repo: Repo) -> set[str]:
+    from dvc.exceptions import DvcException
+    from dvc.scm import NoSCM
+
+    everywhere = not isinstance(repo.scm, NoSCM)
+    try:
+        used = repo.used_objs(all_branches=everywhere, all_tags=everywhere)
+    except DvcException as error:
+        raise UserError(
+            f"caco gc: a branch or tag cannot be read, so what it needs is not known: {' '.join(str(error).split())[:200]}; "
+            "nothing was deleted: repair or delete that branch or tag"
+        ) from error
+    return {found.value for objects in used.values() for found in objects if found.value}
+
+
+def _remote_store(repo: Repo) -> Any:
+    try:
+        store = repo.cloud.get_remote_odb(None, "gc")
+        store.fs.exists(store.path)
+    # the client of each kind of store raises errors of its own
+    except Exception as error:
+        raise UnavailableError(f"caco gc: the remote cannot be asked: {' '.join(str(error).split())[:200]}") from error
+    return store
+
+
+def _look(kind: str, store: Any, keep: set[str], named: Mapping[str, str]) -> Store:
+    from dvc_data.hashfile.db import get_index
+
+    present = set(store.all()) if store.fs.exists(store.path) else set()
+    waste = sorted(present - keep)
+    products = {}
+    for md5 in waste:
+        product = named.get(md5, _UNKNOWN)
+        products.setdefault(md5, product)
+        if md5.endswith(".dir"):
+            for file in (listing(store, md5) or {}).values():
+                products[file] = product
+
+    def delete() -> None:
+        # folders first: one that is left lists files that are there
+        for paths in ([each for each in waste if each.endswith(".dir")], [each for each in waste if not each.endswith(".dir")]):
+            if paths:
+                store.fs.remove([store.oid_to_path(each) for each in paths])
+        if kind == REMOTE:
+            get_index(store).clear()
+
+    sizes = {md5: store.fs.size(store.oid_to_path(md5)) for md5 in waste}
+    return Store(kind, store.path, len(present) - len(waste), sizes, products, delete)

@@ -1,0 +1,100 @@
+"""DVC's store of objects: what folders consist of, and old versions brought into a home of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
+from caco_assets.resources.dvc.repo import UnavailableError, repository
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+_FOLDER = ".dir"
+
+
+def listings(home: Path, hashes: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What the folders among `hashes` consist of: md5 of the folder → file in it → md5; those that the cache lacks are left out."""
+    folders = sorted({each for each in hashes if each.endswith(_FOLDER)})
+    if not folders:
+        return {}
+    with repository(home, "dvc") as repo:
+        return {folder: found for folder in folders if (found := listing(repo.cache.local, folder)) is not None}
+
+
+def listing(store: Any, folder: str) -> dict[str, str] | None:
+    """File → md5 of one folder in a store of objects; None where the store lacks it."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+
+    try:
+        entries = Tree.load(store, HashInfo("md5", folder)).as_list()
+    except FileNotFoundError:
+        return None
+    return {entry["relpath"]: entry["md5"] for entry in entries}
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """The name that DVC gives a folder of these files (name → md5); see `products.content_hash`."""
+    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
+
+
+def bring(source: Path, target: Path, hashes: Iterable[str], say: Say) -> None:
+    """Put objects into the cache of the home `target`: from the cache of `source`, and what that lacks from its remote.
+
+    On one file system they are linked and cost nothing.
+
+    Raises:
+        UserError: some are in neither.
+        UnavailableError: the remote cannot be asked.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.transfer import transfer
+
+    wanted = set(hashes)
+    with repository(source, "restore") as repo, repository(target, "restore") as other:
+        cache = repo.cache.local
+        away = sorted(each for each in wanted if not cache.exists(each))
+        if away:
+            say(f"restore: {len(away)} of {len(wanted)} objects are not in the cache; fetching them from the remote")
+            _fetch(repo, away)
+        if lost := [each for each in wanted if not cache.exists(each)]:
+            raise UserError(
+                f"{len(lost)} of {len(wanted)} objects are neither in the cache nor in the remote, the first {lost[0]}; "
+                "find the remote that has them (`versions.remote`), or make the data again"
+            )
+        linked = os.stat(cache.path).st_dev == os.stat(target).st_dev  # noqa: PTH116 - DVC's path is text
+        transfer(cache, other.cache.local, {HashInfo("md5", each) for each in wanted}, hardlink=linked)
+
+
+def checkout(home: Path, stages: Iterable[str]) -> None:
+    """Write the outputs that `dvc.lock` names for these stages (`archive@tiny`) into the workspace.
+
+    Raises:
+        UserError: DVC refuses.
+    """
+    from dvc.exceptions import DvcException
+
+    pipeline = home / "dvc.yaml"
+    with repository(home, "dvc checkout") as repo:
+        try:
+            repo.checkout([f"{pipeline}:{stage}" for stage in stages], force=True)
+        except (DvcException, OSError) as error:
+            raise UserError(f"dvc checkout in {home}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _fetch(repo: Repo, hashes: Iterable[str]) -> None:
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    try:
+        repo.cloud.pull([HashInfo("md5", each) for each in hashes])
+    # the client of each kind of store raises errors of its own
+    except Exception as error:
+        raise UnavailableError(f"restore: the remote cannot be read: {' '.join(str(error).split())[:300]}") from error

@@ -1,0 +1,131 @@
+"""The databases and buckets of a team's server: made where they are missing, brought to the version of the installed packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
+from caco_assets.resources.dagster.instance import instance_home
+from caco_assets.settings import find_home
+from caco_assets.settings.deployment import DATABASE, STORE, deployment, read_secrets
+
+DAGSTER, MLFLOW, LOGINS = "dagster", "mlflow", "mlflow_auth"
+DATABASES = (DAGSTER, MLFLOW, LOGINS)
+WAIT_S = 60.0
+"""PostgreSQL makes its first files while others start."""
+_TRY_AGAIN_S = 1.0
+_URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")
+_KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
+"""What names a bucket; the last one may be left out."""
+
+
+def migrate(say: Say) -> None:
+    """Make what is missing, and migrate what an earlier version has left; twice is as good as once.
+
+    Raises:
+        UserError: PostgreSQL or the store does not answer, or a migration failed.
+    """
+    read_secrets()
+    deployment().require((*DATABASE, *STORE, *_URIS), os.environ)
+    for name in make_databases():
+        say(f"migrate: made the database {name}")
+    for name in make_buckets():
+        say(f"migrate: made the bucket {name}")
+    home = instance_home(find_home() / "workspace")
+    _run([sys.executable, "-m", "dagster", "instance", "migrate"], {"DAGSTER_HOME": str(home)})
+    say("migrate: dagster is up to date")
+    # an empty database is filled by the server itself, which the upgrade cannot do
+    if _has_tables(MLFLOW):
+        _run([sys.executable, "-m", "mlflow", "db", "upgrade", f"postgresql:///{MLFLOW}"])
+    _run([sys.executable, "-m", "mlflow.server.auth", "db", "upgrade", "--url", f"postgresql:///{LOGINS}"])
+    say("migrate: mlflow is up to date")
+
+
+def make_databases() -> list[str]:
+    """Make the databases that are missing; their names."""
+    from psycopg2 import sql
+
+    with _connected("postgres") as cursor:
+        cursor.execute("SELECT datname FROM pg_database")
+        there = {name for (name,) in cursor.fetchall()}
+        missing = [name for name in DATABASES if name not in there]
+        for name in missing:
+            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return missing
+
+
+def make_buckets() -> list[str]:
+    """Make the buckets of artifacts, data versions and archive that are missing; their names."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    wanted = {
+        uri.removeprefix("s3://").partition("/")[0] for name in _KEPT if (uri := os.environ.get(name, "")).startswith("s3://")
+    }
+    client = store()
+    try:
+        there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+        for name in sorted(wanted - there):
+            client.create_bucket(Bucket=name)
+    except (BotoCoreError, ClientError) as error:
+        raise UserError(f"store {client.meta.endpoint_url}: {' '.join(str(error).split())}; check {', '.join(STORE)}") from error
+    return sorted(wanted - there)
+
+
+def store() -> Any:
+    """The S3 store: boto3's client, at the address of `CACO_VERSIONS__ENDPOINT` where it is not Amazon's."""
+    import boto3
+
+    return boto3.client("s3", endpoint_url=os.environ.get("CACO_VERSIONS__ENDPOINT"), region_name=_region())
+
+
+def _region() -> str:
+    # a store of one's own has no regions, and boto3 insists on one
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+class _connected:  # noqa: N801 - used as a context manager
+    """A cursor in one database, outside of transactions; waits for the server."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+
+    def __enter__(self) -> Any:
+        import psycopg2
+
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                self._connection = psycopg2.connect(dbname=self._database, connect_timeout=5)
+                break
+            except psycopg2.OperationalError as error:
+                refused = "authentication failed" in str(error) or "does not exist" in str(error)
+                if refused or time.monotonic() > end:
+                    text = " ".join(str(error).split())
+                    raise UserError(f"PostgreSQL: {text}; check PGHOST, PGPORT, PGUSER and PGPASSWORD") from error
+                time.sleep(_TRY_AGAIN_S)
+        self._connection.autocommit = True
+        return self._connection.cursor()
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+
+def _has_tables(database: str) -> bool:
+    with _connected(database) as cursor:
+        cursor.execute("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'")
+        return cursor.fetchone()[0] > 0
+
+
+def _run(command: list[str], environ: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, env={**os.environ, **(environ or {})}, capture_output=True, text=True, check=False, cwd=Path("/")
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"{' '.join(command[2:])}: {said[-1] if said else done.returncode}; nothing else was changed, try again")

@@ -1,0 +1,56 @@
+"""Runs in this process on a real instance: what a killed one leaves behind, and that there is one at a time."""
+
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from caco_assets.core.errors import UserError
+from caco_assets.orchestration.in_process import HERE, bury, materialize
+from caco_assets.resources.dagster.instance import dagster_home, open_instance
+from caco_assets.settings import Settings
+
+
+@dg.job
+def nothing() -> None:
+    pass
+
+
+def test_a_killed_run_is_marked_failed_and_its_pool_slot_is_free_again(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("concurrency: {pools: {default_limit: 1}}")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        killed = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED, tags={HERE: "true"})
+        other = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("gpu")
+        assert storage.claim_concurrency_slot("gpu", killed.run_id, "encoder").is_claimed
+        assert not storage.claim_concurrency_slot("gpu", "next", "encoder").is_claimed
+
+        bury(instance)
+        assert storage.claim_concurrency_slot("gpu", "next", "encoder").is_claimed
+        statuses = {run.run_id: run.status for run in instance.get_runs()}
+    assert statuses == {killed.run_id: dg.DagsterRunStatus.FAILURE, other.run_id: dg.DagsterRunStatus.STARTED}
+
+
+def test_a_second_run_in_the_same_workspace_is_refused_in_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = dagster_home(settings)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with (home / "in_process.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is going on"):
+            materialize(nothing, settings)
+
+
+def test_who_opens_an_instance_waits_for_another_that_does(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The web server and the daemon of a new workspace start together: without turns, one of ten starts failed."""
+    home = dagster_home(settings)
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    with (home / "open.lock").open("w") as held, ThreadPoolExecutor(1) as thread:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        opening = thread.submit(open_instance, home)
+        with pytest.raises(TimeoutError):
+            opening.result(0.5)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        opening.result(60).dispose()

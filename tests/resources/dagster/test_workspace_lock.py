@@ -1,0 +1,148 @@
+"""One run of the whole chain per workspace, whoever starts it; and runs whose process has died are known to be dead."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import dagster as dg
+import pytest
+from dagster._core.launcher import DefaultRunLauncher, WorkerStatus
+
+from caco_assets.core.errors import UserError
+from caco_assets.resources.dagster import workspace_lock as turns
+from caco_assets.resources.dagster.instance import dagster_home
+from caco_assets.resources.dagster.run_launcher import LocalRunLauncher
+from caco_assets.resources.dagster.workspace_lock import alive, is_dead, life_sign, turn
+from caco_assets.settings import Settings
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from caco_assets.resources.dagster.workspace_lock import alive, turn
+from caco_assets.settings import load_settings
+settings = load_settings("tiny", home=Path(sys.argv[1]))
+with alive(Path(sys.argv[1]), "first"), turn(settings, "first", "run first (chain)", print, whole=True):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "POLL_S", 0.02)
+
+
+def test_who_comes_second_waits_says_for_whom_and_goes_on_when_the_first_is_killed(settings: Settings) -> None:
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(settings.home)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        assert not is_dead(settings.home, "first")
+        entered = threading.Event()
+
+        def second() -> None:
+            with turn(settings, "second", "run second (chain)", said.append, whole=True):
+                entered.set()
+
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        assert not entered.wait(0.3)
+        assert len(said) == 1
+        assert "run first (chain) of vintage 2026-10, process " in said[0]
+        first.send_signal(signal.SIGKILL)
+        assert entered.wait(30)
+        waiting.join()
+    assert is_dead(settings.home, "first")
+
+
+def test_single_products_share_a_workspace_of_one_vintage_and_not_of_two(settings: Settings) -> None:
+    other = settings.model_copy(update={"vintage": "2026-11"})
+    with turn(settings, "a", "run a", print, whole=False), turn(settings, "b", "run b", print, whole=False):  # noqa: SIM117
+        with pytest.raises(UserError, match=r"vintage=2026-11: run a of vintage 2026-10, process .* makes products in"):
+            with turn(other, "c", "run c", print, whole=False):
+                pass
+    with turn(other, "c", "run c", print, whole=False):
+        pass
+
+
+def test_a_run_does_not_go_on_in_the_middle_with_another_months_products(settings: Settings) -> None:
+    other = settings.model_copy(update={"vintage": "2026-11"})
+    with turn(settings, "a", "run a", print, whole=True):
+        pass
+    with turn(settings, "a again", "run a again", print, whole=True, part=True):
+        pass
+    with turn(other, "b", "run b (look)", print, whole=True):
+        pass
+    with (
+        pytest.raises(UserError, match=r"the products here have become those of 2026-11.*launch the whole vintage"),
+        turn(settings, "a from failure", "run a from failure", print, whole=True, part=True),
+    ):
+        pass
+
+
+def test_a_run_that_ends_in_peace_is_never_taken_for_dead(settings: Settings) -> None:
+    with alive(settings.home, "run"):
+        assert not is_dead(settings.home, "run")
+    assert not life_sign(settings.home, "run").exists()
+    assert not is_dead(settings.home, "run")
+
+
+@dg.job
+def nothing() -> None:
+    pass
+
+
+def test_run_monitoring_learns_that_the_process_of_a_run_is_gone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = dagster_home(settings)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
+        launcher = instance.run_launcher
+        assert isinstance(launcher, LocalRunLauncher)
+        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING  # nothing is known of it yet
+        with alive(home, run.run_id):
+            assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+        life_sign(home, run.run_id).touch()
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+        life_sign(home, run.run_id).unlink()
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        for number, status in ((os.getpid(), WorkerStatus.RUNNING), (gone.pid, WorkerStatus.FAILED)):
+            instance.report_engine_event(f"Started process for run (pid: {number}).", run)
+            assert launcher.check_run_worker_health(run).status == status
+
+
+def test_the_life_signs_of_runs_that_were_killed_go_with_the_next_launch(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = dagster_home(settings)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    launched: list[object] = []
+    monkeypatch.setattr(DefaultRunLauncher, "launch_run", lambda _, context: launched.append(context))
+    with dg.DagsterInstance.get() as instance:
+        known, over, busy = (instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED) for _ in range(3))
+        instance.report_run_failed(over)
+        with alive(home, busy.run_id):
+            for run in (known, over):
+                life_sign(home, run.run_id).touch()
+            instance.run_launcher.launch_run("the next")  # pyright: ignore[reportArgumentType]
+            # run monitoring has still to learn of the first from its sign
+            left = {file.stem for file in life_sign(home, "any").parent.iterdir()}
+            assert left == {known.run_id, busy.run_id}
+    assert launched == ["the next"]
+
+
+def test_a_dagster_yaml_that_was_edited_stays_and_one_of_an_earlier_version_does_not(settings: Settings) -> None:
+    config = dagster_home(settings) / "dagster.yaml"
+    assert "LocalRunLauncher" in config.read_text()
+    config.write_text("telemetry: {enabled: false}\n")
+    assert (dagster_home(settings) / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+    earlier = (
+        "# Written by caco_assets; state of this workspace alone.\ntelemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+        "concurrency:\n  runs:\n    max_concurrent_runs: 1\n  pools:\n    default_limit: 1\nrun_monitoring:\n  enabled: true\n"
+        "  start_timeout_seconds: 300\nrun_retries:\n  enabled: true\n  max_retries: 1\n"
+    )
+    config.write_text(earlier)
+    assert "LocalRunLauncher" in (dagster_home(settings) / "dagster.yaml").read_text()
