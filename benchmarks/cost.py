@@ -31,8 +31,8 @@ import rasterio
 from affine import Affine
 from rasterio.io import MemoryFile
 
-from caco_assets.imagery.chip import encode
-from caco_assets.imagery.grid import chip_grids
+from caco_assets.imagery.archive.chip import encode
+from caco_assets.imagery.geometry.chip_grid import chip_grids
 
 GSD = dict.fromkeys(("B02", "B03", "B04", "B08"), 10) | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 20)
 GSD |= {"B01": 60, "B09": 60}

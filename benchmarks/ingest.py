@@ -44,9 +44,9 @@ from cog_server import running
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import zoom
 
-from caco_assets.imagery.grid import Grid
-from caco_assets.imagery.ingest import Pace, Place, fill_shard, spool_of
-from caco_assets.imagery.reader import Want
+from caco_assets.imagery.geometry.chip_grid import Grid
+from caco_assets.imagery.ingest.fill_shard import Pace, Place, fill_shard, spool_of
+from caco_assets.imagery.reading.scene_reader import Want
 
 LATENCY_S = 0.05
 SHARE_OF_IDEAL, MOST_BYTES, TIMES_ODC = 0.8, 1.5, 3.0

@@ -30,11 +30,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
-from caco_assets.imagery.catalog import StaticCatalog
-from caco_assets.imagery.choose import Limits
-from caco_assets.imagery.grid import Grid, box_footprints, chip_footprints
-from caco_assets.imagery.periods import period_windows
-from caco_assets.imagery.plan import Sites, write_plan
+from caco_assets.imagery.catalogs.catalog import StaticCatalog
+from caco_assets.imagery.geometry.chip_grid import Grid, box_footprints, chip_footprints
+from caco_assets.imagery.planning.plan import Sites, write_plan
+from caco_assets.imagery.planning.ranking import Limits
+from caco_assets.imagery.scenes.periods import period_windows
 from caco_assets.settings import S2_BANDS
 
 LIMIT_S, LIMIT_MB, BAR = 120.0, 1500.0, 3.0

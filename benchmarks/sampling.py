@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import shapely
 
+from caco_assets.sampling.acceptance import Ground, ground_of
 from caco_assets.sampling.exclusion import KM_PER_DEGREE_LAT, KM_PER_DEGREE_LON, SLACK
 from caco_assets.sampling.gazetteer import Cities, cities_of
-from caco_assets.sampling.ground import Ground, ground_of
 from caco_assets.sampling.sampler import draw
 from caco_assets.settings import Settings, load_settings
 

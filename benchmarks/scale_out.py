@@ -35,7 +35,7 @@ from typing import Any
 
 import psutil
 
-from caco_assets.imagery.ray_backfill import ingest_on_ray
+from caco_assets.imagery.ingest.ray import ingest_on_ray
 from caco_assets.imagery.stage import ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings

@@ -25,7 +25,7 @@ def archive() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def archive_ls(profile: str, shard: int | None, as_json: bool) -> None:
     """Shards with their chips, places and bytes."""
-    from caco_assets.imagery.listing import list_chips, list_shards, total
+    from caco_assets.imagery.archive.listing import list_chips, list_shards, total
 
     folder = settings_of(profile).paths.archive
     if shard is not None:
@@ -48,7 +48,7 @@ def archive_ls(profile: str, shard: int | None, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Forget damaged shards, so that the next `caco ingest` makes them again.")
 def archive_verify(profile: str, workers: int | None, repair: bool) -> None:
     """Read every chip and compare it with its index. Exit status 1 when something is damaged."""
-    from caco_assets.imagery.damage import find_damage
+    from caco_assets.imagery.archive.verify import find_damage
 
     settings = settings_of(profile)
     found = find_damage(settings.paths.archive, _shards(settings), workers, to_stderr)
@@ -91,7 +91,7 @@ def _shards(settings: Settings) -> int | None:
 @click.option("--uint8", is_flag=True, help="With --layout published: reflectance × 255, as the published loaders expect.")
 def archive_export(target: Path, profile: str, layout: str, uint8: bool) -> None:
     """Write the chips to the folder TARGET as loose GeoTIFFs."""
-    from caco_assets.imagery.published.export import export_published, export_tifs
+    from caco_assets.imagery.seco_layout.export_archive import export_published, export_tifs
 
     if uint8 and layout != "published":
         raise UserError(f"--uint8 with --layout {layout}: only the published layout has uint8; add --layout published")
@@ -109,7 +109,7 @@ def archive_import(folder: Path, profile: str) -> None:
 
     The profile (such as `seco`) says the bands, the size of a chip, and what parts early dates from late ones.
     """
-    from caco_assets.imagery.published.importing import import_published
+    from caco_assets.imagery.seco_layout.import_archive import import_published
 
     for product in import_published(settings_of(profile), folder, to_stderr):
         show(product)

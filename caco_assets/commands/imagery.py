@@ -54,7 +54,7 @@ def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, off
     """
     from pydantic import ValidationError
 
-    from caco_assets.imagery.folder import index_folder
+    from caco_assets.imagery.catalogs.folder import index_folder
     from caco_assets.settings import FolderSource
 
     empty = None if nodata.lower() == "none" else nodata

@@ -59,7 +59,7 @@ def archive(context: dg.AssetExecutionContext, profile: Profile) -> dg.Materiali
 )
 def quarantine(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """Every chip refused and every place that could not be served, with the reason; the whole archive is versioned here."""
-    from caco_assets.imagery.preview import chips_preview
+    from caco_assets.imagery.archive.preview import chips_preview
 
     settings = profile.settings()
     product = collect(settings, context.log.info)

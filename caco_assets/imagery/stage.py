@@ -18,7 +18,7 @@ from caco_assets.observability.metrics import count, gauge, observe
 from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
-    from caco_assets.imagery.ingest import Place
+    from caco_assets.imagery.ingest.fill_shard import Place
 
 
 def index_folder(settings: Settings, say: Say = to_stderr) -> Product:
@@ -30,8 +30,8 @@ def index_folder(settings: Settings, say: Say = to_stderr) -> Product:
     source = settings.imagery.source
     if not isinstance(source, FolderSource):
         raise UserError(f"imagery.source.kind={source.kind}: only a folder of GeoTIFFs is indexed here")
-    from caco_assets.imagery.folder import index_folder as write_catalog
-    from caco_assets.imagery.folder import list_files
+    from caco_assets.imagery.catalogs.folder import index_folder as write_catalog
+    from caco_assets.imagery.catalogs.folder import list_files
 
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in list_files(source)]
 
@@ -100,9 +100,9 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
 
 def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
     from caco_assets.core.file_lock import alone
-    from caco_assets.imagery.archive import rows_hash, shard_name
-    from caco_assets.imagery.scene_rows import read_scenes
-    from caco_assets.imagery.takeover import is_noted, known, note
+    from caco_assets.imagery.archive.shard import rows_hash, shard_name
+    from caco_assets.imagery.ingest.reuse import is_noted, known, note
+    from caco_assets.imagery.planning.scenes_parquet import read_scenes
 
     shards = recorded(settings.paths.records, "locations").facts["shards"]
     if not 0 <= shard < shards:
@@ -117,10 +117,10 @@ def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
     noted = records / f"{name}.read"
 
     def make(path: Path) -> Facts:
-        from caco_assets.imagery.catalog import catalog_folder
-        from caco_assets.imagery.ingest import Pace, fill_shard
-        from caco_assets.imagery.reader import Want
-        from caco_assets.imagery.signing import signer
+        from caco_assets.imagery.catalogs.catalog import catalog_folder
+        from caco_assets.imagery.catalogs.signing import signer
+        from caco_assets.imagery.ingest.fill_shard import Pace, fill_shard
+        from caco_assets.imagery.reading.scene_reader import Want
 
         places = [place for place, _ in _places(settings, shard)]
         rows = table.to_pylist()
@@ -153,7 +153,7 @@ def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
 
 def stored_at(settings: Settings, shard: int) -> str | None:
     """Address of a shard's folder in the object store that `imagery.archive` names; none: shards lie in the workspace."""
-    from caco_assets.imagery.archive import shard_name
+    from caco_assets.imagery.archive.shard import shard_name
 
     root = settings.imagery.archive
     return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
@@ -166,7 +166,7 @@ def ingest_shards(settings: Settings, shards: Sequence[int], say: Say = to_stder
         UserError: see `ingest_shard`.
     """
     if settings.imagery.launcher == "ray":
-        from caco_assets.imagery.ray_backfill import ingest_on_ray
+        from caco_assets.imagery.ingest.ray import ingest_on_ray
 
         yield from ingest_on_ray(settings, shards, say)
         return
@@ -184,8 +184,8 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
     Raises:
         UserError: a shard has not been ingested yet.
     """
-    from caco_assets.imagery.archive import QUARANTINE, shard_folders, shard_name
-    from caco_assets.imagery.manifest import publish
+    from caco_assets.imagery.archive.manifest import publish
+    from caco_assets.imagery.archive.shard import QUARANTINE, shard_folders, shard_name
 
     records = settings.paths.records
     names = [shard_name(shard) for shard in range(recorded(records, "locations").facts["shards"])]
@@ -220,10 +220,10 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
 def _plan(settings: Settings, path: Path, say: Say) -> Facts:
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.catalog import open_catalog
-    from caco_assets.imagery.choose import Limits
-    from caco_assets.imagery.periods import period_windows
-    from caco_assets.imagery.plan import Sites, write_plan
+    from caco_assets.imagery.catalogs.catalog import open_catalog
+    from caco_assets.imagery.planning.plan import Sites, write_plan
+    from caco_assets.imagery.planning.ranking import Limits
+    from caco_assets.imagery.scenes.periods import period_windows
 
     imagery = settings.imagery
     table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"])
@@ -254,8 +254,8 @@ def _places(settings: Settings, shard: int | None = None) -> list[tuple[Place, i
     """The places, all or of one shard, with their grids and shard numbers, by location id."""
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.grid import chip_grids
-    from caco_assets.imagery.ingest import Place
+    from caco_assets.imagery.geometry.chip_grid import chip_grids
+    from caco_assets.imagery.ingest.fill_shard import Place
 
     chosen = None if shard is None else [("shard", "=", shard)]
     table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"], filters=chosen)
@@ -271,7 +271,7 @@ def _catalog_mark(settings: Settings) -> Any:
     if isinstance(source, StacApiSource):
         return [source.url, source.collection]
     if isinstance(source, CatalogSource):
-        from caco_assets.imagery.catalog import ITEMS
+        from caco_assets.imagery.catalogs.catalog import ITEMS
 
         files = [source.path, *(source.path / name for name in (ITEMS, "catalog.json", "collection.json"))]
         return [str(source.path), *(content_hash(file) for file in files if file.is_file())]

@@ -25,7 +25,7 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     """
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.archive import iter_chips
+    from caco_assets.imagery.archive.shard import iter_chips
     from caco_assets.pretraining.pack_build import build
 
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining

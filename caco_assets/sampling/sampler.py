@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from caco_assets.core.errors import UserError
+from caco_assets.sampling.acceptance import Ground
 from caco_assets.sampling.gazetteer import Cities
-from caco_assets.sampling.ground import Ground
 from caco_assets.sampling.sphere import Floats, Spacing, distance_km, unit_vectors
 from caco_assets.sampling.streams import BATCH, TAIL_SIGMAS, Stream, city_stream, grid_stream, reachable, uniform_stream
 from caco_assets.settings import Sampling

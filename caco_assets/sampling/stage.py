@@ -8,7 +8,7 @@ from pathlib import Path
 from caco_assets.core.products import Facts, Product, produce, recorded
 from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
-from caco_assets.sampling.inputs import decisive, tables
+from caco_assets.sampling.fingerprint_inputs import decisive, tables
 from caco_assets.settings import PublishedSource, Settings
 
 
@@ -22,8 +22,8 @@ def sample(settings: Settings, say: Say = to_stderr) -> Product:
         return replace(recorded(settings.paths.records, "locations"), reused=True)
 
     def make(path: Path) -> Facts:
+        from caco_assets.sampling.acceptance import ground_of
         from caco_assets.sampling.gazetteer import cities_of
-        from caco_assets.sampling.ground import ground_of
         from caco_assets.sampling.locations import shards_of, write_locations
         from caco_assets.sampling.sampler import draw
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from caco_assets.imagery.periods import month_start, period_spans, period_windows
+from caco_assets.imagery.scenes.periods import month_start, period_spans, period_windows
 from caco_assets.synthetic.change import Event, event_for, marked
 from caco_assets.synthetic.earth import Window
 from caco_assets.synthetic.noise import Floats, generator, uniform

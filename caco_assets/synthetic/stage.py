@@ -173,8 +173,8 @@ def _tiles(settings: Settings, source: SyntheticSource, locations: Path) -> list
     import numpy as np
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.grid import chip_grids
-    from caco_assets.imagery.periods import period_spans, period_windows
+    from caco_assets.imagery.geometry.chip_grid import chip_grids
+    from caco_assets.imagery.scenes.periods import period_spans, period_windows
     from caco_assets.synthetic import plan
     from caco_assets.synthetic.region import region
 

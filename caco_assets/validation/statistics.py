@@ -65,7 +65,7 @@ def measured(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: there is no chip.
     """
-    from caco_assets.imagery.archive import read_chip, read_index, shard_folders
+    from caco_assets.imagery.archive.shard import read_chip, read_index, shard_folders
     from caco_assets.validation.quarantine import read_quarantine
 
     bands = settings.imagery.bands

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from caco_assets.imagery.archive import verify
+from caco_assets.imagery.archive.shard import verify
 from caco_assets.imagery.stage import collect, ingest_shards, plan
 from caco_assets.pretraining.launch import command
 from caco_assets.pretraining.metrics import read_metrics

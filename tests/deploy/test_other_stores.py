@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from caco_assets.core import object_store
-from caco_assets.imagery import tars
-from caco_assets.imagery.archive import pack_tar
+from caco_assets.imagery.archive import tar_store
+from caco_assets.imagery.archive.shard import pack_tar
 
 pytestmark = pytest.mark.deploy
 
@@ -95,13 +95,13 @@ def test_a_tar_is_written_as_a_stream_and_read_by_ranges(kind: str, request: pyt
     chips = [(f"L{k:07d}/p0s0.tif", os.urandom(400_000)) for k in range(40)]
     shard = tmp_path / "shard"
     shard.mkdir()
-    ranges = tars.store_tar(shard, f"{root}/shard=0000", lambda stream: pack_tar(stream, chips))
-    far = tars.pointer(shard)
+    ranges = tar_store.store_tar(shard, f"{root}/shard=0000", lambda stream: pack_tar(stream, chips))
+    far = tar_store.pointer(shard)
     assert far
     assert object_store.size(far.address) == far.bytes
     rows = [{"offset": offset, "length": length} for offset, length, _ in ranges]
-    assert list(tars.read_members(shard, rows)) == [data for _, data in chips]
-    with tars.open_tar(shard) as stream:
+    assert list(tar_store.read_members(shard, rows)) == [data for _, data in chips]
+    with tar_store.open_tar(shard) as stream:
         stream.seek(rows[17]["offset"])
         assert stream.read(rows[17]["length"]) == chips[17][1]
     with pytest.raises(FileNotFoundError):

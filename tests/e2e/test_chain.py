@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from caco_assets.imagery.archive import read_index
+from caco_assets.imagery.archive.shard import read_index
 from caco_assets.pretraining.encoder import Encoder
 from caco_assets.pretraining.pack import Pack
 from caco_assets.services.local_stack import free_port

@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from shapely.geometry import mapping
 
-from caco_assets.imagery.footprint import raster_footprint
+from caco_assets.imagery.geometry.footprint import raster_footprint
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import CatalogSource, Sampling, Settings, load_settings
 
@@ -132,9 +132,9 @@ def six_dates(over, tiny_earth: TinyEarth) -> Settings:
 @pytest.fixture
 def small_archive(tmp_path: Path) -> Path:
     """Two shards of one place each with two dates per period: 3 bands of 32 px, `chip_pixels(10 * shard + number)`."""
-    from caco_assets.imagery.archive import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
-    from caco_assets.imagery.chip import encode
-    from caco_assets.imagery.grid import chip_footprints, chip_grids
+    from caco_assets.imagery.archive.chip import encode
+    from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
+    from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
 
     bands, (grid,) = ("B02", "B03", "B04"), chip_grids(np.array([2.8]), np.array([42.3]), 32, 10.0)
     for shard, place in enumerate(("L0000003", "L0000012")):

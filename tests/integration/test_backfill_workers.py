@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.imagery.archive import verify
+from caco_assets.imagery.archive.shard import verify
 from caco_assets.imagery.stage import collect, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings

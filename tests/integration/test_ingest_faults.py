@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.imagery import ingest
-from caco_assets.imagery.archive import verify
-from caco_assets.imagery.fetch import Patience
+from caco_assets.imagery.archive.shard import verify
+from caco_assets.imagery.ingest import fill_shard
+from caco_assets.imagery.reading.http.range_client import Patience
 from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
@@ -78,7 +78,7 @@ def planned(home: Path, index: Path) -> Settings:
 
 
 def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "Pace", partial(ingest.Pace, patience=HASTE))
+    monkeypatch.setattr(fill_shard, "Pace", partial(fill_shard.Pace, patience=HASTE))
     with running(clean.paths.catalog, patience=1.0) as provider:
         settings = planned(tmp_path / "home", index_of(clean.paths.catalog, provider.address, tmp_path / "index"))
         provider.fail(kinds=KINDS, share=0.1, seed=1)
@@ -93,16 +93,16 @@ def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path,
 RUN = """
 import sys
 from pathlib import Path
-import caco_assets.imagery.ingest as ingest
-from caco_assets.imagery.fetch import Patience
+import caco_assets.imagery.ingest.fill_shard as ingest
+from caco_assets.imagery.reading.http.range_client import Patience
 from caco_assets.imagery.stage import ingest_shard
 from caco_assets.settings import load_settings
 
 home, index, shard = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog", "path": index}})
-pace = ingest.Pace
+pace = fill_shard.Pace
 patience = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
-ingest.Pace = lambda workers, connections: pace(1, 3, patience)
+fill_shard.Pace = lambda workers, connections: pace(1, 3, patience)
 ingest_shard(settings, shard, lambda line: None)
 """
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.imagery.archive import TAR
-from caco_assets.imagery.scene_rows import read_scenes
-from caco_assets.imagery.stac_api import StacApi
+from caco_assets.imagery.archive.shard import TAR
+from caco_assets.imagery.catalogs.stac_api import StacApi
+from caco_assets.imagery.planning.scenes_parquet import read_scenes
 from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, StacApiSource, load_settings

@@ -10,7 +10,7 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
-from caco_assets.imagery import archive
+from caco_assets.imagery.archive import shard as shard_module
 from caco_assets.pretraining.pack import Pack
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.pretraining.stretch import table
@@ -48,7 +48,7 @@ def archived(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
         pq.write_table(pa.table({"id": list(range(12))}), target / "chips.parquet")
         return {}
 
-    monkeypatch.setattr(archive, "iter_chips", chips)
+    monkeypatch.setattr(shard_module, "iter_chips", chips)
     path = settings.paths.archive / "shard=0000"
     produce("archive/shard=0000", path, records=settings.paths.records, recipe="1", inputs={}, make=shard)
     return settings

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from shapely.geometry import Point, box
 
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.grid import chip_footprints, chip_grids
+from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
+from caco_assets.sampling.acceptance import ground_of
 from caco_assets.sampling.exclusion import Zones, chip_boxes, known_benchmarks, known_zones, zones_of
+from caco_assets.sampling.fingerprint_inputs import ALWAYS, IN_FORCE, decisive
 from caco_assets.sampling.gazetteer import most_populous
-from caco_assets.sampling.ground import ground_of
-from caco_assets.sampling.inputs import ALWAYS, IN_FORCE, decisive
 from caco_assets.sampling.sampler import draw
 from caco_assets.sampling.sphere import destination
 from caco_assets.sampling.stage import sample

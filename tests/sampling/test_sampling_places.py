@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from caco_assets.core.errors import UserError
 from caco_assets.resources.dvc.params import stage_settings
+from caco_assets.sampling.acceptance import ground_of
 from caco_assets.sampling.gazetteer import most_populous
-from caco_assets.sampling.ground import ground_of
 from caco_assets.sampling.land import coarse_land, is_land
 from caco_assets.sampling.locations import shards_of
 from caco_assets.sampling.map import world_map

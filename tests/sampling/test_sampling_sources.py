@@ -8,9 +8,9 @@ import pytest
 from shapely.geometry import Point, Polygon, box
 
 from caco_assets.core.errors import UserError
+from caco_assets.sampling.acceptance import ground_of
+from caco_assets.sampling.fingerprint_inputs import decisive, tables
 from caco_assets.sampling.gazetteer import cities_of, most_populous, rank, read_gazetteer
-from caco_assets.sampling.ground import ground_of
-from caco_assets.sampling.inputs import decisive, tables
 from caco_assets.sampling.land import is_land
 from caco_assets.sampling.sampler import draw
 from caco_assets.sampling.stage import sample

@@ -29,7 +29,7 @@ def test_periods_that_overlap_or_reach_too_far_are_errors(tmp_path, gap_years, p
 
 
 def test_the_windows_of_the_longest_calendar_are_dates():
-    from caco_assets.imagery.periods import period_windows
+    from caco_assets.imagery.scenes.periods import period_windows
 
     windows = period_windows("1950-01", gap_years=100, period_months=1200, seasons=4)
     assert windows[0][0][0].year == 1750

@@ -14,7 +14,7 @@ from rio_cogeo import cog_validate
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
-from caco_assets.imagery.grid import chip_grids
+from caco_assets.imagery.geometry.chip_grid import chip_grids
 from caco_assets.sampling.sphere import destination
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic import plan

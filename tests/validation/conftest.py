@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from shapely.geometry import Point, box
 
-from caco_assets.imagery.periods import period_windows
+from caco_assets.imagery.scenes.periods import period_windows
 from caco_assets.settings import Settings, load_settings
 
 SIZE, SEASONS, BANDS = 32, 3, ("B02", "B03", "B04", "B08")

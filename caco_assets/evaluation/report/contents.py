@@ -54,7 +54,7 @@ def validations(settings: Settings) -> list[dict[str, Any]]:
 
 def pictures(settings: Settings) -> dict[str, Picture]:
     """Map, chips, change histogram and gallery, each only where the product behind it is there."""
-    from caco_assets.imagery.preview import chips_preview
+    from caco_assets.imagery.archive.preview import chips_preview
     from caco_assets.sampling.map import world_map
 
     paths = settings.paths

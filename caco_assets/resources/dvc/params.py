@@ -23,7 +23,7 @@ def write_stage_settings(settings: Settings) -> Path:
 
 def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     """DVC stage → recipe version and the settings that decide its output, JSON-able and free of machine paths."""
-    from caco_assets.sampling.inputs import decisive
+    from caco_assets.sampling.fingerprint_inputs import decisive
 
     everything = settings.model_dump(mode="json", exclude={"home"})
     imagery: dict[str, Any] = {**everything["imagery"], "source": {**everything["imagery"]["source"]}}

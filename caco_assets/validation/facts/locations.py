@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caco_assets.sampling.ground import ground_of
+from caco_assets.sampling.acceptance import ground_of
 from caco_assets.sampling.land import Mask
 from caco_assets.sampling.locations import shards_of
 from caco_assets.sampling.sphere import EARTH_RADIUS_KM, unit_vectors

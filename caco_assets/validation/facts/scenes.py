@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from caco_assets.imagery.periods import period_spans, period_windows
+from caco_assets.imagery.scenes.periods import period_spans, period_windows
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet, slot_id
 

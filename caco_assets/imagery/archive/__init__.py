@@ -1,0 +1,1 @@
+"""The archive: shards of chips, their manifest, reading and verification."""

@@ -1,0 +1,1 @@
+"""Catalogs of scenes: static STAC, STAC APIs, GeoParquet indexes and folders of GeoTIFFs."""

@@ -1,0 +1,191 @@
+"""Indexes a folder of GeoTIFFs, one multi-band file per date, as a static STAC catalog."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Say, to_stderr, track
+from caco_assets.imagery.catalogs.catalog import ITEMS
+from caco_assets.imagery.catalogs.folder_checks import check_bands, closing_notes, look
+from caco_assets.imagery.geometry.footprint import raster_footprint
+from caco_assets.imagery.reading.gdal import UnreadableError, check_readable, open_raster
+from caco_assets.imagery.scenes.clear_sky import clear_test
+from caco_assets.settings import FolderSource
+
+if TYPE_CHECKING:
+    import pystac
+
+COLLECTION = "folder"
+REFUSED = "refused.json"
+SUFFIXES = (".tif", ".tiff")
+FOLDER_LINK = "source"
+"""Link in the catalog to the folder of the files."""
+_FROM_ITEM = f"../../{FOLDER_LINK}/"
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+]
+
+
+def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Facts:
+    """Write a STAC catalog of the folder's files to `target`: `catalog.json`, one item per file, `items.parquet`, `refused.json`.
+
+    Every file is read once in full, so that a truncated one is found now and not in the middle of an ingest.
+
+    Args:
+        source: the folder, its band names in file order, the pattern of the dates, and what the numbers mean.
+        target: folder to create; assets in it point at the files through its link `source`.
+        say: progress.
+
+    Returns:
+        Facts: `items`, `refused`, `first`, `last`, `refused_files` (name → reason), `clear_test` (how cloud will be told:
+            `scl`, `reflectance` or `nodata` alone), `notes` (what a user should look at, a line each).
+
+    Raises:
+        UserError: no such folder, no GeoTIFF in it, a band named twice, a name without a date, two files of one name, or no
+            readable file.
+    """
+    files = list_files(source)
+    target.mkdir(parents=True, exist_ok=True)
+    # one link names the folder: the catalog and all that is made from it are the same wherever the folder lies
+    (target / FOLDER_LINK).unlink(missing_ok=True)
+    (target / FOLDER_LINK).symlink_to(source.path.resolve(), target_is_directory=True)
+    dated = [(path, date_of(path, source.date_pattern)) for path in files]
+    check_bands(source)
+    items, refused, notes = [], {}, []
+    for path, moment in track(dated, "catalog", len(dated), "files", say):
+        try:
+            items.append(_item(path, moment, source, notes))
+        except UnreadableError as error:
+            refused[path.name] = error.detail
+            say(f"catalog: {path.name} refused: {error.detail}")
+    if not items:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:3])
+        raise UserError(f"{source.path}: none of the {len(files)} GeoTIFFs can be used ({reasons})")
+    _write(target, items)
+    write_atomic(target / REFUSED, json.dumps(refused, indent=1, sort_keys=True) + "\n")
+    dates = sorted(moment for _, moment in dated)
+    facts: Facts = {"items": len(items), "refused": len(refused), "refused_files": refused}
+    facts |= {"first": dates[0].date().isoformat(), "last": dates[-1].date().isoformat()}
+    notes += closing_notes(source, [str(item.properties["proj:code"]) for item in items])
+    for note in notes:
+        say(f"catalog: {note}")
+    return facts | {"clear_test": clear_test(source.bands), "notes": notes}
+
+
+def list_files(source: FolderSource) -> list[Path]:
+    """The folder's GeoTIFFs by name.
+
+    Raises:
+        UserError: no such folder, or no GeoTIFF in it.
+    """
+    if not source.path.is_dir():
+        raise UserError(f"imagery.source.path={source.path}: no such folder")
+    files = sorted(path for path in source.path.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise UserError(f"imagery.source.path={source.path}: no GeoTIFF in it (names end in {' or '.join(SUFFIXES)})")
+    stems = [path.stem for path in files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise UserError(f"{source.path}: two files are called {twice[0]}; each needs a name of its own")
+    return files
+
+
+def date_of(path: Path, pattern: str) -> datetime:
+    """The date in a file's name: the first group of `pattern`, as `2020-01-13` or `20200113`, noon UTC.
+
+    A month alone (`2020-01`) stands for its 15th, a year alone (`1985`) for the 1st of July: its middle.
+
+    Raises:
+        UserError: the pattern is no regular expression with a group, it does not match, or what it finds is no date.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"imagery.source.date_pattern={pattern}: not a regular expression ({error})") from error
+    if expression.groups < 1:
+        raise UserError(f"imagery.source.date_pattern={pattern}: needs a group in brackets around the date")
+    match = expression.search(path.name)
+    if match is None:
+        raise UserError(f"{path.name}: no date in this name by date_pattern={pattern}; change the pattern or rename the file")
+    found = match[1] or ""
+    day = "-07-01" if re.fullmatch(r"\d{4}", found) else "-15" if re.fullmatch(r"\d{4}-\d{2}", found) else ""
+    try:
+        # noon, so that a date stays the same date in every time zone a viewer may use
+        return datetime.fromisoformat(found + day).replace(hour=12, tzinfo=UTC)
+    except ValueError as error:
+        raise UserError(
+            f"{path.name}: {found!r} is no date (needs 2020-01-13, 20200113, 2020-01 or 2020); change date_pattern"
+        ) from error
+
+
+def _item(path: Path, moment: datetime, source: FolderSource, notes: list[str]) -> pystac.Item:
+    import pystac
+    from shapely.geometry import mapping
+
+    with open_raster(str(path)) as raster:
+        if raster.count != len(source.bands):
+            raise UnreadableError("unreadable", f"has {raster.count} bands, imagery.source.bands names {len(source.bands)}")
+        named = list(raster.descriptions)
+        if named != list(source.bands) and set(named) == set(source.bands):
+            raise UnreadableError(
+                "unreadable", f"names its bands {', '.join(map(str, named))}: another order than imagery.source.bands"
+            )
+        check_readable(raster)
+        notes += look(path, raster, source)
+        epsg = raster.crs.to_epsg()
+        footprint = raster_footprint(tuple(raster.bounds), raster.crs.to_wkt())
+        shape, transform, data_type = list(raster.shape), list(raster.transform)[:6], raster.dtypes[0]
+    west, south, east, north = footprint.bounds
+    properties: dict[str, Any] = {"proj:code": f"EPSG:{epsg}" if epsg else None, "proj:shape": shape, "proj:transform": transform}
+    band = {"scale": source.scale, "offset": source.offset, "data_type": data_type}
+    if source.nodata is not None:
+        band["nodata"] = source.nodata
+    item = pystac.Item(
+        path.stem,
+        geometry=mapping(footprint),
+        bbox=[west, south, east, north],
+        datetime=moment,
+        properties=properties,
+        stac_extensions=_EXTENSIONS,
+    )
+    facts = {"bands": [{"name": name} for name in source.bands], "raster:bands": [band] * len(source.bands)}
+    facts["file:size"] = path.stat().st_size  # pyright: ignore[reportArgumentType]
+    asset = pystac.Asset(
+        f"{_FROM_ITEM}{path.name}", media_type="image/tiff; application=geotiff", roles=["data"], extra_fields=facts
+    )
+    item.add_asset("data", asset)
+    return item
+
+
+def _write(target: Path, items: Sequence[pystac.Item]) -> None:
+    import pystac
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
+    boxes = [item.bbox for item in items if item.bbox]
+    west, south = (min(box[edge] for box in boxes) for edge in (0, 1))
+    east, north = (max(box[edge] for box in boxes) for edge in (2, 3))
+    moments = sorted(item.datetime for item in items if item.datetime)
+    extent = pystac.Extent(pystac.SpatialExtent([[west, south, east, north]]), pystac.TemporalExtent([[moments[0], moments[-1]]]))
+    collection = pystac.Collection(COLLECTION, "GeoTIFFs of one folder, one file per date", extent, license="other")
+    collection.add_items(items)
+    catalog = pystac.Catalog("imagery", "Scenes that places are read from")
+    catalog.add_child(collection)
+    # with the slash: pystac takes a last name with a dot in it for a file
+    catalog.normalize_and_save(f"{target}/", pystac.CatalogType.SELF_CONTAINED)
+    rows = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
+    for row in rows:
+        for asset in row["assets"].values():
+            asset["href"] = asset["href"].replace(_FROM_ITEM, f"./{FOLDER_LINK}/")
+    # an item that names its collection must link to it
+    links = [{"rel": "collection", "href": f"./{COLLECTION}/collection.json", "type": "application/json"}]
+    to_parquet(parse_stac_items_to_arrow([{**row, "links": links} for row in rows]), target / ITEMS)

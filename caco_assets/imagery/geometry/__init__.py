@@ -1,0 +1,1 @@
+"""Geometry: chip grids, footprints and the MGRS cells of Sentinel-2."""

@@ -1,0 +1,1 @@
+"""Ingest: fills the shards of the archive, resumes after a kill and reuses chips of earlier vintages."""

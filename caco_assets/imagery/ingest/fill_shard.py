@@ -1,0 +1,362 @@
+"""Fills one shard of the archive: tries the scenes of each place in their order until its seasons have clear chips."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any
+
+import rasterio
+
+from caco_assets.core.products import Facts
+from caco_assets.core.progress import Progress, Say
+from caco_assets.imagery.archive.chip import encode
+from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, pack_tar, write_index, write_quarantine, write_tar
+from caco_assets.imagery.archive.tar_store import TAR, store_tar, tar_size
+from caco_assets.imagery.geometry.chip_grid import Grid, chip_footprints
+from caco_assets.imagery.ingest.journal import NOTHING, Entry, Key, Spool
+from caco_assets.imagery.ingest.reuse import Known
+from caco_assets.imagery.reading.gdal import GDAL_OPTIONS
+from caco_assets.imagery.reading.http.cog_reader import RemoteFiles, is_http
+from caco_assets.imagery.reading.http.range_client import Fetcher, Patience
+from caco_assets.imagery.reading.scene_reader import Outcome, SceneFiles, Want, read_chips
+from caco_assets.imagery.scenes.hrefs import unpack
+from caco_assets.imagery.scenes.stac_item import BAND_MARK
+from caco_assets.observability.metrics import count
+
+SAME_PASS = timedelta(minutes=30)
+"""Scenes of a place nearer in time than this come from one overpass (a tile's neighbour, a second processing): one acquisition."""
+CHIPS_AT_ONCE = 16
+"""Most chips of a scene that one thread reads in one go."""
+_NEAR_M = 10_240.0
+"""Chips in one band of this height are neighbours: two rows of a Sentinel-2 band's blocks."""
+_AHEAD = 4
+"""Groups that wait for a free thread."""
+_LANDMARKS = 8
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place and its chips' grid."""
+
+    location_id: str
+    lon: float
+    lat: float
+    grid: Grid
+
+
+@dataclass
+class Slot:
+    """One period and season of a place: candidates not yet tried, and the chip once there is one."""
+
+    candidates: list[Row]
+    chosen: Row | None = None
+    clear_fraction: float = 0.0
+    entry: Entry = NOTHING
+    """Of the chip in the spool."""
+
+
+@dataclass
+class PlaceState:
+    """The slots of one place, and which acquisitions are used up."""
+
+    place: Place
+    slots: dict[tuple[int, int], Slot] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """Items tried in vain: a second slot of the place does not try them again."""
+
+    def requests(self) -> list[tuple[Slot, Row]]:
+        """The next scene to try for each slot that still needs one; scenes of other seasons only once no own one is left."""
+        found = []
+        for period in sorted({period for period, _ in self.slots}):
+            slots = [slot for (own, _), slot in sorted(self.slots.items()) if own == period]
+            wanting = [slot for slot in slots if slot.chosen is None]
+            for slot in wanting:
+                slot.candidates = [row for row in slot.candidates if row["item_id"] not in self.refused]
+            taken = [slot.chosen["datetime"] for slot in slots if slot.chosen]
+            found += self._next(wanting, taken, "planned") or self._next(wanting, taken, "widened")
+        return found
+
+    @staticmethod
+    def _next(slots: list[Slot], taken: list[datetime], status: str) -> list[tuple[Slot, Row]]:
+        """For each slot its first candidate of that status whose acquisition no other slot has or tries now.
+
+        A candidate passed over stays listed: the other slot may yet refuse it.
+        """
+        taken, found = list(taken), []
+        for slot in slots:
+            for row in slot.candidates:
+                if row["status"] == status and all(abs(row["datetime"] - other) >= SAME_PASS for other in taken):
+                    taken.append(row["datetime"])
+                    slot.candidates.remove(row)
+                    found.append((slot, row))
+                    break
+        return found
+
+    def clear_dates(self) -> Counter[int]:
+        """Seasons served, per period."""
+        return Counter(period for (period, _), slot in self.slots.items() if slot.chosen)
+
+
+Request = tuple[PlaceState, Slot, Row]
+"""A scene to try for a slot of a place."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is done at once; the result does not depend on it."""
+
+    workers: int = 2
+    """Threads that decode and encode pixels; files on this machine are read by them too."""
+    connections: int = 32
+    """Requests over HTTP under way."""
+    patience: Patience = field(default_factory=Patience)
+
+
+def fill_shard(
+    target: Path,
+    shard: int,
+    places: list[Place],
+    rows: list[Row],
+    want: Want,
+    min_seasons: int,
+    pace: Pace,
+    say: Say,
+    earlier: Iterable[Known] = (),
+    root: str | None = None,
+) -> Facts:
+    """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard to the folder `target`.
+
+    The result depends on the places, the rows of `scenes.parquet` and the pixels alone: not on the pace, nor on interruptions. What
+    an interrupted run has found lies in the folder `spool_of(target)`, which stays for the caller to remove when the shard is safe.
+
+    Args:
+        target: folder to create.
+        shard: its number.
+        places: of the shard, by location id.
+        rows: of `scenes.parquet`, sorted by location, period, season, rank.
+        want: bands, clear share, folder of the files.
+        min_seasons: clear dates that a place needs in each period; the chips of a place with fewer are not archived.
+        pace: how much at once.
+        say: progress.
+        earlier: what an earlier vintage has read already; not read again, and the result is the same.
+        root: address of the shard's folder in an object store, which takes the tar; none: the tar lies in `target`.
+
+    Returns:
+        Facts: `places`, `places_complete`, `chips`, `taken_over` (of them, from `earlier`), `widened`, `clear_fraction` (mean),
+        `refused` (reason → count), `bytes`.
+
+    Raises:
+        UserError: a provider does not serve its files; what was read is kept.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    states = {place.location_id: PlaceState(place) for place in places}
+    quarantine: list[Row] = []
+    for row in rows:
+        slot = states[row["location_id"]].slots.setdefault((row["period"], row["season"]), Slot([]))
+        if row["status"] == "missing":
+            quarantine.append(_refusal(row, shard, "no_scene", "the catalog has no scene of the place in this period"))
+        else:
+            slot.candidates.append(row)
+    wanted = sum(len(state.slots) for state in states.values())
+    with Spool(spool_of(target)) as spool:
+        taken = _take_over(spool, earlier)
+        if taken:
+            count("caco_chips_taken_over", len(taken))
+            say(f"shard {shard:04d}: {len(taken)} outcomes of an earlier vintage are taken over, not read again")
+        kept_chips = sum(entry.reason is None for entry in spool.entries.values())
+        progress = Progress(f"shard {shard:04d}", wanted, "chips", say, done=kept_chips)
+        with _crew(rows, want, pace) as crew:
+            while requests := [(state, *request) for state in states.values() for request in state.requests()]:
+                for state, slot, row, entry, fresh in _outcomes(crew, requests, spool):
+                    if entry.reason is not None:
+                        state.refused.add(row["item_id"])
+                        quarantine.append(_refusal(row, shard, entry.reason, entry.detail, entry.clear_fraction))
+                    else:
+                        slot.chosen, slot.clear_fraction, slot.entry = row, entry.clear_fraction or 0.0, entry
+                        progress.advance(int(fresh))
+                        count("caco_chips", int(fresh))
+        kept = []
+        for state in states.values():
+            dates = state.clear_dates()
+            if min(dates[0], dates[1]) >= min_seasons:
+                kept.append(state)
+            else:
+                quarantine.append(_place_refusal(state, shard, dates, min_seasons))
+        target.mkdir(parents=True)
+        facts = _write(target, spool, kept, want, taken, root)
+    write_quarantine(target / QUARANTINE, quarantine)
+    progress.close()
+    refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
+    for reason, number in refused.items():
+        count("caco_quarantined", number, reason=reason)
+    return {"places": len(places), "places_complete": len(kept), **facts, "refused": refused}
+
+
+def _take_over(spool: Spool, earlier: Iterable[Known]) -> set[Key]:
+    """Add to the spool what it lacks; the keys of all that is known from earlier."""
+    taken: set[Key] = set()
+    for one in earlier:
+        taken.add(one.key)
+        if one.key not in spool.entries:
+            spool.add(one.key, one.reason, one.detail, one.clear_fraction, one.data)
+    return taken
+
+
+def spool_of(target: Path) -> Path:
+    """Where a shard's ingest keeps what it has found: beside the shard, for it is no part of it."""
+    return target.with_name(f"{target.name}.spool")
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Who reads."""
+
+    pool: ThreadPoolExecutor
+    threads: int
+    want: Want
+    remote: RemoteFiles | None
+
+    def read(self, group: list[Request]) -> list[tuple[Outcome, bytes]]:
+        """The chips of one scene: outcomes without their pixels, and GeoTIFFs."""
+        grids = [state.place.grid for state, _, _ in group]
+        cpu = nullcontext() if self.remote is None else self.remote.cpu
+        results: dict[int, tuple[Outcome, bytes]] = {}
+        # GDAL's options belong to a thread
+        with rasterio.Env(**GDAL_OPTIONS):
+            for row, outcome in read_chips(SceneFiles.from_row(group[0][2]), grids, self.want, self.remote):
+                data = b""
+                if outcome.pixels is not None:
+                    with cpu:
+                        data = encode(outcome.pixels, self.want.bands, grids[row])
+                results[row] = replace(outcome, pixels=None), data
+        return [results[row] for row in range(len(grids))]
+
+
+@contextmanager
+def _crew(rows: list[Row], want: Want, pace: Pace) -> Iterator[_Crew]:
+    """Threads to read with: as many as there are cores to use, or, where files come over HTTP, twice the requests under way."""
+    landmarks = _some_addresses(rows)
+    with ExitStack() as stack:
+        fetcher, remote, threads = None, None, pace.workers
+        if landmarks:
+            fetcher = stack.enter_context(Fetcher(pace.connections, want.sign, landmarks, pace.patience))
+            remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(pace.workers))
+            # while one scene is decoded, the connections serve another
+            threads = max(pace.workers, 2 * pace.connections)
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        try:
+            yield _Crew(pool, threads, want, remote)
+        finally:
+            # after an error nobody waits for what else is under way
+            pool.shutdown(wait=False, cancel_futures=True)
+            if fetcher is not None:
+                fetcher.stop()
+
+
+def _some_addresses(rows: list[Row]) -> list[str]:
+    """A few files over HTTP, of scenes far apart in the list."""
+    step = max(len(rows) // _LANDMARKS, 1)
+    hrefs = (next(iter(unpack(row["hrefs"]).values())) for row in rows[::step] if row["hrefs"])
+    return list(dict.fromkeys(href.partition(BAND_MARK)[0] for href in hrefs if is_http(href)))
+
+
+def _outcomes(crew: _Crew, requests: list[Request], spool: Spool) -> Iterator[tuple[PlaceState, Slot, Row, Entry, bool]]:
+    """What the spool already knows of the requests, then the others as they are read; True: read now.
+
+    No more is under way at once than the threads need, whatever the size of the shard.
+    """
+    waiting: list[Request] = []
+    for state, slot, row in requests:
+        entry = spool.entries.get((state.place.location_id, row["item_id"]))
+        if entry is None:
+            waiting.append((state, slot, row))
+        else:
+            yield state, slot, row, entry, False
+    groups = iter(_groups(waiting))
+    under_way: dict[Future, list[Request]] = {}
+    while True:
+        for group in islice(groups, crew.threads + _AHEAD - len(under_way)):
+            under_way[crew.pool.submit(crew.read, group)] = group
+        if not under_way:
+            return
+        # what was read is kept before a failure ends the work
+        for future in sorted(wait(under_way, return_when=FIRST_COMPLETED).done, key=_failed):
+            group = under_way.pop(future)
+            for (state, slot, row), (outcome, data) in zip(group, future.result(), strict=True):
+                key = state.place.location_id, row["item_id"]
+                yield state, slot, row, spool.add(key, outcome.reason, outcome.detail, outcome.clear_fraction, data), True
+
+
+def _failed(future: Future) -> bool:
+    return future.exception() is not None
+
+
+def _groups(requests: list[Request]) -> Iterator[list[Request]]:
+    """Requests of one scene, neighbours together (they share blocks), in parts of a size that fits into memory."""
+    scenes: dict[str, list[Request]] = defaultdict(list)
+    for request in requests:
+        scenes[request[2]["item_id"]].append(request)
+    for item_id in sorted(scenes):
+        group = sorted(scenes[item_id], key=_neighbourhood)
+        yield from (group[start : start + CHIPS_AT_ONCE] for start in range(0, len(group), CHIPS_AT_ONCE))
+
+
+def _neighbourhood(request: Request) -> tuple:
+    grid = request[0].place.grid
+    return grid.epsg, grid.top // _NEAR_M, grid.left, grid.top
+
+
+def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken: set[Key], root: str | None) -> Facts:
+    chips = [(state, key, slot) for state in kept for key, slot in sorted(state.slots.items()) if slot.chosen is not None]
+    footprints = dict(
+        zip((state.place.location_id for state in kept), chip_footprints([state.place.grid for state in kept]), strict=True)
+    )
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for state, (period, season), slot in chips:
+            yield member_name(state.place.location_id, period, season), spool.read(slot.entry)
+
+    if root is None:
+        ranges = write_tar(target / TAR, members())
+    else:
+        # out of the spool, which is there already: the tar itself takes no place on this machine
+        ranges = store_tar(target, root, lambda stream: pack_tar(stream, members()))
+    rows = []
+    for (state, (period, season), slot), (offset, length, sha256) in zip(chips, ranges, strict=True):
+        place, chosen = state.place, slot.chosen or {}
+        rows.append(
+            {
+                **{name: chosen[name] for name in ("datetime", "item_id", "cloud_cover", "status")},
+                **{"location_id": place.location_id, "period": period, "season": season, "epsg": place.grid.epsg},
+                **{"clear_fraction": slot.clear_fraction, "offset": offset, "length": length, "sha256": sha256},
+                **{"lon": place.lon, "lat": place.lat, "geometry": footprints[place.location_id]},
+            }
+        )
+    write_index(target / INDEX, rows, want.bands)
+    mean = sum(row["clear_fraction"] for row in rows) / len(rows) if rows else 0.0
+    widened = sum(row["status"] == "widened" for row in rows)
+    known = sum((row["location_id"], row["item_id"]) in taken for row in rows)
+    facts = {"chips": len(rows), "taken_over": known, "widened": widened}
+    return {**facts, "clear_fraction": round(mean, 4), "bytes": tar_size(target)}
+
+
+def _refusal(row: Row, shard: int, reason: str, detail: str, clear_fraction: float | None = None) -> Row:
+    kept = {name: row[name] for name in ("location_id", "period", "season", "item_id")}
+    return {**kept, "shard": shard, "reason": reason, "detail": detail, "clear_fraction": clear_fraction}
+
+
+def _place_refusal(state: PlaceState, shard: int, dates: Counter[int], min_seasons: int) -> Row:
+    detail = f"clear dates: {dates[0]} early, {dates[1]} late; at least {min_seasons} are needed in each period"
+    place = {"location_id": state.place.location_id, "period": None, "season": None, "item_id": None}
+    return {**place, "shard": shard, "reason": "too_few_seasons", "detail": detail, "clear_fraction": None}

@@ -1,0 +1,1 @@
+"""Planning: which scenes are tried for each location and season."""

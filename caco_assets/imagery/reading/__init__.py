@@ -1,0 +1,1 @@
+"""Reading: windows of scenes from local files and over HTTP."""

@@ -1,0 +1,1 @@
+"""Ranged reads of Cloud-Optimized GeoTIFFs over HTTP."""

@@ -1,0 +1,122 @@
+"""What an HTTP answer to a ranged request is worth: the bytes, a hiccup that is worth another try, or a file that is no good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+from caco_assets.imagery.reading.gdal import UnreadableError, page_kind
+
+Span = tuple[int, int]
+"""Half-open range of bytes."""
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a file."""
+
+    data: bytes
+    size: int
+    """Of the whole file."""
+
+
+class TransientError(Exception):
+    """A failure that another try may not meet."""
+
+    def __init__(self, reason: str, detail: str, wait_s: float | None = None) -> None:
+        """`reason`: code of `quarantine.parquet` should it last; `wait_s`: what the provider asked to wait."""
+        super().__init__(detail)
+        self.reason, self.detail, self.wait_s = reason, detail, wait_s
+
+
+def check_answer(status: int, headers: Mapping[str, str], body: bytes, span: Span, wait_s: float | None = None) -> Piece:
+    """The bytes of the range.
+
+    Args:
+        status: of the answer.
+        headers: of the answer.
+        body: all of it, or, with status 200, at least up to the end of the range.
+        span: the range asked for; one from 0 may reach beyond the end of the file.
+        wait_s: the answer's Retry-After.
+
+    Raises:
+        TransientError: `rate_limit`, `forbidden`, `server_error`, `error_page` or `timeout` (cut off).
+        UnreadableError: the file is not there, is empty, or ends before the range.
+    """
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        return _part(headers, body, span)
+    if status == HTTPStatus.OK:
+        return _whole(headers, body, span)
+    if status in _GONE:
+        raise UnreadableError("unreadable", "the file does not exist")
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise _ends_early(_total(headers), span)
+    line = f"{status} {_phrase(status)}".strip()
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise TransientError("rate_limit", line, wait_s)
+    raise TransientError("forbidden" if status in _REFUSED else "server_error", line, wait_s)
+
+
+def _part(headers: Mapping[str, str], body: bytes, span: Span) -> Piece:
+    size = _total(headers)
+    if size is None or not headers.get("Content-Range", "").startswith(f"bytes {span[0]}-"):
+        raise TransientError("server_error", "another range than the one asked for")
+    if span[0] > 0 and size < span[1]:
+        raise _ends_early(size, span)
+    if len(body) != min(span[1], size) - span[0]:
+        raise TransientError("timeout", "the answer was cut off")
+    _refuse_page(body, span)
+    return Piece(body, size)
+
+
+def _whole(headers: Mapping[str, str], body: bytes, span: Span) -> Piece:
+    """The server knows no ranges, or sends a page that says what is wrong."""
+    _refuse_page(body, (0, len(body)))
+    size = int(headers.get("Content-Length", len(body)))
+    if not body or (span[0] > 0 and size < span[1]):
+        raise _ends_early(size, span)
+    return Piece(body[span[0] : span[1]], size)
+
+
+def _refuse_page(body: bytes, span: Span) -> None:
+    if span[0] == 0 and (kind := page_kind(body[:512])):
+        raise TransientError("error_page", f"a page of {kind}, not a GeoTIFF")
+
+
+def _ends_early(size: int | None, span: Span) -> UnreadableError:
+    if size == 0:
+        return UnreadableError("unreadable", "the file is empty")
+    known = "" if size is None else f" of {size} bytes"
+    return UnreadableError("unreadable", f"the file{known} is cut off: byte {span[1] - 1} is wanted")
+
+
+def _total(headers: Mapping[str, str]) -> int | None:
+    """Size of the file, from `Content-Range: bytes 0-99/1234`."""
+    text = headers.get("Content-Range", "").rpartition("/")[2]
+    return int(text) if text.isdigit() else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the provider asks to wait: `Retry-After` holds seconds or a date (RFC 9110, section 10.2.3)."""
+    text = headers.get("Retry-After")
+    if text is None:
+        return None
+    if text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -1,0 +1,1 @@
+"""Scenes: STAC items, their periods, radiometry and clear-sky masks."""

@@ -1,0 +1,146 @@
+"""Reads one date of the published layout as the pixels of a chip, and where they lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+
+from caco_assets.imagery.geometry.chip_grid import Grid, chip_grids
+from caco_assets.imagery.reading.gdal import UnreadableError, open_raster
+from caco_assets.imagery.scenes.radiometry import UNITS, harmonise, has_data
+from caco_assets.imagery.seco_layout.layout import DateFolder, band_file, published_name
+
+DEGREE_M = 111_320.0
+"""Metres per degree along a meridian, about."""
+SIDE_TOLERANCE = 0.1
+"""A box in degrees is only about the chip: share of the side by which it may differ."""
+_EXACT = 1e-3
+
+_SCALES = {"uint8": 1 / 255, "uint16": 1 / UNITS, "int16": 1 / UNITS}
+"""Reflectance per digital number by type, where neither the file nor the user says: uint8 as published, 16 bits as Sentinel-2."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the user says the files' numbers mean; none: what the file says, else its type."""
+
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the pixels of a date lie."""
+
+    grid: Grid
+    lon: float
+    lat: float
+    """Middle of the chip, degrees."""
+    exact: bool
+    """Whether the file is in UTM: its pixels are the grid's. Else the grid is laid around the middle of its box in degrees."""
+
+    def agrees(self, other: Position) -> bool:
+        """Whether both are the same place: the same grid, or middles nearer than a tenth of the side."""
+        if self.exact and other.exact:
+            return self.grid == other.grid
+        east = (self.lon - other.lon + 180) % 360 - 180
+        metres = DEGREE_M * math.hypot(self.lat - other.lat, east * math.cos(math.radians(self.lat)))
+        return metres <= SIDE_TOLERANCE * self.grid.size * self.grid.resolution
+
+
+def read_pixels(date: DateFolder, bands: tuple[str, ...], numbers: Numbers, size: int) -> NDArray[np.uint16]:
+    """Pixels (bands, size, size) of a date, reflectance × 10 000, 0 = no data; coarser bands are interpolated to the size.
+
+    Raises:
+        UnreadableError: a band's file is missing, cut off, or of another size.
+    """
+    layers, empty, meanings = [], [], []
+    for band in bands:
+        path = band_file(date.path, band)
+        if path is None:
+            raise UnreadableError("incomplete", f"lacks {published_name(band)}.tif")
+        with _opened(path) as raster:
+            layer = raster.read(1)
+            nodata = raster.nodata if numbers.nodata is None else numbers.nodata
+            meanings.append(_meaning(raster, numbers))
+        layers.append(_to_size(layer, size, path.name))
+        # among the band's own pixels: interpolation must not make an empty one from its neighbours, nor hide one
+        gone = np.zeros(layer.shape, bool) if nodata is None else ~has_data(layer[None], nodata)
+        empty.append(gone.repeat(size // len(gone), 0).repeat(size // len(gone), 1))
+    scale, offset = np.array(meanings, np.float64).T
+    return harmonise(np.stack(layers), scale, offset, ~np.all(empty, axis=0))
+
+
+def read_position(date: DateFolder, bands: tuple[str, ...], size: int, resolution: float) -> Position:
+    """Where a date lies, by the first band that is there.
+
+    Raises:
+        UnreadableError: no band is there, or its georeference does not fit chips of this size.
+    """
+    path = next((path for band in bands if (path := band_file(date.path, band)) is not None), None)
+    if path is None:
+        raise UnreadableError("incomplete", f"has none of {', '.join(f'{published_name(band)}.tif' for band in bands)}")
+    with _opened(path) as raster:
+        left, bottom, right, top = raster.bounds
+        epsg, degrees = raster.crs.to_epsg() or 0, raster.crs.is_geographic
+    side = size * resolution
+    if degrees:
+        lon, lat = (left + right) / 2, (bottom + top) / 2
+        width, height = (right - left) * DEGREE_M * math.cos(math.radians(lat)), (top - bottom) * DEGREE_M
+        _check_side(path.name, width, height, side, SIDE_TOLERANCE)
+        return Position(chip_grids(np.array([lon]), np.array([lat]), size, resolution)[0], lon, lat, exact=False)
+    if epsg // 100 not in (326, 327):
+        raise UnreadableError("unreadable", f"{path.name} is in EPSG:{epsg or '?'}, neither UTM on WGS 84 nor degrees")
+    _check_side(path.name, right - left, top - bottom, side, _EXACT)
+    return Position(Grid(epsg, left, top, size, resolution), *_middle(epsg, (left + right) / 2, (bottom + top) / 2), exact=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[DatasetReader]:
+    """`open_raster` whose refusals name the file."""
+    try:
+        with open_raster(str(path)) as raster:
+            yield raster
+    except UnreadableError as error:
+        raise UnreadableError(error.reason, f"{path.name}: {error.detail}") from error
+
+
+def _meaning(raster: DatasetReader, numbers: Numbers) -> tuple[float, float]:
+    """Scale and offset of a file."""
+    told = raster.scales[0] != 1 or raster.offsets[0] != 0
+    scale = raster.scales[0] if told else _SCALES.get(raster.dtypes[0], 1.0)
+    offset = raster.offsets[0] if told else 0.0
+    return scale if numbers.scale is None else numbers.scale, offset if numbers.offset is None else numbers.offset
+
+
+def _to_size(layer: NDArray, size: int, name: str) -> NDArray[np.float32]:
+    height, width = layer.shape
+    if height != width or size % height:
+        raise UnreadableError("unreadable", f"{name} has {width}×{height} pixels, not {size}×{size} or a whole fraction of it")
+    if height == size:
+        return layer.astype(np.float32)
+    # the hat function: weights of linear interpolation between the centres of the coarse pixels
+    position = np.clip((np.arange(size) + 0.5) * height / size - 0.5, 0, height - 1)
+    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(height)[None])).astype(np.float32)  # (size, height)
+    return weights @ layer.astype(np.float32) @ weights.T
+
+
+def _check_side(name: str, width: float, height: float, side: float, tolerance: float) -> None:
+    if max(abs(width - side), abs(height - side)) > tolerance * side:
+        raise UnreadableError(
+            "unreadable", f"{name} covers {width:.0f}×{height:.0f} m, not {side:.0f}: see imagery.chip_size and resolution"
+        )
+
+
+def _middle(epsg: int, x: float, y: float) -> tuple[float, float]:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y)
