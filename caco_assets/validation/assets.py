@@ -6,7 +6,7 @@ import dagster as dg
 
 from caco_assets.resources.dagster.metadata import page, table
 from caco_assets.resources.profile import Profile
-from caco_assets.validation.drift import judge_drift
+from caco_assets.validation.drift.drift import judge_drift
 from caco_assets.validation.stage import build_docs, validate
 
 # product as the suites name it → the asset that carries the check

@@ -58,7 +58,7 @@ def keep(settings: Settings, product_name: str, tables: list[Table], suites: lis
     """Run suites over their tables of facts, and keep what they found."""
     from great_expectations.core.run_identifier import RunIdentifier
 
-    from caco_assets.validation.run import run
+    from caco_assets.validation.runner import run
 
     now = datetime.now(UTC).replace(microsecond=0)
     run_id = RunIdentifier(run_name=settings.vintage, run_time=now)
@@ -102,7 +102,7 @@ def build_docs(settings: Settings) -> Path:
     Raises:
         UserError: nothing has been validated yet.
     """
-    from caco_assets.validation.docs import build_site, read_results
+    from caco_assets.validation.data_docs import build_site, read_results
 
     folder = settings.paths.data_docs
     results, details = read_results(folder, (*PRODUCTS, "drift"))

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from great_expectations import ExpectationSuite as Suite
 
-from caco_assets.imagery.dark_targets import SYSTEMATIC
 from caco_assets.settings import Settings
-from caco_assets.validation import expect
+from caco_assets.validation import expectations
+from caco_assets.validation.dark_targets import SYSTEMATIC
 
 ROUNDING_KM = 0.001
 """Positions are rounded to 1e-6 degrees (0.11 m): two of them may come nearer by a metre, never more."""
@@ -26,26 +26,26 @@ def locations(settings: Settings) -> list[Suite]:
     """Where on the Earth to look."""
     sampling = settings.sampling
     # SeCo's sampling rejects neither ocean nor overlaps, and a grid lies where the user put it: there it is a fact, not a fault
-    strict: expect.Severity = "blocking" if sampling.strategy in ("caco", "uniform_land") else "warning"
+    strict: expectations.Severity = "blocking" if sampling.strategy in ("caco", "uniform_land") else "warning"
     far = FAR_FROM_CITY_SIGMAS * sampling.sigma_km if sampling.strategy in ("caco", "gaussian_cities") else None
     return [
         Suite(
             name="locations",
             expectations=[
-                expect.rows("some", 1, "there is at least one place"),
-                expect.count("all_found", sampling.places, f"the {sampling.places} places asked for were found"),
-                expect.empty("complete", "missing_fields", "every field of a place has a value"),
-                expect.among("crs", "crs", ("EPSG:4326", "OGC:CRS84"), "the geometry is in degrees of WGS 84"),
-                expect.regex("id_format", "location_id", r"^L\d{7}$", "a place is named L and seven digits"),
-                expect.unique("id_unique", ("location_id",), "no two places have the same name"),
-                expect.between("in_order", "index_gap", 0, 0, "places are numbered in their order, without holes"),
-                expect.between("lon_on_earth", "lon", -180, 180, "longitude is within -180 and 180 degrees"),
-                expect.between("lat_on_earth", "lat", -90, 90, "latitude is within -90 and 90 degrees"),
-                expect.between("geometry_agrees", "geometry_gap_deg", 0, 1e-6, "the point is where lon and lat say"),
-                expect.true("on_land", "on_land", "the place lies on land", strict),
-                expect.true("inside_region", "inside_region", f"the place lies inside the region {sampling.region}"),
-                expect.true("outside_zones", "outside_zones", "no chip around a place meets an exclusion zone of a test set"),
-                expect.between(
+                expectations.rows("some", 1, "there is at least one place"),
+                expectations.count("all_found", sampling.places, f"the {sampling.places} places asked for were found"),
+                expectations.empty("complete", "missing_fields", "every field of a place has a value"),
+                expectations.among("crs", "crs", ("EPSG:4326", "OGC:CRS84"), "the geometry is in degrees of WGS 84"),
+                expectations.regex("id_format", "location_id", r"^L\d{7}$", "a place is named L and seven digits"),
+                expectations.unique("id_unique", ("location_id",), "no two places have the same name"),
+                expectations.between("in_order", "index_gap", 0, 0, "places are numbered in their order, without holes"),
+                expectations.between("lon_on_earth", "lon", -180, 180, "longitude is within -180 and 180 degrees"),
+                expectations.between("lat_on_earth", "lat", -90, 90, "latitude is within -90 and 90 degrees"),
+                expectations.between("geometry_agrees", "geometry_gap_deg", 0, 1e-6, "the point is where lon and lat say"),
+                expectations.true("on_land", "on_land", "the place lies on land", strict),
+                expectations.true("inside_region", "inside_region", f"the place lies inside the region {sampling.region}"),
+                expectations.true("outside_zones", "outside_zones", "no chip around a place meets an exclusion zone of a test set"),
+                expectations.between(
                     "apart",
                     "nearest_km",
                     max(0.0, sampling.min_distance_km - ROUNDING_KM),
@@ -53,10 +53,14 @@ def locations(settings: Settings) -> list[Suite]:
                     f"the nearest other place is at least {sampling.min_distance_km} km away",
                     strict,
                 ),
-                expect.between("shard_numbering", "shard_gap", 0, 0, f"each {sampling.places_per_shard} places are one shard"),
-                expect.between("near_its_city", "distance_km", 0, far, "the place is near its city", "warning"),
-                expect.between("population", "population", 0, 5e7, "a city has 0 to 50 million people", "warning"),
-                expect.regex("country_code", "country", r"^(?:[A-Z]{2})?$", "the country is two capitals or empty", "warning"),
+                expectations.between(
+                    "shard_numbering", "shard_gap", 0, 0, f"each {sampling.places_per_shard} places are one shard"
+                ),
+                expectations.between("near_its_city", "distance_km", 0, far, "the place is near its city", "warning"),
+                expectations.between("population", "population", 0, 5e7, "a city has 0 to 50 million people", "warning"),
+                expectations.regex(
+                    "country_code", "country", r"^(?:[A-Z]{2})?$", "the country is two capitals or empty", "warning"
+                ),
             ],
         )
     ]
@@ -71,38 +75,42 @@ def scenes(settings: Settings) -> list[Suite]:
     candidates = Suite(
         name="scenes",
         expectations=[
-            expect.rows("some", 1, "there is at least one row"),
-            expect.empty("complete", "missing_fields", "every field of a row that has a scene has a value"),
-            expect.true("place_known", "location_known", "the place is one of locations.parquet"),
-            expect.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
-            expect.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
-            expect.among("status", "status", ("planned", "widened", "missing"), "the status is one of the known words"),
-            expect.unique("one_row", ("location_id", "period", "season", "rank"), "one row per place, period, season and rank"),
-            expect.between("in_period", "days_outside_period", 0, 0, "the date lies in its period"),
-            expect.between("in_season", "days_outside_season", 0, 0, "the date of a planned scene lies in its season's window"),
-            expect.between("cloud_cover", "cloud_cover", 0, 100, "cloud cover is a percentage"),
-            expect.between(
+            expectations.rows("some", 1, "there is at least one row"),
+            expectations.empty("complete", "missing_fields", "every field of a row that has a scene has a value"),
+            expectations.true("place_known", "location_known", "the place is one of locations.parquet"),
+            expectations.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
+            expectations.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
+            expectations.among("status", "status", ("planned", "widened", "missing"), "the status is one of the known words"),
+            expectations.unique(
+                "one_row", ("location_id", "period", "season", "rank"), "one row per place, period, season and rank"
+            ),
+            expectations.between("in_period", "days_outside_period", 0, 0, "the date lies in its period"),
+            expectations.between(
+                "in_season", "days_outside_season", 0, 0, "the date of a planned scene lies in its season's window"
+            ),
+            expectations.between("cloud_cover", "cloud_cover", 0, 100, "cloud cover is a percentage"),
+            expectations.between(
                 "cloud_limit",
                 "cloud_cover",
                 None,
                 imagery.max_scene_cloud,
                 f"no scene is cloudier than max_scene_cloud={imagery.max_scene_cloud:g} percent",
             ),
-            expect.among("scale_known", "scale", scales, "reflectance per digital number is the provider's"),
-            expect.among("offset_known", "offset", offsets, "reflectance at digital number 0 is the provider's"),
-            expect.empty(
+            expectations.among("scale_known", "scale", scales, "reflectance per digital number is the provider's"),
+            expectations.among("offset_known", "offset", offsets, "reflectance at digital number 0 is the provider's"),
+            expectations.empty(
                 "offset_applied", "offset_expected", "a scene of processing baseline 04.00 or later names its offset", "warning"
             ),
-            expect.empty("bands", "bands_missing", "every wanted band has an address"),
+            expectations.empty("bands", "bands_missing", "every wanted band has an address"),
         ],
     )
     places = Suite(
         name="scenes.places",
         expectations=[
-            expect.empty("dates_listed", "dates_absent", f"every place lists 2 periods of {imagery.seasons} seasons"),
-            expect.empty("ranks", "ranks_broken", "the candidates of a date are ranked 0, 1, 2, …"),
-            expect.between("early", "dates_early", imagery.min_seasons, None, f"{few} early period", "warning"),
-            expect.between("late", "dates_late", imagery.min_seasons, None, f"{few} late period", "warning"),
+            expectations.empty("dates_listed", "dates_absent", f"every place lists 2 periods of {imagery.seasons} seasons"),
+            expectations.empty("ranks", "ranks_broken", "the candidates of a date are ranked 0, 1, 2, …"),
+            expectations.between("early", "dates_early", imagery.min_seasons, None, f"{few} early period", "warning"),
+            expectations.between("late", "dates_late", imagery.min_seasons, None, f"{few} late period", "warning"),
         ],
     )
     return [candidates, places]
@@ -114,55 +122,59 @@ def archive(settings: Settings) -> list[Suite]:
     shards = Suite(
         name="archive.shards",
         expectations=[
-            expect.rows("some", 1, "there is at least one shard"),
-            expect.empty("files", "files_missing", "a shard has chips.tar, chips.parquet and quarantine.parquet"),
+            expectations.rows("some", 1, "there is at least one shard"),
+            expectations.empty("files", "files_missing", "a shard has chips.tar, chips.parquet and quarantine.parquet"),
         ],
     )
     chips = Suite(
         name="archive.chips",
         expectations=[
-            expect.rows("some", 1, "there is at least one chip"),
-            expect.empty("complete", "missing_fields", "every field of a chip has a value"),
-            expect.true("place_known", "location_known", "the place is one of locations.parquet"),
-            expect.between("own_shard", "shard_gap", 0, 0, "a chip lies in its place's shard"),
-            expect.unique("one_chip", ("location_id", "period", "season"), "one chip per place, period and season"),
-            expect.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
-            expect.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
-            expect.between("clear", "clear_fraction", imagery.min_clear, 1, f"{imagery.min_clear:.0%} of it or more is clear"),
-            expect.between("cloud_cover", "cloud_cover", 0, 100, "cloud cover is a percentage"),
-            expect.regex("sha256_format", "sha256", r"^[0-9a-f]{64}$", "the chip has a sha256"),
-            expect.between("bytes_positive", "length", 1, None, "the chip has bytes"),
-            expect.between("bytes_in_tar", "bytes_past_end", 0, 0, "the chip's bytes lie inside the tar"),
-            expect.between("bytes_own", "bytes_shared", 0, 0, "no two chips share bytes"),
-            expect.regex("utm", "epsg", r"^32[67](?:0[1-9]|[1-5]\d|60)$", "the chip is in a UTM zone of WGS 84"),
+            expectations.rows("some", 1, "there is at least one chip"),
+            expectations.empty("complete", "missing_fields", "every field of a chip has a value"),
+            expectations.true("place_known", "location_known", "the place is one of locations.parquet"),
+            expectations.between("own_shard", "shard_gap", 0, 0, "a chip lies in its place's shard"),
+            expectations.unique("one_chip", ("location_id", "period", "season"), "one chip per place, period and season"),
+            expectations.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
+            expectations.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
+            expectations.between(
+                "clear", "clear_fraction", imagery.min_clear, 1, f"{imagery.min_clear:.0%} of it or more is clear"
+            ),
+            expectations.between("cloud_cover", "cloud_cover", 0, 100, "cloud cover is a percentage"),
+            expectations.regex("sha256_format", "sha256", r"^[0-9a-f]{64}$", "the chip has a sha256"),
+            expectations.between("bytes_positive", "length", 1, None, "the chip has bytes"),
+            expectations.between("bytes_in_tar", "bytes_past_end", 0, 0, "the chip's bytes lie inside the tar"),
+            expectations.between("bytes_own", "bytes_shared", 0, 0, "no two chips share bytes"),
+            expectations.regex("utm", "epsg", r"^32[67](?:0[1-9]|[1-5]\d|60)$", "the chip is in a UTM zone of WGS 84"),
         ],
     )
     enough = f"at least {imagery.min_seasons} clear dates"
     places = Suite(
         name="archive.places",
         expectations=[
-            expect.true("explained", "explained", "a place without chips is in quarantine with a reason"),
-            expect.between("one_grid", "grids", 1, 1, "all dates of a place are on one grid"),
-            expect.between("zone", "zone_gap", 0, 1, "the chips are in the place's UTM zone or the next", "warning"),
-            expect.between("dates", "dates_fewest", imagery.min_seasons, None, f"a place with chips has {enough} in both periods"),
+            expectations.true("explained", "explained", "a place without chips is in quarantine with a reason"),
+            expectations.between("one_grid", "grids", 1, 1, "all dates of a place are on one grid"),
+            expectations.between("zone", "zone_gap", 0, 1, "the chips are in the place's UTM zone or the next", "warning"),
+            expectations.between(
+                "dates", "dates_fewest", imagery.min_seasons, None, f"a place with chips has {enough} in both periods"
+            ),
         ],
     )
     pixels = Suite(
         name="archive.pixels",
         expectations=[
-            expect.true("sha256", "sha256_matches", "the chip's bytes are those that were written"),
-            expect.empty("readable", "unreadable", "the chip is a GeoTIFF"),
-            expect.empty("layout", "layout_wrong", "the chip has the bands, size, type and grid of the settings"),
-            expect.between("nodata", "zero_share", 0, 1 - imagery.min_clear + 1e-9, "no more is nodata than may be unclear"),
-            expect.between("saturated", "saturated_share", 0, 0.01, "at most 1 % is brighter than reflectance 2", "warning"),
-            expect.between("reflectance", "median", 1, 10_000, "the median reflectance lies between 0 and 1"),
-            expect.empty("alive", "constant_bands", "no band has one value everywhere"),
+            expectations.true("sha256", "sha256_matches", "the chip's bytes are those that were written"),
+            expectations.empty("readable", "unreadable", "the chip is a GeoTIFF"),
+            expectations.empty("layout", "layout_wrong", "the chip has the bands, size, type and grid of the settings"),
+            expectations.between("nodata", "zero_share", 0, 1 - imagery.min_clear + 1e-9, "no more is nodata than may be unclear"),
+            expectations.between("saturated", "saturated_share", 0, 0.01, "at most 1 % is brighter than reflectance 2", "warning"),
+            expectations.between("reflectance", "median", 1, 10_000, "the median reflectance lies between 0 and 1"),
+            expectations.empty("alive", "constant_bands", "no band has one value everywhere"),
         ],
     )
     shift = Suite(
         name="archive.dark_shift",
         expectations=[
-            expect.between(
+            expectations.between(
                 "harmonised",
                 "shift",
                 -SYSTEMATIC,
@@ -174,16 +186,16 @@ def archive(settings: Settings) -> list[Suite]:
     quarantine = Suite(
         name="archive.quarantine",
         expectations=[
-            expect.between(
+            expectations.between(
                 "share",
                 "share",
                 0,
                 settings.validation.max_quarantined,
                 f"at most {settings.validation.max_quarantined:.0%} of the wanted chips are lost",
             ),
-            expect.between("explained", "unexplained", 0, 0, "every wanted chip that is not there has a reason"),
-            expect.between("reasons", "reason_missing", 0, 0, "every row of the quarantine has a reason"),
-            expect.between("details", "detail_missing", 0, 0, "every row of the quarantine has a line of detail", "warning"),
+            expectations.between("explained", "unexplained", 0, 0, "every wanted chip that is not there has a reason"),
+            expectations.between("reasons", "reason_missing", 0, 0, "every row of the quarantine has a reason"),
+            expectations.between("details", "detail_missing", 0, 0, "every row of the quarantine has a line of detail", "warning"),
         ],
     )
     return [shards, chips, places, pixels, shift, quarantine]
@@ -195,42 +207,44 @@ def pack(settings: Settings) -> list[Suite]:
     whole = Suite(
         name="pack",
         expectations=[
-            expect.empty("complete", "fields_missing", "pack.json has all its fields"),
-            expect.empty("settings", "differs_from_settings", "bands, stretch, size and seasons are those of the settings"),
-            expect.regex("stretch_table", "stretch_table_sha256", r"^[0-9a-f]{64}$", "the stretch table has a sha256"),
-            expect.between("rows_counted", "rows_gap", 0, 0, "pack.parquet has as many rows as pack.json counts"),
-            expect.between("arrays_counted", "arrays_gap", 0, 0, "the arrays hold as many places as pack.json counts"),
+            expectations.empty("complete", "fields_missing", "pack.json has all its fields"),
+            expectations.empty("settings", "differs_from_settings", "bands, stretch, size and seasons are those of the settings"),
+            expectations.regex("stretch_table", "stretch_table_sha256", r"^[0-9a-f]{64}$", "the stretch table has a sha256"),
+            expectations.between("rows_counted", "rows_gap", 0, 0, "pack.parquet has as many rows as pack.json counts"),
+            expectations.between("arrays_counted", "arrays_gap", 0, 0, "the arrays hold as many places as pack.json counts"),
         ],
     )
     files = Suite(
         name="pack.files",
         expectations=[
-            expect.rows("some", 1, "there is at least one array"),
-            expect.empty("readable", "unreadable", "the array can be opened"),
-            expect.among("dtype", "dtype", ("uint8",), "pixels are uint8"),
-            expect.empty("shape", "shape_wrong", "the array's shape is (places, 2, seasons, H, W, bands)"),
+            expectations.rows("some", 1, "there is at least one array"),
+            expectations.empty("readable", "unreadable", "the array can be opened"),
+            expectations.among("dtype", "dtype", ("uint8",), "pixels are uint8"),
+            expectations.empty("shape", "shape_wrong", "the array's shape is (places, 2, seasons, H, W, bands)"),
         ],
     )
     rows = Suite(
         name="pack.rows",
         expectations=[
-            expect.rows("some", 1, "there is at least one place"),
-            expect.empty("complete", "missing_fields", "every field of a row has a value"),
-            expect.unique("place_once", ("location_id",), "no place is there twice"),
-            expect.unique("row_once", ("shard_file", "row"), "no two places share a row of an array"),
-            expect.empty("row_exists", "row_outside", "the row lies inside its array"),
-            expect.true("place_known", "location_known", "the place is one of locations.parquet"),
-            expect.among("valid_length", "valid_length", (2 * seasons,), f"the validity mask has 2·{seasons} entries"),
-            expect.between("dates", "dates_fewest", fewest, None, f"the place has at least {fewest} valid dates in both periods"),
-            expect.empty("alive", "constant_images", "no valid date is an image of one value"),
+            expectations.rows("some", 1, "there is at least one place"),
+            expectations.empty("complete", "missing_fields", "every field of a row has a value"),
+            expectations.unique("place_once", ("location_id",), "no place is there twice"),
+            expectations.unique("row_once", ("shard_file", "row"), "no two places share a row of an array"),
+            expectations.empty("row_exists", "row_outside", "the row lies inside its array"),
+            expectations.true("place_known", "location_known", "the place is one of locations.parquet"),
+            expectations.among("valid_length", "valid_length", (2 * seasons,), f"the validity mask has 2·{seasons} entries"),
+            expectations.between(
+                "dates", "dates_fewest", fewest, None, f"the place has at least {fewest} valid dates in both periods"
+            ),
+            expectations.empty("alive", "constant_images", "no valid date is an image of one value"),
         ],
     )
     half = "at most half of the band's pixels lie at the"
     bands = Suite(
         name="pack.bands",
         expectations=[
-            expect.between("dark_end", "dark_end", 0, 0.5, f"{half} dark end of the stretch", "warning"),
-            expect.between("bright_end", "bright_end", 0, 0.5, f"{half} bright end of the stretch", "warning"),
+            expectations.between("dark_end", "dark_end", 0, 0.5, f"{half} dark end of the stretch", "warning"),
+            expectations.between("bright_end", "bright_end", 0, 0.5, f"{half} bright end of the stretch", "warning"),
         ],
     )
     return [whole, files, rows, bands]
@@ -241,25 +255,25 @@ def scores(_settings: Settings) -> list[Suite]:
     values = Suite(
         name="scores",
         expectations=[
-            expect.rows("some", 1, "there is at least one score"),
-            expect.empty("complete", "missing_fields", "every field of a measured score has a value"),
-            expect.among("repeated", "repeated", (False,), "no number is there twice"),
-            expect.among("status", "status", ("measured", "not_measured"), "the status is one of the known words"),
-            expect.among("role", "role", ("candidate", "baseline"), "the role is one of the known words"),
-            expect.among("protocol", "protocol", ("paper", "clean"), "the protocol is one of the known words"),
-            expect.between("value", "value", 0, 1, "the value lies within 0 and 1"),
-            expect.between("ci_low", "ci_low", 0, 1, "the lower end of the interval lies within 0 and 1"),
-            expect.between("ci_high", "ci_high", 0, 1, "the upper end of the interval lies within 0 and 1"),
-            expect.between("below_ci", "below_ci", 0, 0, "the value is not below its interval"),
-            expect.between("above_ci", "above_ci", 0, 0, "the value is not above its interval"),
-            expect.between("n", "n", 1, None, "the score was measured on at least one item"),
-            expect.among("reason", "reason_missing", (False,), "a task that was not measured says why"),
+            expectations.rows("some", 1, "there is at least one score"),
+            expectations.empty("complete", "missing_fields", "every field of a measured score has a value"),
+            expectations.among("repeated", "repeated", (False,), "no number is there twice"),
+            expectations.among("status", "status", ("measured", "not_measured"), "the status is one of the known words"),
+            expectations.among("role", "role", ("candidate", "baseline"), "the role is one of the known words"),
+            expectations.among("protocol", "protocol", ("paper", "clean"), "the protocol is one of the known words"),
+            expectations.between("value", "value", 0, 1, "the value lies within 0 and 1"),
+            expectations.between("ci_low", "ci_low", 0, 1, "the lower end of the interval lies within 0 and 1"),
+            expectations.between("ci_high", "ci_high", 0, 1, "the upper end of the interval lies within 0 and 1"),
+            expectations.between("below_ci", "below_ci", 0, 0, "the value is not below its interval"),
+            expectations.between("above_ci", "above_ci", 0, 0, "the value is not above its interval"),
+            expectations.between("n", "n", 1, None, "the score was measured on at least one item"),
+            expectations.among("reason", "reason_missing", (False,), "a task that was not measured says why"),
         ],
     )
     margins = Suite(
         name="scores.margins",
         expectations=[
-            expect.between(
+            expectations.between(
                 "beats_random",
                 "margin",
                 MARGIN_OVER_RANDOM,

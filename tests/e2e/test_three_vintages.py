@@ -43,7 +43,7 @@ from caco_assets.synthetic.plan import Tile
 from caco_assets.synthetic.stage import build_catalog
 from caco_assets.synthetic.weather import Acquisition
 from caco_assets.synthetic.writer import COLLECTION
-from caco_assets.validation.drift import accept, judge_drift
+from caco_assets.validation.drift.drift import accept, judge_drift
 
 # whole runs in this process: what many libraries warn of there is no more an error than it is in a daemon's
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("default")]

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from caco_assets.core.errors import UserError
-from caco_assets.validation.quarantine import quarantine_summary
+from caco_assets.validation.facts.quarantine import quarantine_summary
 from caco_assets.validation.stage import PRODUCTS, build_docs, validate
 
 

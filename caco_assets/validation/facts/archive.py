@@ -9,8 +9,8 @@ import numpy as np
 from caco_assets.imagery.archive.tar_store import has_tar, tar_size
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.pixels import PIXEL_COLUMNS, pixel_facts, shift_of_dark_targets
+from caco_assets.validation.facts.quarantine import quarantine_summary, read_quarantine
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet, slot_id
-from caco_assets.validation.quarantine import quarantine_summary, read_quarantine
 
 if TYPE_CHECKING:
     from pathlib import Path

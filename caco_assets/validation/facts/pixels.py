@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from caco_assets.imagery.archive.tar_store import open_tar
-from caco_assets.imagery.dark_targets import dark_level, dark_shift
 from caco_assets.settings import Settings
+from caco_assets.validation.dark_targets import dark_level, dark_shift
 from caco_assets.validation.facts.table import Frame, slot_id
 
 REFLECTANCE_ONE = 10_000

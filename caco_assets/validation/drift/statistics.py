@@ -66,7 +66,7 @@ def measured(settings: Settings) -> dict[str, Any]:
         UserError: there is no chip.
     """
     from caco_assets.imagery.archive.shard import read_chip, read_index, shard_folders
-    from caco_assets.validation.quarantine import read_quarantine
+    from caco_assets.validation.facts.quarantine import read_quarantine
 
     bands = settings.imagery.bands
     tables = [

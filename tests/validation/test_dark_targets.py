@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caco_assets.imagery.archive.shard import iter_chips
-from caco_assets.imagery.dark_targets import SYSTEMATIC, dark_level, dark_shift
 from caco_assets.imagery.stage import ingest_shard, plan
+from caco_assets.validation.dark_targets import SYSTEMATIC, dark_level, dark_shift
 from caco_assets.validation.stage import validate
 
 BANDS = 4

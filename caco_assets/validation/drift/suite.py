@@ -6,7 +6,7 @@ from great_expectations import ExpectationSuite as Suite
 from great_expectations.expectations.expectation import Expectation
 
 from caco_assets.settings import Settings
-from caco_assets.validation import expect
+from caco_assets.validation import expectations
 
 
 def suites(settings: Settings) -> list[Suite]:
@@ -15,17 +15,17 @@ def suites(settings: Settings) -> list[Suite]:
     level = limits.severity
 
     def within(name: str, column: str, most: float, says: str) -> Expectation:
-        return expect.between(name, column, -most, most, says, level)
+        return expectations.between(name, column, -most, most, says, level)
 
     bands = Suite(
         name="drift.bands",
         expectations=[
             within("mean", "mean_change", limits.mean, f"the band's mean has changed by {limits.mean:.0%} at most"),
             within("spread", "spread_change", limits.spread, f"the band's deviation has changed by {limits.spread:.0%} at most"),
-            expect.between(
+            expectations.between(
                 "strange", "strange", 0, limits.strange, f"{limits.strange:.0%} of the chips at most look unlike all before", level
             ),
-            expect.between("alive", "dead", 0, 0, "no chip has one value everywhere in the band", level),
+            expectations.between("alive", "dead", 0, 0, "no chip has one value everywhere in the band", level),
         ],
     )
     ground = Suite(

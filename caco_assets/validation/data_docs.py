@@ -66,7 +66,7 @@ def _render(scratch: Path, gx_results: list[dict[str, Any]]) -> None:
     from great_expectations.data_context.types.resource_identifiers import ExpectationSuiteIdentifier, ValidationResultIdentifier
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    from caco_assets.validation.run import in_memory
+    from caco_assets.validation.runner import in_memory
 
     context = in_memory(str(scratch))
     for result in gx_results:

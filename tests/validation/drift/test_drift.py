@@ -13,8 +13,8 @@ from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
 from caco_assets.imagery.stage import collect
 from caco_assets.resources.vintages import note_finished
 from caco_assets.settings import Settings, load_settings
-from caco_assets.validation.drift import accept, judge_drift
-from caco_assets.validation.statistics import covers
+from caco_assets.validation.drift.drift import accept, judge_drift
+from caco_assets.validation.drift.statistics import covers
 
 BANDS = ("B02", "B03", "B04", "B08")
 LEVELS = np.array([500, 800, 900, 2600])

@@ -13,8 +13,8 @@ from caco_assets.core.products import Facts, Product, produce
 from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.vintages import finished
 from caco_assets.settings import Settings
+from caco_assets.validation.drift.statistics import folder_of, statistics
 from caco_assets.validation.stage import ValidationResult, keep, nothing_to_check
-from caco_assets.validation.statistics import folder_of, statistics
 
 NAME = "drift"
 _RECIPE = "1"
@@ -119,7 +119,7 @@ def compare(older: dict[str, Any], newer: dict[str, Any]) -> tuple[list[dict[str
 def _check(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str, Any]], say: Say) -> ValidationResult:
     import pandas as pd
 
-    from caco_assets.validation.drift_suite import suites
+    from caco_assets.validation.drift.suite import suites
     from caco_assets.validation.facts.table import Table
 
     tables = [Table("drift.bands", pd.DataFrame(bands)), Table("drift.ground", pd.DataFrame(whole))]

@@ -1,0 +1,1 @@
+"""Drift: a vintage compared with the last accepted one."""
