@@ -23,7 +23,7 @@ from caco_assets.downstream.datasets.dense import PHOTOGRAPH
 from caco_assets.downstream.dense_kinds import Change
 from caco_assets.downstream.dense_training import Part, Recipe, fit
 from caco_assets.downstream.pyramids import POSITIONS, Fresh, Kept, Pyramids, Tiles, pyramids
-from caco_assets.pretraining.encoder import Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
 BAR = 1.2
 SIDE = 96

@@ -16,7 +16,7 @@ from pathlib import Path
 from caco_assets.core.progress import to_stderr
 from caco_assets.downstream.baselines import Contestant, baselines
 from caco_assets.downstream.judge import assignments, judge
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import load_settings
 
 

@@ -23,7 +23,7 @@ import torch
 from caco_assets.commands.evaluate import order_of
 from caco_assets.downstream.evaluate import evaluate
 from caco_assets.downstream.tasks import TASKS
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import load_settings
 
 BAR_S = 900.0

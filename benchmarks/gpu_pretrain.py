@@ -28,12 +28,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from caco_assets.pretraining.compiled import compile_encoders
-from caco_assets.pretraining.device_loader import DeviceLoader
-from caco_assets.pretraining.encoder import backbone
+from caco_assets.pretraining.encoder.encoder import backbone
+from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
+from caco_assets.pretraining.loading.sampler import Batch
 from caco_assets.pretraining.objectives import Objective, ObjectiveConfig, build, objective_class
-from caco_assets.pretraining.pack_build import build as build_pack
-from caco_assets.pretraining.samples import Batch
+from caco_assets.pretraining.pack.build import build as build_pack
+from caco_assets.pretraining.training.compiled import compile_encoders
 
 BAR = 0.87
 BANDS, SEASONS = ("B04", "B03", "B02"), 5

@@ -35,9 +35,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.pretraining.pack import Pack
-from caco_assets.pretraining.pack_build import build
-from caco_assets.pretraining.run import make_encoder
+from caco_assets.pretraining.pack.build import build
+from caco_assets.pretraining.pack.format import Pack
+from caco_assets.pretraining.training.pretrain import make_encoder
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.chips import DrawnPlace, Wanted, draw_places
 
@@ -197,8 +197,8 @@ def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Na
     """A random encoder of each seed, with the pack's preprocessing; first, plain statistics of the bands."""
     from caco_assets.downstream.baselines import baselines
     from caco_assets.downstream.judge import assignments, judge
-    from caco_assets.pretraining.encoder import Encoder
-    from caco_assets.pretraining.pixels import Preprocessing
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 
     opened, found = Pack.open(pack), []
     result = folder / "results" / "raw_statistics.json"

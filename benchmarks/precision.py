@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from caco_assets.pretraining.encoder import backbone
+from caco_assets.pretraining.encoder.encoder import backbone
 
 
 def seconds(network: torch.nn.Module, images: torch.Tensor, reduced: bool) -> float:

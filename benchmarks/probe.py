@@ -30,7 +30,7 @@ from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.linear_adam import fit_linear_adam
 from caco_assets.downstream.metrics import accuracy, bootstrap_mean
 from caco_assets.downstream.tasks import PaperProtocol
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin
 
 BAR = 20.0

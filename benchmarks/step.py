@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from caco_assets.pretraining.encoder import backbone
+from caco_assets.pretraining.encoder.encoder import backbone
 from caco_assets.pretraining.objectives import Objective, ObjectiveConfig, build
 
 BARS = {64: 1.15, 224: 1.3}

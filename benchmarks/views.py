@@ -25,10 +25,10 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from caco_assets.pretraining.loader import Loader
-from caco_assets.pretraining.pack_build import build
-from caco_assets.pretraining.stretch import Stretch
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.encoder.stretch import Stretch
+from caco_assets.pretraining.loading.cpu_loader import Loader
+from caco_assets.pretraining.pack.build import build
+from caco_assets.pretraining.views.view_plans import PLANS
 
 BAR = 10.0
 BANDS = ("B04", "B03", "B02")

@@ -42,7 +42,7 @@ def import_(
 
     Tensors alone are read; nothing that the file may hold is run.
     """
-    from caco_assets.pretraining.imports.stage import Wish, import_encoder
+    from caco_assets.pretraining.pretrained.import_weights import Wish, import_encoder
 
     wish = Wish(source, backbone, tuple(bands.split(",")) if bands else None, size, preprocessing)
     show(import_encoder(settings_of(profile), weights, name, wish, to_stderr))

@@ -17,7 +17,7 @@ from caco_assets.settings import Settings, TaskData
 if TYPE_CHECKING:
     from caco_assets.downstream.evaluate import Order
     from caco_assets.downstream.rows import ScoreRow
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 @click.command()
@@ -76,8 +76,8 @@ def evaluate(
 
 def _encoder(settings: Settings, uri: str | None) -> tuple[Encoder, str]:
     """The encoder and its name in the rows."""
-    from caco_assets.pretraining.encoder import Encoder
-    from caco_assets.pretraining.imports.stage import encoder_folder
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     if uri is None:
         return Encoder.load(settings.paths.encoder), settings.pretraining.objective

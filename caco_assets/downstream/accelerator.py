@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 def device() -> torch.device:

@@ -10,8 +10,8 @@ import torch
 
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.features import FeatureSource
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat, Preprocessing
 
 
 @dataclass(frozen=True)

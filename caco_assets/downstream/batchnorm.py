@@ -14,8 +14,8 @@ from torch import nn
 
 from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.accelerator import accelerated
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 
 def has_batch_norm(encoder: Encoder) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from caco_assets.core.progress import Say
 from caco_assets.downstream.datasets.dense import DenseImages
 from caco_assets.downstream.datasets.rasters import IGNORE
-from caco_assets.pretraining.pixels import RGB, PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,8 +25,8 @@ from caco_assets.downstream.pyramids import POSITIONS, Fresh, Tiles, Tuned, batc
 from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.tasks import Task
 from caco_assets.downstream.trial import Measurement
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
-from caco_assets.pretraining.stretch import Stretch
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.stretch import Stretch
 from caco_assets.settings import Dense
 
 FROZEN, TUNED = "frozen_decoder", "fine_tune"

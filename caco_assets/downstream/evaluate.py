@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from caco_assets.downstream.baselines import Contestant
     from caco_assets.downstream.judge import Assignment
     from caco_assets.downstream.rows import ScoreRow
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 @dataclass(frozen=True)

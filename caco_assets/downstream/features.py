@@ -11,8 +11,8 @@ import numpy as np
 from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.accelerator import accelerated
 from caco_assets.downstream.datasets.labelled import LabelledImages, key, save_array
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 _BATCH = 128
 # Encoded between two looks at the clock for a line of progress.

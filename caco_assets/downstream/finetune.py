@@ -16,7 +16,7 @@ from caco_assets.downstream.accelerator import device
 from caco_assets.downstream.finetune_training import Best, Course, Labels, Network, predict, train_network
 from caco_assets.downstream.inputs import Inputs, joined, preprocessed
 from caco_assets.downstream.trial import Measurement, Trial
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.settings import FineTune
 
 # Share of the training images that validate where the lists have no test part, and its seed. Fixed: part of the protocol.

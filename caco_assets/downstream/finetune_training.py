@@ -23,7 +23,7 @@ from caco_assets.downstream.inputs import Inputs
 from caco_assets.downstream.metrics import accuracy
 from caco_assets.downstream.outcomes import MultiLabel, Outcome, SingleLabel
 from caco_assets.downstream.resume import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.settings import FineTune
 
 _EVALUATED_AT_ONCE = 256

@@ -13,7 +13,7 @@ from caco_assets.core.atomic import make_missing
 from caco_assets.core.progress import Progress
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.features import FeatureCache
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.rows import RowStore, ScoreRow
 from caco_assets.downstream.tasks import Task, find_task
 from caco_assets.downstream.trial import LARGE, Trial
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.settings import Dense, FineTune, Settings, TaskData
 
 

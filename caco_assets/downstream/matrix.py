@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from caco_assets.downstream.baselines import Contestant
     from caco_assets.downstream.judge import Assignment
     from caco_assets.downstream.rows import ScoreRow
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def _contestants(
 ) -> tuple[Sequence[Contestant], Sequence[Contestant], Mapping[str, str]]:
     """Who is judged, the untrained networks beside it, and what the encoder was made from."""
     from caco_assets.downstream.baselines import Contestant, baselines
-    from caco_assets.pretraining.encoder import Encoder
-    from caco_assets.pretraining.imports.stage import encoder_folder
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     seeds = settings.downstream.seeds
     if name in settings.downstream.baselines:
@@ -122,8 +122,8 @@ def _contestants(
 
 def _like(settings: Settings) -> Encoder:
     """The profile's encoder, or an untrained one like it: backbone and preprocessing are what baselines share with it."""
-    from caco_assets.pretraining.encoder import Encoder
-    from caco_assets.pretraining.pixels import Preprocessing
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 
     if (settings.paths.encoder / "encoder.json").exists():
         return Encoder.load(settings.paths.encoder)

@@ -12,9 +12,9 @@ from caco_assets.downstream.multilabel_probes import fit_independent_validated, 
 from caco_assets.downstream.outcomes import MultiLabel
 from caco_assets.downstream.probes import Scaler
 from caco_assets.downstream.trial import Measurement, Trial
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pixels import RGB, Preprocessing
-from caco_assets.pretraining.stretch import Stretch
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import RGB, Preprocessing
+from caco_assets.pretraining.encoder.stretch import Stretch
 
 KNN = (5, 20)
 # Of the choice of training images in `paper`: the reference's own.

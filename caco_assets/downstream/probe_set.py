@@ -9,7 +9,7 @@ import numpy as np
 
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.labelled import LabelledImages
-from caco_assets.pretraining.online_probe import TRAIN, VALIDATION, ProbeSet
+from caco_assets.pretraining.training.online_probe import TRAIN, VALIDATION, ProbeSet
 from caco_assets.settings import Settings
 
 TRAIN_IMAGES, VALIDATION_IMAGES = 240, 120

@@ -15,7 +15,7 @@ from caco_assets.downstream.linear_adam import fit_linear_adam
 from caco_assets.downstream.outcomes import SingleLabel
 from caco_assets.downstream.probes import Linear, Scaler, fit_validated, knn_predict
 from caco_assets.downstream.trial import LARGE, Measurement, Trial
-from caco_assets.pretraining.encoder import Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
 KNN = (5, 20)
 # Share and seed of the validation part cut from the training part where the lists hold no test part. Fixed: part of the protocol.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from caco_assets.core.atomic import make_missing
 from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.datasets.labelled import key
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 POSITIONS = 8
 """Quarter turns, with and without a flip; 0 is the tile as it lies."""

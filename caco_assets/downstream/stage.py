@@ -14,7 +14,7 @@ from caco_assets.settings import Settings
 if TYPE_CHECKING:
     from caco_assets.downstream.baselines import Contestant
     from caco_assets.downstream.rows import ScoreRow
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 def probe_set(settings: Settings, say: Say = to_stderr) -> products.Product:
@@ -55,7 +55,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
     from caco_assets.downstream.baselines import Contestant, baselines
     from caco_assets.downstream.judge import assignments, check_fits, judge
     from caco_assets.downstream.rows import write_rows
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
 
     wanted = settings.downstream
     if not wanted.tasks:
@@ -99,8 +99,8 @@ def imported(settings: Settings) -> list[Contestant]:
         UserError: there is none of that name.
     """
     from caco_assets.downstream.baselines import Contestant
-    from caco_assets.pretraining.encoder import Encoder
-    from caco_assets.pretraining.imports.stage import encoder_folder
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     folders = [encoder_folder(settings, name) for name in settings.downstream.encoders]
     seed = settings.downstream.seeds[0]
@@ -135,7 +135,7 @@ def score_encoder(
     """
     from caco_assets.downstream.baselines import Contestant
     from caco_assets.downstream.judge import assignments, judge
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
 
     work = assignments(settings, say)
     folder = encoder if isinstance(encoder, Path) else None
@@ -153,7 +153,7 @@ def score_imported(settings: Settings, name: str, say: Say = to_stderr) -> list[
         UserError: there is no such encoder; or as `score`.
     """
     from caco_assets.downstream.rows import write_rows
-    from caco_assets.pretraining.imports.stage import encoder_folder
+    from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     folder = encoder_folder(settings, name)
     rows = score_encoder(settings, folder, name=folder.name, say=say)

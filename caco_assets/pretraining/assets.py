@@ -5,15 +5,15 @@ import dagster as dg
 from caco_assets.core.products import recorded
 from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.assets import quarantine
-from caco_assets.pretraining.metrics import METRICS, read_metrics
+from caco_assets.pretraining.launch.pipes_resource import TrainingProcess
 from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
-from caco_assets.pretraining.stopping import Stopped
+from caco_assets.pretraining.training.metrics_log import METRICS, read_metrics
+from caco_assets.pretraining.training.stop_request import Stopped
 from caco_assets.resources.dagster.metadata import describe, picture
 from caco_assets.resources.dvc.commit import DataVersions, data_versions
 from caco_assets.resources.mlflow.resource import TrackingResource, live_run
 from caco_assets.resources.mlflow.runs import code_version
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.training import TrainingProcess
 
 
 @dg.asset(group_name="pretraining", code_version=recipe("pack"), deps=[quarantine], kinds={"numpy"})

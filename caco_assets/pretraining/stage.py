@@ -13,8 +13,8 @@ from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.pretraining.apart import Start
-    from caco_assets.pretraining.metrics import MetricsSink
+    from caco_assets.pretraining.launch.separate_process import Start
+    from caco_assets.pretraining.training.metrics_log import MetricsSink
 
 
 def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
@@ -26,7 +26,7 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
     import pyarrow.parquet as pq
 
     from caco_assets.imagery.archive.shard import iter_chips
-    from caco_assets.pretraining.pack_build import build
+    from caco_assets.pretraining.pack.build import build
 
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
     shards = sorted(paths.archive.glob("shard=*"))
@@ -77,10 +77,10 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
             training has diverged.
         Stopped: on request, with a checkpoint.
     """
-    from caco_assets.pretraining.apart import make_encoder_apart
-    from caco_assets.pretraining.run_config import RunConfig
-    from caco_assets.pretraining.stopping import stop_requests, this_process
-    from caco_assets.pretraining.watched import watched
+    from caco_assets.pretraining.launch.prometheus_sink import watched
+    from caco_assets.pretraining.launch.separate_process import make_encoder_apart
+    from caco_assets.pretraining.training.run_config import RunConfig
+    from caco_assets.pretraining.training.stop_request import stop_requests, this_process
 
     paths, options = settings.paths, settings.pretraining
     inputs = encoder_inputs(settings)
@@ -96,7 +96,7 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
         if start is not None or options.launcher != "inline":
             config = RunConfig(pack=paths.pack, target=folder, pretraining=options, starter=this_process(), **told)
             return make_encoder_apart(config, say, sinks, start)
-        from caco_assets.pretraining.run import make_encoder
+        from caco_assets.pretraining.training.pretrain import make_encoder
 
         with stop_requests() as stop:
             return make_encoder(paths.pack, folder, options, say=say, sinks=sinks, stop=stop, **told)
@@ -118,7 +118,7 @@ def encoder_inputs(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: there is no pack, or nobody has looked yet what to begin with.
     """
-    from caco_assets.pretraining.run_config import recipe_of
+    from caco_assets.pretraining.training.run_config import recipe_of
 
     pack = recorded(settings.paths.records, "pack")
     data = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.pretraining.run_config import RunConfig, read_config
-from caco_assets.pretraining.stopping import Stopped, StopRequest, stop_requests, stop_with
+from caco_assets.pretraining.training.run_config import RunConfig, read_config
+from caco_assets.pretraining.training.stop_request import Stopped, StopRequest, stop_requests, stop_with
 
 USER_ERROR = 2
 
@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
 
 def run(config: RunConfig, say: Say, stop: StopRequest) -> int:
     """Train, and leave word of the outcome beside the target."""
-    from caco_assets.pretraining.run import make_encoder
-    from caco_assets.pretraining.workplace import ERROR, STOPPED, write_outcome
+    from caco_assets.pretraining.training.pretrain import make_encoder
+    from caco_assets.pretraining.training.run_state import ERROR, STOPPED, write_outcome
 
     if config.starter is not None:
         stop_with(config.starter, stop)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.downstream.rows import ScoreRow
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.moves import OVERRIDDEN
 from caco_assets.registry.override import TAG as OVERRIDE
 from caco_assets.registry.promotion import Decision

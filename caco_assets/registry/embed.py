@@ -12,8 +12,8 @@ import numpy as np
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Progress, Say, to_stderr
-from caco_assets.pretraining.encoder import Encoder, PixelFormat
-from caco_assets.pretraining.pixels import ARCHIVE
+from caco_assets.pretraining.encoder.encoder import Encoder, PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import ARCHIVE
 from caco_assets.registry.embeddings import Embeddings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.judge import assignments
 from caco_assets.downstream.rows import ScoreRow
 from caco_assets.downstream.stage import score_encoder
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import latency
 from caco_assets.registry.aliases import promote
 from caco_assets.registry.artifact_rules import drift, loads, round_trip, size

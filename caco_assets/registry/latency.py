@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from caco_assets.core.torch_threads import torch_threads
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder, PixelFormat
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder, PixelFormat
 from caco_assets.registry.policy import Latency
 from caco_assets.registry.promotion import Finding
 

@@ -15,7 +15,7 @@ import yaml
 
 import caco_assets
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
 from caco_assets.registry.round_trip import ROUND_TRIP, same_tensor, write_round_trip
 from caco_assets.registry.versions import find
 from caco_assets.resources.mlflow.client import Tracking

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder
 
 ROUND_TRIP = "round_trip.safetensors"
 """In a registered model: a picture, and what the encoder's preprocessing made of it when it was registered."""

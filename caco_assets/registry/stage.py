@@ -41,14 +41,14 @@ def register(
         UserError: there is no encoder or no scores yet, the encoder has collapsed, or the server refuses.
     """
     from caco_assets.core import products
-    from caco_assets.pretraining.encoder import Encoder
+    from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.registry.lineage import collect
     from caco_assets.registry.register import register_encoder
     from caco_assets.resources.dvc.commit import commit_stale
     from caco_assets.resources.dvc.commit import data_versions as committed
 
     if encoder is not None:
-        from caco_assets.pretraining.imports.stage import encoder_folder
+        from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
         folder = encoder_folder(settings, encoder)
         judged = settings.paths.encoder_scores(folder.name)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caco_assets.pretraining import augment_cpu
-from caco_assets.pretraining.pixels import PixelFormat, Preprocessing
-from caco_assets.pretraining.samples import draw_dates, reference_pair_order
-from caco_assets.pretraining.stretch import Stretch, published_table
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat, Preprocessing
+from caco_assets.pretraining.encoder.stretch import Stretch, published_table
+from caco_assets.pretraining.loading.sampler import draw_dates, reference_pair_order
+from caco_assets.pretraining.views import cpu_kernel
+from caco_assets.pretraining.views.view_plans import PLANS
 
 STORED_BANDS = re.compile(r"B(\d+A?)")
 
@@ -98,10 +98,10 @@ def rows(planes: np.ndarray) -> list[np.ndarray]:
 
 
 OPERATIONS: dict[str, Callable[[np.ndarray, float], None]] = {
-    "bright": lambda planes, factor: augment_cpu.blend(planes.reshape(-1), 0, factor),
-    "contrast": lambda planes, factor: augment_cpu.blend(planes.reshape(-1), augment_cpu.mean_level(planes, True), factor),
-    "sat": lambda planes, factor: augment_cpu.saturate(*rows(planes), factor),
-    "hue": lambda planes, turns: augment_cpu.shift_hue(*rows(planes), int(turns * 255)),
+    "bright": lambda planes, factor: cpu_kernel.blend(planes.reshape(-1), 0, factor),
+    "contrast": lambda planes, factor: cpu_kernel.blend(planes.reshape(-1), cpu_kernel.mean_level(planes, True), factor),
+    "sat": lambda planes, factor: cpu_kernel.saturate(*rows(planes), factor),
+    "hue": lambda planes, turns: cpu_kernel.shift_hue(*rows(planes), int(turns * 255)),
 }
 
 
@@ -115,7 +115,7 @@ def test_colour_operations_are_pillows(data: dict[str, np.ndarray], operation: s
 
 def test_grayscale_is_pillows(data: dict[str, np.ndarray]):
     planes = planes_of(data)
-    augment_cpu.saturate(*rows(planes), 0.0)
+    cpu_kernel.saturate(*rows(planes), 0.0)
     assert np.array_equal(planes.transpose(1, 2, 0), data["op/gray"])
 
 
@@ -124,7 +124,7 @@ def test_blur_is_pillows(data: dict[str, np.ndarray]):
         planes = planes_of(data)
         result = np.empty_like(planes)
         for plane, target in zip(planes, result, strict=True):
-            augment_cpu.blur(plane, target, 0, plane.shape[0], 0, plane.shape[1], number(name[1]))
+            cpu_kernel.blur(plane, target, 0, plane.shape[0], 0, plane.shape[1], number(name[1]))
         assert np.array_equal(result.transpose(1, 2, 0), expected), name[0]
 
 
@@ -138,7 +138,7 @@ def cropped(image: np.ndarray, box: tuple[int, ...], size: int, flip: bool) -> n
     scale, shift = np.ones(bands, np.float32), np.zeros(bands, np.float32)
     nothing = np.bool_(False)
     order, factors = np.arange(4), np.array([1.0, 1.0, 1.0, 0.0])
-    augment_cpu.augment_then_crop(
+    cpu_kernel.augment_then_crop(
         image, np.array(box), np.bool_(flip), nothing, order, factors, nothing, np.float64(0), True, scale, shift, *scratch, out
     )
     return out.transpose(1, 2, 0)

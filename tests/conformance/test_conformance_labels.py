@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caco_assets.pretraining.change import CHANGED, UNCHANGED, UNSEEN, label_changes
+from caco_assets.pretraining.change.estimate import CHANGED, UNCHANGED, UNSEEN, label_changes
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from caco_assets.imagery.archive.shard import verify
 from caco_assets.imagery.stage import collect, ingest_shards, plan
-from caco_assets.pretraining.launch import command
-from caco_assets.pretraining.metrics import read_metrics
-from caco_assets.pretraining.pack_build import build
-from caco_assets.pretraining.run_config import RunConfig
+from caco_assets.pretraining.launch.launchers import command
+from caco_assets.pretraining.pack.build import build
+from caco_assets.pretraining.training.metrics_log import read_metrics
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.stage import build_catalog

@@ -20,7 +20,7 @@ from caco_assets.downstream.rows import read_rows
 from caco_assets.downstream.stage import score
 from caco_assets.downstream.tasks import find_task
 from caco_assets.downstream.unet import UNetDecoder
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import Dense, load_settings
 from caco_assets.synthetic import levir_cd_twin, loveda_twin
 
@@ -187,7 +187,7 @@ def test_plain_pixels_stand_in_the_same_rows(made_up):
 def ready(tmp_path, monkeypatch):
     """Settings whose encoder and twins are there."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("caco_assets.pretraining.encoder.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("caco_assets.pretraining.encoder.encoder.try_to_load_from_cache", lambda *_: None)
     tasks = {name: {"task": name, "tile": 32, "fine_tune": name == "levir_cd"} for name in ("levir_cd", "loveda")}
     settings = load_settings(
         "tiny", home=tmp_path, downstream={"seeds": [0, 1], "dense_twin": {"epochs": 2, "fine_tune_epochs": 1}}

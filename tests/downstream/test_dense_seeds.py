@@ -3,7 +3,7 @@
 import pytest
 
 from caco_assets.downstream.evaluate import Order, evaluate
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import Dense, TaskData, load_settings
 from caco_assets.synthetic import levir_cd_twin
 
@@ -11,7 +11,7 @@ from caco_assets.synthetic import levir_cd_twin
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("caco_assets.pretraining.encoder.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("caco_assets.pretraining.encoder.encoder.try_to_load_from_cache", lambda *_: None)
     short = {"epochs": 1, "batch_size": 2, "paper_seeds": 1}
     return load_settings("tiny", home=tmp_path, downstream={"seeds": [0, 1], "dense_twin": short, "baselines": ["random"]})
 

@@ -14,7 +14,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.aid import COUNTS, SPLITS, SPLITS_OF_PART, split
 from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.tasks import find_task
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.synthetic.aid_twin import NAMES, candidates, draw_scene, name_of, town_region
 from caco_assets.synthetic.region import ANNUAL, CLASSES, FOREST, HIGHWAY, RESIDENTIAL, RIVER, SEALAKE
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from caco_assets.downstream.cell_pictures import LIMIT, classes_picture, confusion_picture, natural_colours, small_png
 from caco_assets.downstream.per_class import confusion_of, figures_of
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 PNG = b"\x89PNG"
 

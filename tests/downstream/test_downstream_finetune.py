@@ -19,7 +19,7 @@ from caco_assets.downstream.finetune_training import Labels, Network, predict, t
 from caco_assets.downstream.inputs import joined, preprocessed
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.downstream.trial import Trial
-from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.settings import FineTune, TaskData, load_settings
 
 ARCHITECTURE = "test_resnet"
@@ -161,7 +161,7 @@ def test_a_network_is_a_backbone_and_a_linear_layer(encoder):
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("caco_assets.pretraining.encoder.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("caco_assets.pretraining.encoder.encoder.try_to_load_from_cache", lambda *_: None)
     return load_settings("tiny", home=tmp_path, downstream={"baselines": ["raw_statistics"], "seeds": [0, 1], "paper_epochs": 2})
 
 

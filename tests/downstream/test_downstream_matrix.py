@@ -18,7 +18,7 @@ from caco_assets.downstream.cell_pictures import LIMIT
 from caco_assets.downstream.evaluate import evaluations_file
 from caco_assets.downstream.rows import read_rows
 from caco_assets.downstream.stage import score_encoder
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.registry.register import register_encoder
 from caco_assets.resources.encoders import RegisteredEncoders
 from caco_assets.resources.profile import Profile
@@ -106,7 +106,7 @@ def test_a_new_version_gets_its_cells_which_hold_figures_and_a_picture_and_serve
 
 def test_a_cell_that_cannot_be_measured_says_why(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(desk.settings.home / "torch"))
-    monkeypatch.setattr("caco_assets.pretraining.encoder.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("caco_assets.pretraining.encoder.encoder.try_to_load_from_cache", lambda *_: None)
     desk.tick()
     result = desk.cell("imagenet")
     assert result.success

@@ -10,8 +10,8 @@ from caco_assets.downstream.datasets.eurosat import read
 from caco_assets.downstream.probe_set import balanced, write_probe_set
 from caco_assets.downstream.probes import knn_predict
 from caco_assets.downstream.stage import probe_set
-from caco_assets.pretraining.encoder import RGB, Encoder, Preprocessing
-from caco_assets.pretraining.online_probe import TRAIN, VALIDATION, ProbeSet, load_probe
+from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
+from caco_assets.pretraining.training.online_probe import TRAIN, VALIDATION, ProbeSet, load_probe
 from caco_assets.settings import load_settings
 
 

@@ -10,7 +10,7 @@ from caco_assets.downstream.features import FeatureCache
 from caco_assets.downstream.linear_adam import fit_linear_adam
 from caco_assets.downstream.probes import Scaler, fit_logistic, fit_validated, knn_predict
 from caco_assets.downstream.tasks import PaperProtocol
-from caco_assets.pretraining.encoder import Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from caco_assets.downstream.pyramids import Fresh, Tiles, Tuned
 from caco_assets.downstream.resume import EpochFile
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.downstream.trial import Trial
-from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.settings import FineTune
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from caco_assets.downstream.metrics import paired_gain
 from caco_assets.downstream.protocols import PROTOCOLS
 from caco_assets.downstream.rows import ScoreRow, read_rows
 from caco_assets.downstream.stage import score, score_encoder
-from caco_assets.pretraining.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
-from caco_assets.pretraining.imports.sources import find_source
+from caco_assets.pretraining.encoder.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
+from caco_assets.pretraining.pretrained.sources import find_source
 from caco_assets.settings import load_settings
 
 ARCHITECTURE = "test_resnet"
@@ -28,7 +28,7 @@ METHODS = {"clean": {"linear_probe", "knn5", "knn20"}, "paper": {"linear_probe",
 def no_weights_of_this_machine(tmp_path, monkeypatch):
     """ImageNet weights are absent in every test, also where a developer has them."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("caco_assets.pretraining.encoder.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("caco_assets.pretraining.encoder.encoder.try_to_load_from_cache", lambda *_: None)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from caco_assets.imagery.archive.shard import read_index
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.pack import Pack
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.pack.format import Pack
 from caco_assets.services.local_stack import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

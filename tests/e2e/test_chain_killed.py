@@ -24,7 +24,7 @@ from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
 from caco_assets.core.products import content_hash, recorded
 from caco_assets.orchestration.run_requests import UNDER_WAY
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.lease import is_lock
 from caco_assets.registry.moves import INTENT
 from caco_assets.registry.release import RELEASED

@@ -21,7 +21,7 @@ from caco_assets.downstream.rows import ScoreRow
 from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.stage import pretrain
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.promotion import Decision

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from caco_assets.cli import main
-from caco_assets.pretraining.metrics import read_metrics
+from caco_assets.pretraining.training.metrics_log import read_metrics
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

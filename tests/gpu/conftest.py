@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from caco_assets.pretraining.pack_build import build
+from caco_assets.pretraining.pack.build import build
 
 BANDS = ("B04", "B03", "B02")
 PLACES, SEASONS, SIDE = 24, 4, 64

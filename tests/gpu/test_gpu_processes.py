@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from caco_assets.pretraining.launch import command
-from caco_assets.pretraining.metrics import read_metrics
-from caco_assets.pretraining.run_config import RunConfig
+from caco_assets.pretraining.launch.launchers import command
+from caco_assets.pretraining.training.metrics_log import read_metrics
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import Pretraining
 
 pytestmark = pytest.mark.gpu

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from caco_assets.pretraining.device_loader import DeviceLoader
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder, backbone
-from caco_assets.pretraining.metrics import read_metrics
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder, backbone
+from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
+from caco_assets.pretraining.loading.sampler import Batch
 from caco_assets.pretraining.objectives import OBJECTIVES, Objective, ObjectiveConfig, build, objective_class
-from caco_assets.pretraining.run import make_encoder
-from caco_assets.pretraining.samples import Batch
+from caco_assets.pretraining.training.metrics_log import read_metrics
+from caco_assets.pretraining.training.pretrain import make_encoder
 from caco_assets.settings import Pretraining
 
 pytestmark = pytest.mark.gpu

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from caco_assets.pretraining.device_loader import DeviceLoader
-from caco_assets.pretraining.loader import Loader
-from caco_assets.pretraining.samples import Batch
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.loading.cpu_loader import Loader
+from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
+from caco_assets.pretraining.loading.sampler import Batch
+from caco_assets.pretraining.views.view_plans import PLANS
 
 pytestmark = pytest.mark.gpu
 BLUR = 5 / 255 / 0.22

@@ -47,7 +47,7 @@ def test_it_is_said_that_cloud_is_not_looked_for(pucallpa):
 
 def test_the_pack_holds_the_files_own_numbers(pucallpa, real):
     """Scale 1/255 and the stretch `reflectance` give each number back; in between lies only the way onto the grid."""
-    from caco_assets.pretraining.pack import Pack
+    from caco_assets.pretraining.pack.format import Pack
 
     pack = Pack.open(pucallpa.paths.pack)
     chip = next(

@@ -14,11 +14,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from caco_assets.core.products import produce
-from caco_assets.pretraining.launch import command
-from caco_assets.pretraining.metrics import read_metrics
-from caco_assets.pretraining.pack_build import build
-from caco_assets.pretraining.run_config import RunConfig
-from caco_assets.pretraining.workplace import read_outcome
+from caco_assets.pretraining.launch.launchers import command
+from caco_assets.pretraining.pack.build import build
+from caco_assets.pretraining.training.metrics_log import read_metrics
+from caco_assets.pretraining.training.run_config import RunConfig
+from caco_assets.pretraining.training.run_state import read_outcome
 from caco_assets.settings import Pretraining, load_settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -185,7 +185,7 @@ def test_two_workers_of_a_ray_cluster_make_what_one_process_makes(pack: Path, al
 def test_a_ray_cluster_without_the_gpus_asked_for_is_refused(pack: Path, tmp_path: Path) -> None:
     config = RunConfig(pack=pack, target=tmp_path / "run", pretraining=options(tmp_path, device="cuda"))
     (tmp_path / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
-    line = [sys.executable, "-m", "caco_assets.pretraining.on_ray", "64", str(tmp_path / "config.json")]
+    line = [sys.executable, "-m", "caco_assets.pretraining.launch.ray_train", "64", str(tmp_path / "config.json")]
     done = subprocess.run(line, text=True, capture_output=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

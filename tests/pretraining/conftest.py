@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caco_assets.pretraining.pack_build import build
+from caco_assets.pretraining.pack.build import build
 
 
 @dataclass(frozen=True)

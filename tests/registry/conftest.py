@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from caco_assets.downstream.rows import ScoreRow
-from caco_assets.pretraining.encoder import Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.settings import Settings
 
 IMAGES = 200

@@ -21,7 +21,7 @@ import numpy as np
 from conftest import scored
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import aliases, judging
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import load_settings

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.history import HISTORY
 from caco_assets.registry.judging import ANNOUNCED
 from caco_assets.registry.lease import SUFFIX

@@ -11,7 +11,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder, PixelFormat, Preprocessing
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder, PixelFormat, Preprocessing
 from caco_assets.registry.embed import embed, embed_array, embed_file
 
 BANDS = ("B02", "B03", "B04", "B08")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder, Preprocessing
 from caco_assets.registry.exports import export as module
 from caco_assets.registry.exports.export import export
 from caco_assets.registry.exports.reflectance_network import ReflectanceNetwork

@@ -10,8 +10,8 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.eurosat import CLASSES
 from caco_assets.downstream.rows import read_rows
 from caco_assets.downstream.stage import score_imported
-from caco_assets.pretraining.encoder import Encoder
-from caco_assets.pretraining.imports.stage import import_encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.pretrained.import_weights import import_encoder
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.stage import register
 from caco_assets.registry.versions import SCORES, find

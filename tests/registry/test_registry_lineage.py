@@ -14,7 +14,7 @@ import pytest
 from caco_assets.cli import main
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Product, content_hash, produce, recorded
-from caco_assets.pretraining.encoder import Encoder, Preprocessing
+from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.registry.garbage import find_garbage
 from caco_assets.registry.lineage import LINEAGE, collect, read
 from caco_assets.registry.lineage_data import use_of

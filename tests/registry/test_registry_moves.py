@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import judging
 from caco_assets.registry import lease as locks
 from caco_assets.registry.history import Serving, history

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.parent import find_parent
 from caco_assets.registry.register import register_encoder
 from caco_assets.resources.mlflow.client import Tracking, open_tracking

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.card import DESCRIPTION_LENGTH
 from caco_assets.registry.history import HISTORY, Serving, history
 from caco_assets.registry.lease import is_lock

@@ -9,7 +9,7 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import content_hash
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import release as module
 from caco_assets.registry.card import DESCRIPTION_LENGTH, as_description
 from caco_assets.registry.register import register_encoder

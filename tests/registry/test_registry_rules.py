@@ -7,7 +7,7 @@ import yaml
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import latency, override
 from caco_assets.registry.artifact_rules import DRIFT, DRIFT_FINDINGS, PREPROCESSING, drift, drift_tags, round_trip, size
 from caco_assets.registry.packaged_encoder import Fetched

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.packaged_encoder import load_encoder
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder import ARCHIVE, Encoder
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder
 from caco_assets.registry.aliases import promote, rollback
 from caco_assets.registry.moves import moving
 from caco_assets.registry.packaged_encoder import load_encoder, probe

@@ -22,7 +22,7 @@ from caco_assets.downstream.datasets.layout import index_members
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.store import Store, open_store
 from caco_assets.downstream.datasets.subset import check_counts, read_subset
-from caco_assets.pretraining.pixels import EUROSAT_RGB
+from caco_assets.pretraining.encoder.preprocessing import EUROSAT_RGB
 
 COUNTS = {
     "Airport": 360,

@@ -13,7 +13,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.band_order import PLANTS, check_order, spread
 from caco_assets.downstream.datasets.bigearthnet_labels import CLASSES
 from caco_assets.downstream.datasets.labelled import Part
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 SIDE = 120

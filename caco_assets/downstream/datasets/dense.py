@@ -14,7 +14,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Progress, Say
 from caco_assets.downstream.datasets.labelled import key
 from caco_assets.downstream.datasets.tiles import Scene, Tile, cut, grid
-from caco_assets.pretraining.pixels import RGB, PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
 
 PHOTOGRAPH = PixelFormat(RGB, 0.275 / 255)
 """A picture in natural colours without radiometry: white is taken for reflectance 0.275, as in EuroSAT's pictures."""

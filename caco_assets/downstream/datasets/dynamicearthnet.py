@@ -22,7 +22,7 @@ from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B02", "B03", "B04", "B08")
 """Blue, green, red, near infrared; harmonised by their provider with Sentinel-2, reflectance × 10 000."""

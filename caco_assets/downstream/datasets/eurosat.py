@@ -14,7 +14,7 @@ from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
 from caco_assets.downstream.datasets.store import Store, open_store
-from caco_assets.pretraining.pixels import EUROSAT_RGB
+from caco_assets.pretraining.encoder.preprocessing import EUROSAT_RGB
 
 COUNTS = {
     "AnnualCrop": 3000,

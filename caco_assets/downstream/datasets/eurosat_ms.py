@@ -17,7 +17,7 @@ from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.labelled import LabelledImages
 from caco_assets.downstream.datasets.layout import cut_parts, index_members
 from caco_assets.downstream.datasets.store import Store, open_store
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
 """The order in the files: B8A stands last."""

@@ -21,7 +21,7 @@ from caco_assets.downstream.datasets.hashes import FRESH, Hashes
 from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import IGNORE, expect, read_tif, side_of
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.pretraining.pixels import RGB, PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
 
 CLASSES = ("impervious surfaces", "building", "low vegetation", "tree", "car", "clutter")
 SCORED = (0, 1, 2, 3, 4)

@@ -13,7 +13,7 @@ import numpy as np
 
 from caco_assets.core.atomic import replacing
 from caco_assets.core.progress import Progress, Say
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 # PIL, zlib and tifffile release the interpreter's lock while they decode, so a few threads help even on two cores.
 _THREADS = 4

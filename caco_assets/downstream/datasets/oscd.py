@@ -22,7 +22,7 @@ from caco_assets.downstream.datasets.published import published
 from caco_assets.downstream.datasets.rasters import change_mask, expect, read_picture, read_tif, side_of
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.pretraining.pixels import PixelFormat
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 CLASSES = ("no change", "change")

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from caco_assets.core.errors import UserError
+from caco_assets.pretraining.objectives.base import EpochReport, Objective, StepOutput
 from caco_assets.pretraining.objectives.caco import Caco
 from caco_assets.pretraining.objectives.config import FIDELITY, IMPROVED, REFERENCE, ObjectiveConfig, Switches
 from caco_assets.pretraining.objectives.gssl import Gssl
 from caco_assets.pretraining.objectives.moco_v2 import MocoV2
 from caco_assets.pretraining.objectives.moco_v2_tp import MocoV2TemporalPositives
-from caco_assets.pretraining.objectives.objective import EpochReport, Objective, StepOutput
 from caco_assets.pretraining.objectives.seco import Seco
 from caco_assets.pretraining.objectives.simclr import SimClr
 from caco_assets.pretraining.objectives.simclr_caco import SimClrCaco

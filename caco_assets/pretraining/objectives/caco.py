@@ -13,11 +13,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from caco_assets.pretraining.distributed import mine
 from caco_assets.pretraining.objectives.change_aware import CHANGE_SPACE, ChangeAware
 from caco_assets.pretraining.objectives.config import ObjectiveConfig
 from caco_assets.pretraining.objectives.teco import Teco, early_first
-from caco_assets.pretraining.processes import mine
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.views.view_plans import PLANS
 
 
 class Caco(ChangeAware, Teco):

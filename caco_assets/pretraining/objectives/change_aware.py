@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caco_assets.pretraining.change import ChangeState
+from caco_assets.pretraining.change.estimate import ChangeState
+from caco_assets.pretraining.objectives.base import EpochReport, Objective, StepOutput
 from caco_assets.pretraining.objectives.config import ObjectiveConfig
-from caco_assets.pretraining.objectives.objective import EpochReport, Objective, StepOutput
 
 CHANGE_SPACE = 1
 """The space whose positive is another season, unaugmented: the one that ignores seasons alone."""

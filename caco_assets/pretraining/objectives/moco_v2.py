@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caco_assets.pretraining.objectives.contrastive import Contrastive
-from caco_assets.pretraining.processes import mine
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.distributed import mine
+from caco_assets.pretraining.objectives.momentum_contrast import Contrastive
+from caco_assets.pretraining.views.view_plans import PLANS
 
 
 class MocoV2(Contrastive):

@@ -1,7 +1,7 @@
 """MoCo v2 with temporal positives (Ayush et al. 2021): two dates of one place attract; the loss is MoCo v2's."""
 
 from caco_assets.pretraining.objectives.moco_v2 import MocoV2
-from caco_assets.pretraining.views import View, ViewPlan
+from caco_assets.pretraining.views.view_plans import View, ViewPlan
 
 
 class MocoV2TemporalPositives(MocoV2):

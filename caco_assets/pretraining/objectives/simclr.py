@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from caco_assets.pretraining.objectives.objective import Objective
-from caco_assets.pretraining.processes import mine
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.distributed import mine
+from caco_assets.pretraining.objectives.base import Objective
+from caco_assets.pretraining.views.view_plans import PLANS
 
 
 class SimClr(Objective):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from caco_assets.pretraining.objectives.change_aware import CHANGE_SPACE, ChangeAware
 from caco_assets.pretraining.objectives.config import ObjectiveConfig
 from caco_assets.pretraining.objectives.simclr_seco import SimClrSeco
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.views.view_plans import PLANS
 
 
 class SimClrCaco(ChangeAware, SimClrSeco):

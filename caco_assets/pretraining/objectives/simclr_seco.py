@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from caco_assets.pretraining.objectives.simclr import SimClr
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.views.view_plans import PLANS
 
 
 class SimClrSeco(SimClr):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from caco_assets.pretraining.distributed import mine
 from caco_assets.pretraining.objectives.seco import Seco
-from caco_assets.pretraining.processes import mine
-from caco_assets.pretraining.views import PLANS
+from caco_assets.pretraining.views.view_plans import PLANS
 
 
 def early_first(rows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.exports.reflectance_network import ReflectanceNetwork
 
 TIMM, ONNX, EXPORTED, ITEM, PARITY = "timm.safetensors", "encoder.onnx", "encoder.pt2", "item.json", "parity.json"
@@ -129,7 +129,7 @@ def _own(encoder: Encoder, images: torch.Tensor) -> np.ndarray:
     """Features by the encoder's own way in."""
     from dataclasses import replace
 
-    from caco_assets.pretraining.encoder import ARCHIVE
+    from caco_assets.pretraining.encoder.encoder import ARCHIVE
 
     return encoder.features(images.numpy().astype(np.uint16), replace(ARCHIVE, bands=encoder.preprocessing.bands))
 

@@ -23,7 +23,7 @@ from pystac.extensions.mlm import (
 )
 from pystac.extensions.raster import DataType
 
-from caco_assets.pretraining.encoder import Encoder
+from caco_assets.pretraining.encoder.encoder import Encoder
 
 WORLD = {"type": "Polygon", "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]]}
 _INPUT = (

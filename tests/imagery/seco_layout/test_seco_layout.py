@@ -105,7 +105,7 @@ def test_what_the_metadata_says_of_a_date_is_kept(tmp_path):
 
 
 def test_published_numbers_come_through_the_published_stretch_unchanged():
-    from caco_assets.pretraining.stretch import published_table, table
+    from caco_assets.pretraining.encoder.stretch import published_table, table
 
     stored = np.arange(256)
     archived = np.maximum(np.rint(stored * (10_000 / 255)), 1).astype(int)

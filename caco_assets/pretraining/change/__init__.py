@@ -1,0 +1,1 @@
+"""Change of a location: estimate, ground truth, product and gallery."""

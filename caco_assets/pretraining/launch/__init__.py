@@ -1,0 +1,1 @@
+"""Launchers of training: inline, separate process, torchrun, Ray."""

@@ -1,0 +1,83 @@
+"""Hands the lines of a metrics file on while another process writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from caco_assets.pretraining.training.metrics_log import MetricsSink
+
+# A live curve to the eye, and a stat of one file.
+POLL_S = 1.0
+
+
+@contextmanager
+def following(path: Path, sinks: Sequence[MetricsSink], poll_s: float = POLL_S) -> Iterator[None]:
+    """While the block runs, hand each line of `path` to all sinks, once and in order, from another thread.
+
+    The file may come later, and may be replaced by one that repeats lines: a training that goes on from its last checkpoint.
+    The lines of a training that goes on are handed on from the first.
+
+    Raises:
+        Exception: what a sink raised; training itself is not disturbed by it.
+    """
+    tail, ended, errors = _Tail(path), threading.Event(), []
+
+    def follow() -> None:
+        try:
+            last = False
+            while not last:
+                last = ended.wait(poll_s)
+                for line in tail.new():
+                    step = line.pop("step")
+                    for sink in sinks:
+                        sink.log(step, line)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=follow, name="follow the metrics", daemon=True)
+    if sinks:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if sinks:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+class _Tail:
+    """The whole lines of a growing file that have not been seen."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._inode = path, 0, 0
+        # a step's own line comes before the line that closes an epoch with that step
+        self._seen = (0, False)
+
+    def new(self) -> list[dict[str, Any]]:
+        """Lines since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self._inode:
+                    self._inode, self._offset = inode, 0
+                file.seek(self._offset)
+                read = file.read()
+        except FileNotFoundError:
+            return []
+        whole = read[: read.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        fresh = []
+        for line in map(json.loads, whole.splitlines()):
+            place = (line["step"], "epoch_loss" in line)
+            if place > self._seen:
+                self._seen = place
+                fresh.append(line)
+        return fresh

@@ -1,0 +1,33 @@
+"""Figures of a training for Prometheus: a sink like any other, which follows the training in whatever processes it runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from caco_assets.observability.metrics import FOLDER, gauge
+from caco_assets.pretraining.training.metrics_log import MetricsSink
+
+_NAMES = {"loss": "caco_training_loss", "grad_norm": "caco_training_gradient_norm", "probe": "caco_training_probe"}
+
+
+class _Watched:
+    """Hands the figures on to `watch.metrics`."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """As a `MetricsSink`."""
+        gauge("caco_training_step", step)
+        gauge("caco_training_images", step * self._batch_size)
+        gauge("caco_training_heard_timestamp_seconds", time.time())
+        for name, metric in _NAMES.items():
+            if name in values:
+                gauge(metric, values[name])
+
+
+def watched(batch_size: int) -> tuple[MetricsSink, ...]:
+    """The sink, where somebody watches."""
+    return (_Watched(batch_size),) if FOLDER in os.environ else ()

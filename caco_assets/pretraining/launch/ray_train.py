@@ -1,0 +1,190 @@
+"""Several processes on a Ray cluster: `python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG`.
+
+The cluster is the one of `RAY_ADDRESS`, else one of this machine's own that ends with the training. Each worker of Ray Train is a
+`pretraining.member`; the folder of the training must be the same to all machines. Lines and requests to stop go through files
+beside that folder. Exit status as of `pretraining.train`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Say
+from caco_assets.pretraining.launch.worker import first, take_part, tell
+from caco_assets.pretraining.train import USER_ERROR, reporting
+from caco_assets.pretraining.training.run_config import RunConfig, read_config
+from caco_assets.pretraining.training.run_state import DONE, beside, forget_outcome, read_outcome
+from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
+
+_POLL_S = 0.5
+_USAGE = "usage: python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG"
+
+
+def main(arguments: list[str]) -> int:
+    """Train what the CONFIG file says on so many workers and return the exit status."""
+    with stop_requests() as stop, reporting() as say:
+        if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
+            say(_USAGE)
+            return USER_ERROR
+        try:
+            return train_on_ray(int(arguments[0]), absolute(read_config(Path(arguments[1]))), say, stop)
+        except UserError as error:
+            say(f"pretrain: {error}")
+            return USER_ERROR
+
+
+def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -> int:
+    """Start the workers, pass on what the first says and any request to stop, and return the exit status.
+
+    Raises:
+        UserError: ray is not installed, or the cluster is too small.
+    """
+    try:
+        from ray.train import FailureConfig, ScalingConfig
+        from ray.train import RunConfig as RayRunConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError as error:
+        raise UserError(
+            'pretraining.launcher=ray: ray is not installed here; pip install "ray[train]", or set launcher to torchrun'
+        ) from error
+    if read_outcome(config.target)["status"] != DONE:
+        forget_outcome(config.target)
+    config.target.parent.mkdir(parents=True, exist_ok=True)
+    lines, stopping, begun, scratch = (beside(config.target, name) for name in ("lines", "stop", "begun", "ray"))
+    lines.write_text("")
+    for file in (stopping, begun):
+        file.unlink(missing_ok=True)
+    failure: list[BaseException] = []
+    # a machine that is taken back, or a process that is killed: the others cannot go on alone, and all begin at the checkpoint
+    failures = FailureConfig(max_failures=config.pretraining.restarts)
+    with cluster(workers, config) as gpu:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"config": config.model_dump_json()},
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpu,
+                resources_per_worker={"CPU": 1, "GPU": int(gpu)},
+                # as many on each machine
+                placement_strategy="SPREAD" if config.pretraining.nodes > 1 else "PACK",
+            ),
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            run_config=RayRunConfig(name="training", storage_path=str(scratch), failure_config=failures),
+        )
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:
+                failure.append(error)
+
+        # apart from the main thread, which alone is told of signals
+        running = threading.Thread(target=fit, name="ray", daemon=True)
+        running.start()
+        with lines.open() as told:
+            while running.is_alive():
+                running.join(_POLL_S)
+                for line in told.readlines():
+                    say(line.rstrip("\n"))
+                if stop.signum is not None and not stopping.exists():
+                    stopping.write_text(str(int(stop.signum)))
+    shutil.rmtree(scratch, ignore_errors=True)
+    for file in (lines, stopping, begun):
+        file.unlink(missing_ok=True)
+    if not failure and read_outcome(config.target)["status"] == DONE:
+        return 0
+    said = " ".join(str(failure[0]).split())[-200:] if failure else "a worker has left"
+    return tell(config.target, f"a worker of Ray has failed ({said})", say)
+
+
+def work(told: dict[str, Any]) -> None:
+    """What each worker does: Ray has told it its rank and met the others already."""
+    config = RunConfig.model_validate_json(told["config"])
+    lines, stopping, begun = (beside(config.target, name) for name in ("lines", "stop", "begun"))
+
+    def say(line: str) -> None:
+        with lines.open("a") as file:
+            file.write(line + "\n")
+
+    if first() and begun.exists():
+        say("pretrain: a machine or process was lost; all have started again from the last checkpoint")
+    if first():
+        begun.touch()
+    with watched(stopping) as stop:
+        if config.starter is not None:
+            stop_with(config.starter, stop)
+        take_part(config, say, stop)
+
+
+@contextmanager
+def watched(file: Path) -> Iterator[StopRequest]:
+    """A request to stop that is made by writing the number of a signal into `file`: workers are told of no signals."""
+    stop, left = StopRequest(), threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_POLL_S):
+            if file.exists() and (text := file.read_text()):
+                stop.ask(int(text))
+
+    thread = threading.Thread(target=watch, name="watch for a stop", daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        left.set()
+        thread.join()
+
+
+@contextmanager
+def cluster(workers: int, config: RunConfig) -> Iterator[bool]:
+    """A connection to the cluster, and whether its workers get a GPU each.
+
+    Raises:
+        UserError: the cluster has not so many GPUs or cores.
+    """
+    # telemetry is off for every user
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's workers otherwise give way to every other program; those of the other launchers do not
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray
+
+    known = bool(os.environ.get("RAY_ADDRESS"))
+    state = None if known else tempfile.mkdtemp(prefix="caco-ray-")
+    # an own cluster counts as many cores as there are workers: on a small machine they take turns
+    own = {} if known else {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False, "_temp_dir": state}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    try:
+        there = ray.cluster_resources()
+        device = config.pretraining.device
+        gpu = device == "cuda" or (device == "auto" and there.get("GPU", 0) >= 1)
+        kind, name = ("GPU", "GPUs") if gpu else ("CPU", "cores")
+        if there.get(kind, 0) < workers:
+            raise UserError(
+                f"pretraining.processes × nodes = {workers}: the Ray cluster has {there.get(kind, 0):.0f} {name}, and each process "
+                "needs one; lower them, or start more of the cluster"
+            )
+        yield gpu
+    finally:
+        ray.shutdown()
+        if state is not None:
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """The same config for processes with other working directories."""
+    paths = {name: value.absolute() for name in ("pack", "target", "probe", "truth", "parent") if (value := getattr(config, name))}
+    return config.model_copy(update=paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

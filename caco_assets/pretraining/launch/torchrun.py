@@ -1,0 +1,99 @@
+"""Several processes on this machine: `python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG`.
+
+They are started, watched and ended by torch's elastic agent, as by `torchrun --standalone`; each is a `pretraining.member`. When
+one fails the others are ended, and one line says why. Exit status as of `pretraining.train`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import to_stderr
+from caco_assets.pretraining.launch.worker import tell
+from caco_assets.pretraining.train import USER_ERROR
+from caco_assets.pretraining.training.run_config import read_config
+from caco_assets.pretraining.training.run_state import DONE, forget_outcome, read_outcome
+from caco_assets.pretraining.training.stop_request import stop_requests
+
+MEMBER = "caco_assets.pretraining.launch.worker"
+# The step under way, and writing a checkpoint of the largest networks, before the processes are killed.
+_TIME_TO_STOP_S = 300
+_USAGE = "usage: python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG"
+
+
+def main(arguments: list[str]) -> int:
+    """Train what the CONFIG file says in so many processes and return the exit status."""
+    if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
+        to_stderr(_USAGE)
+        return USER_ERROR
+    processes, file = int(arguments[0]), Path(arguments[1])
+    try:
+        target = read_config(file).target
+    except UserError as error:
+        to_stderr(f"pretrain: {error}")
+        return USER_ERROR
+    # until the agent listens to signals itself: its import takes seconds
+    with stop_requests() as stop:
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    if stop.signum is not None:
+        return 128 + stop.signum
+    if read_outcome(target)["status"] != DONE:
+        forget_outcome(target)
+    try:
+        start(processes, file)
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        return tell(target, ended(rank, processes, failure.exitcode))
+    return 0
+
+
+def start(processes: int, config: Path) -> None:
+    """Run the processes to their end; they find each other over the loopback interface alone.
+
+    Raises:
+        ChildFailedError: one of them has failed, and the others were ended.
+        SignalException: a signal was handed on to all, and they have ended.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # as torchrun: without a share of the cores each process would take them all
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // processes, 1)))
+    with tempfile.TemporaryDirectory(prefix="caco-torchrun-") as logs:
+        launch = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            signals_to_handle="SIGTERM,SIGINT",
+            shutdown_timeout=_TIME_TO_STOP_S,
+        )
+        elastic_launch(launch, sys.executable)("-m", MEMBER, str(config))
+
+
+def ended(rank: int, processes: int, status: int) -> str:
+    """How process `rank` ended; a negative `status` is that of the signal that killed it."""
+    cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    hint = ", most often because memory ran out" if status == -signal.SIGKILL else ""
+    return f"process {rank + 1} of {processes} {cause}{hint}"
+
+
+if __name__ == "__main__":
+    # the agent's words about processes that fail or stop: what matters of them is said here in one line
+    logging.disable()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Loaders: batches of views on a CPU or a GPU."""

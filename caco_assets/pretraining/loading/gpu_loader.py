@@ -1,0 +1,164 @@
+"""Batches of views made on a GPU: the pack lies in its memory or is streamed to it, and no step waits for the next one's images.
+
+Random choices are drawn on the host by a thread, one step ahead; images move and views are made on a stream of their own while the
+training of the step before runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from caco_assets.pretraining.loading.gpu_images import Images, open_images
+from caco_assets.pretraining.loading.sampler import Batch, Drawn, Sampler
+from caco_assets.pretraining.views.gpu_renderer import DeviceRenderer, upload
+from caco_assets.pretraining.views.view_plans import ViewPlan
+
+_AHEAD = 2
+"""Steps whose choices are drawn, and whose images are read, before they are asked for."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A batch whose views are being made."""
+
+    batch: Batch
+    made: torch.Event | None
+
+
+class DeviceLoader(Sampler):
+    """Reads a pack and makes the views of a plan on the device; each step holds what `Loader`'s holds."""
+
+    def __init__(
+        self,
+        pack: Path,
+        plan: ViewPlan,
+        *,
+        batch_size: int,
+        image_size: int,
+        crop_scale: tuple[float, float],
+        seed: int,
+        bands: Sequence[str] | None = None,
+        device: str | torch.device = "cuda",
+        memory: float = 0.5,
+        threads: int = 0,
+        compiled: bool = False,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Open the pack: see `Sampler`. The device is first used by `epoch`.
+
+        Args:
+            pack: its folder.
+            plan: which dates become which views.
+            batch_size: samples per step, over all processes.
+            image_size: side S of the views, pixels.
+            crop_scale: smallest and largest share of the image's area in a crop.
+            seed: of everything random here.
+            bands: of the views, in this order; none: those of the pack.
+            device: where the views are made; without a number the current one.
+            memory: largest share of its free memory that the pack may take; a larger pack is streamed.
+            threads: that read images of a streamed pack; 0: all cores this process may use.
+            compiled: fuse the colour operations with `torch.compile`.
+            part: (rank, processes): take the rank-th of so many equal slices of each batch.
+        """
+        sizes = {"batch_size": batch_size, "image_size": image_size}
+        super().__init__(pack, plan, **sizes, crop_scale=crop_scale, seed=seed, bands=bands, part=part)
+        self._wanted, self._memory, self._threads, self._compiled = torch.device(device), memory, threads, compiled
+        self._opened: tuple[torch.device, Images, DeviceRenderer, torch.cuda.Stream | None] | None = None
+
+    @property
+    def resident(self) -> bool:
+        """Whether the whole pack lies in the device's memory; reads it there if that was not yet done."""
+        return self._open()[1].resident
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `start_step` on, on the device; the next is made while the caller trains on the last.
+
+        Threads end when the iterator is exhausted, closed or dropped; an exception in one of them is raised here.
+        """
+        device, images, renderer, stream = self._open()
+        order = self._order(epoch)
+        with ThreadPoolExecutor(1, "batches") as ahead, images.readers():
+            steps = iter(range(start_step, self.steps_per_epoch))
+            coming: deque[Future[tuple[Drawn, Any]]] = deque()
+            taken: deque[torch.Event] = deque()
+            following: _Waiting | None = None
+
+            def draw_ahead(count: int) -> None:
+                for step in islice(steps, count):
+                    coming.append(ahead.submit(self._prepare, images, order, epoch, step))
+
+            try:
+                draw_ahead(_AHEAD)
+                while coming or following:
+                    present, following = following, None
+                    if coming:
+                        drawn, prepared = coming.popleft().result()
+                        draw_ahead(1)
+                        following = self._make(device, images, renderer, stream, drawn, prepared)
+                    if present is None:
+                        continue
+                    yield _handed_over(present)
+                    if stream is not None:
+                        _hold_back(taken)
+            finally:
+                ahead.shutdown(cancel_futures=True)
+
+    def _open(self) -> tuple[torch.device, Images, DeviceRenderer, torch.cuda.Stream | None]:
+        if self._opened is None:
+            device = self._wanted
+            if device.type == "cuda" and device.index is None:
+                device = torch.device("cuda", torch.cuda.current_device())
+            images = open_images(self._pack, self._channels, device, self._memory, self._threads)
+            target, pack = self.preprocessing, self._pack
+            renderer = DeviceRenderer(
+                self._plan, self.bands, pack.chip_size, self._image_size, target.mean, target.std, device, compiled=self._compiled
+            )
+            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+            self._opened = device, images, renderer, stream
+        return self._opened
+
+    def _prepare(self, images: Images, order: np.ndarray, epoch: int, step: int) -> tuple[Drawn, Any]:
+        drawn = self._draw(order, epoch, step)
+        return drawn, images.prepare(drawn)
+
+    def _make(
+        self,
+        device: torch.device,
+        images: Images,
+        renderer: DeviceRenderer,
+        stream: torch.cuda.Stream | None,
+        drawn: Drawn,
+        prepared: Any,
+    ) -> _Waiting:
+        with torch.no_grad(), torch.cuda.stream(stream) if stream is not None else nullcontext():
+            pixels, index = images.on_device(prepared)
+            which = np.stack([index[:, view.date] for view in self._plan.views])  # (V, B)
+            batch = Batch(renderer.render(pixels, which, drawn.parameters), upload(drawn.slots, device))
+            return _Waiting(batch, stream.record_event() if stream is not None else None)
+
+
+def _handed_over(waiting: _Waiting) -> Batch:
+    """The batch, which the caller's stream now waits for (the host does not)."""
+    if waiting.made is not None:
+        current = torch.cuda.current_stream(waiting.batch.views.device)
+        current.wait_event(waiting.made)
+        for tensor in (waiting.batch.views, waiting.batch.slots):
+            tensor.record_stream(current)
+    return waiting.batch
+
+
+def _hold_back(taken: deque[torch.Event]) -> None:
+    """Let the host run at most two steps ahead of the device: batches further ahead would fill its memory."""
+    taken.append(torch.cuda.current_stream().record_event())
+    if len(taken) > _AHEAD:
+        taken.popleft().synchronize()

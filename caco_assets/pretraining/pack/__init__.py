@@ -1,0 +1,1 @@
+"""The pack: uint8 images for training, as memory-mapped shards."""

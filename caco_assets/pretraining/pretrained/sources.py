@@ -1,0 +1,155 @@
+"""Where weights come from decides what they want to see: the preprocessing they were trained with, and whose they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caco_assets.core.errors import UserError
+from caco_assets.pretraining.encoder.preprocessing import RGB, Preprocessing
+from caco_assets.pretraining.encoder.stretch import REFLECTANCE_SCALE, Stretch
+
+_SIDE = 224
+TORCHGEO = "torchgeo:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from."""
+
+    name: str
+    text: str
+    """Authors, publication and licence, for whoever meets the encoder later."""
+    preprocess: Callable[[], Preprocessing]
+    """What the weights were trained with."""
+
+
+def _seco() -> Preprocessing:
+    return Preprocessing.of_pack(RGB, "seco", _SIDE)
+
+
+def _photographs() -> Preprocessing:
+    # EuroSAT's stretch makes Sentinel-2 look most like the photographs that ImageNet is made of
+    return Preprocessing.of_pack(RGB, "eurosat", _SIDE)
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source("seco", "SeCo, Mañas et al., ICCV 2021 (github.com/ServiceNow/seasonal-contrast); licence: see there", _seco),
+        Source("caco", "CACo, Mall et al., CVPR 2023 (github.com/utkarshmall13/CACo), MIT", _seco),
+        Source(
+            "imagenet", "trained on ImageNet, as torchvision and timm publish it; licence: that of the weights' page", _photographs
+        ),
+    )
+}
+
+
+def find_source(name: str) -> Source:
+    """A source by name: `seco`, `caco`, `imagenet`, or `torchgeo:ResNet18_Weights.SENTINEL2_RGB_MOCO`.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name.startswith(TORCHGEO):
+        return _torchgeo(name.removeprefix(TORCHGEO))
+    if name not in SOURCES:
+        choices = ", ".join((*SOURCES, f"{TORCHGEO}<name of its weights>"))
+        raise UserError(f"--source {name}: there is no such source of weights; choose one of {choices}")
+    return SOURCES[name]
+
+
+def torchgeo_file(name: str) -> Path:
+    """Where torch keeps the file of torchgeo's named weights once it has been fetched; nothing is fetched here.
+
+    Raises:
+        UserError: there are no such weights.
+    """
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_weights(name).url).name
+
+
+def torchgeo_of(file: str) -> str | None:
+    """The source whose weights are published under this file name, if there is one."""
+    if importlib.util.find_spec("torchgeo") is None:
+        return None
+    import torchgeo.models
+
+    for collection in dir(torchgeo.models):
+        if collection.endswith("_Weights"):
+            for weights in getattr(torchgeo.models, collection):
+                if Path(str(weights.url)).name == file:
+                    return f"{TORCHGEO}{collection}.{weights.name}"
+    return None
+
+
+def from_json(path: Path) -> Preprocessing:
+    """A preprocessing from a JSON file: the object `preprocessing` of an `encoder.json`, or such an object alone.
+
+    Raises:
+        UserError: it is not one.
+    """
+    try:
+        fields = json.loads(path.read_text())
+        return Preprocessing.from_dict(fields.get("preprocessing", fields))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise UserError(f"--preprocessing {path}: not a preprocessing as encoder.json holds it ({line})") from error
+
+
+def _weights(name: str) -> Any:
+    if importlib.util.find_spec("torchgeo") is None:
+        raise UserError(f"--source {TORCHGEO}{name}: torchgeo, which knows these weights, is not installed; pip install torchgeo")
+    import torchgeo.models
+
+    try:
+        return torchgeo.models.get_weight(name)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"--source {TORCHGEO}{name}: torchgeo has no such weights; see torchgeo.models.list_models()") from error
+
+
+def _torchgeo(name: str) -> Source:
+    weights = _weights(name)
+    meta = weights.meta
+    text = f"{name} of torchgeo ({meta.get('dataset')}, {meta.get('publication')}, {meta.get('repo')}); licence: see there"
+    return Source(f"{TORCHGEO}{name}", text, lambda: _torchgeo_preprocessing(name, meta, weights.transforms))
+
+
+def _torchgeo_preprocessing(name: str, meta: dict[str, Any], transforms: Any) -> Preprocessing:
+    """Bands and normalisation as torchgeo describes them; a crop after resizing is left out, the side is kept."""
+    bands = tuple(_band(band) for band in meta.get("bands") or ())
+    if meta.get("ssl_method") == "seco" and bands == RGB:
+        # torchgeo's transforms say the same but for a factor of 255 between the two normalisations
+        return _seco()
+    mean, std = _composed(transforms, max(len(bands), 1))
+    # a deviation this large can only be of reflectance × 10 000
+    if not bands or min(std) < 500:
+        raise UserError(
+            f"--source {TORCHGEO}{name}: these weights are for other numbers than Sentinel-2's reflectance × 10 000; say with "
+            "--preprocessing FILE what they want to see"
+        )
+    scaled = [tuple(value / REFLECTANCE_SCALE for value in values) for values in (mean, std)]
+    return Preprocessing(bands, Stretch.named("reflectance", bands), scaled[0], scaled[1], _SIDE)
+
+
+def _composed(transforms: Any, bands: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of several normalisations one after the other, per band."""
+    mean, std = [0.0] * bands, [1.0] * bands
+    for step in transforms.modules():
+        if type(step).__name__ == "Normalize":
+            for band in range(bands):
+                own_mean, own_std = (float(values[band % len(values)]) for values in (step.mean, step.std))
+                mean[band] += std[band] * own_mean
+                std[band] *= own_std
+    return mean, std
+
+
+def _band(name: str) -> str:
+    """Our name of a Sentinel-2 band: B4 → B04, B8a → B8A."""
+    number = name.upper().removeprefix("B")
+    return f"B{int(number):02d}" if number.isdigit() else name.upper()

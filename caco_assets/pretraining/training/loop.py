@@ -1,0 +1,233 @@
+"""The training loop: epochs of steps of any objective, on a CPU or a GPU; what was interrupted goes on to the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.progress import Progress, Say
+from caco_assets.pretraining import distributed
+from caco_assets.pretraining.loading.batch import Batch, Batches
+from caco_assets.pretraining.objectives import Objective
+from caco_assets.pretraining.training import out_of_memory
+from caco_assets.pretraining.training.checkpoint import LAST, Checkpoints
+from caco_assets.pretraining.training.collapse import CollapseWarning, health
+from caco_assets.pretraining.training.fabric import open_fabric, pick_device, synchronise_batch_norm
+from caco_assets.pretraining.training.metrics_log import METRICS, JsonLines, MetricsSink
+from caco_assets.pretraining.training.schedule import learning_rate
+from caco_assets.pretraining.training.step_metrics import Record
+from caco_assets.pretraining.training.stop_request import StopRequest
+from caco_assets.settings import Pretraining
+
+__all__ = ["CHECKPOINT", "METRICS", "Probe", "learning_rate", "pick_device", "train"]
+
+Probe = Callable[[nn.Module], float]
+
+CHECKPOINT = LAST
+_SGD_MOMENTUM = 0.9
+# Steps between questions to the other processes whether one was asked to stop: an answer makes a GPU wait.
+_AGREE_EVERY = 10
+
+
+def train(
+    objective: Objective,
+    batches: Batches,
+    options: Pretraining,
+    *,
+    seed: int,
+    folder: Path,
+    recipe: dict[str, object],
+    say: Say,
+    sinks: Sequence[MetricsSink] = (),
+    probe: Probe | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Train `objective` in place for `options.epochs`, going on from the checkpoint in `folder` if there is one.
+
+    Args:
+        objective: see `Objective` for the order of calls in a step.
+        batches: their order and content are functions of the epoch.
+        options: rates, schedule, precision, intervals.
+        seed: of whatever the network draws (drop path, …) and of the labelling.
+        folder: of `checkpoint.pt`, `best.pt` and `metrics.jsonl`; must exist.
+        recipe: settings that a checkpoint must share.
+        say: outlet of the progress.
+        sinks: further takers of the figures.
+        probe: judges the query encoder each `options.probe_every` epochs.
+        stop: asked after each step; then a checkpoint is written.
+
+    Raises:
+        UserError: the loss or a gradient is not finite or memory runs out (the last checkpoint stays), no such device, or the
+            checkpoint is of another recipe.
+        Stopped: on request, with a checkpoint.
+    """
+    fabric = open_fabric(options)
+    if distributed.rank() > 0:
+        # the first process speaks, and judges, for all
+        say, sinks, probe = _quiet, (), None
+    synchronise_batch_norm(objective, fabric, say)
+    training = _Training(fabric, objective, batches, options, seed, stop or StopRequest())
+    training.kept = Checkpoints(folder, objective, training.optimiser, recipe, options.checkpoint_minutes)
+    training.go_on(say)
+    epoch, step = training.epoch, training.step
+    # randomness of the caller is the caller's
+    with (
+        torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []),
+        JsonLines(folder / METRICS, keep_until=step, keep_epochs=epoch, write=distributed.rank() == 0) as lines,
+    ):
+        record = Record([lines, *sinks], options, batches.steps_per_epoch)
+        progress = Progress("pretrain", options.epochs * batches.steps_per_epoch, "steps", say, done=step)
+        try:
+            training.run(lines, record, progress, CollapseWarning(say), probe)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory.ran_out(error):
+                raise
+            words = str(error)
+        # not inside the handler: here the tensors of the step that failed are free again
+        raise training.too_large(words)
+
+
+def _optimiser(trained: list[nn.Parameter], options: Pretraining) -> Optimizer:
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.optimizer == "adamw":
+        return AdamW(trained, rate, weight_decay=decay, fused=True)
+    return SGD(trained, rate, momentum=_SGD_MOMENTUM, weight_decay=decay, fused=True)
+
+
+class _Training:
+    """An objective with its optimiser, and how far they are."""
+
+    kept: Checkpoints
+
+    def __init__(
+        self, fabric: Fabric, objective: Objective, batches: Batches, options: Pretraining, seed: int, stop: StopRequest
+    ) -> None:
+        self._fabric, self._objective, self._batches, self._options = fabric, objective, batches, options
+        self._seed, self._stop = seed, stop
+        self._trained = [p for p in objective.parameters() if p.requires_grad]
+        self.optimiser = _optimiser(self._trained, options)
+        self._model, self._optimiser = fabric.setup(objective, self.optimiser)
+        self.epoch = self.step = 0
+        self._batch: Batch | None = None
+
+    def go_on(self, say: Say) -> None:
+        """From the last checkpoint, if there is one."""
+        self.kept.load()
+        self.epoch, self.step = self.kept.epoch, self.kept.step
+        if len(set(seen := distributed.gather(torch.tensor([self.step], device=self._fabric.device)).tolist())) > 1:
+            steps = ", ".join(str(step) for step in seen)
+            raise UserError(f"{self.kept.folder}: to the processes its checkpoint is of steps {steps}; all must see one folder")
+        if self.step:
+            inside, whole = self.step - self.epoch * self._batches.steps_per_epoch, self._batches.steps_per_epoch
+            more = f" and {inside} of {whole} steps" if inside else ""
+            say(f"pretrain: going on after epoch {self.epoch} of {self._options.epochs}{more}")
+
+    def run(self, lines: JsonLines, record: Record, progress: Progress, collapse: CollapseWarning, probe: Probe | None) -> None:
+        """The epochs that are left."""
+        options, objective = self._options, self._objective
+        objective.train()
+        while self.epoch < options.epochs:
+            self._steps(lines, record, progress)
+            values = record.end_epoch() | objective.end_epoch(_number(self._seed, self.epoch)).values | health(objective)
+            collapse.look(self.epoch, values)
+            if probe is not None and options.probe_every and (self.epoch + 1) % options.probe_every == 0:
+                values["probe"] = _judge(probe, objective.encoder_q)
+                self.kept.judge(self.epoch, self.step, values["probe"], objective.encoder_q)
+            record.log(self.step, {"epoch": self.epoch, **values})
+            self.epoch += 1
+            if self.epoch % options.checkpoint_every == 0 or self.epoch == options.epochs:
+                self._save(lines, record)
+        progress.close(record.note)
+
+    def _steps(self, lines: JsonLines, record: Record, progress: Progress) -> None:
+        """What is left of the epoch."""
+        objective, options, whole = self._objective, self._options, self._batches.steps_per_epoch
+        first = self.epoch * whole
+        record.start_epoch(self.epoch, [line for line in lines.kept if line["step"] > first] if self.step > first else ())
+        for batch in self._batches.epoch(self.epoch, self.step - first):
+            self._batch = batch
+            # each process drops other units of its own images
+            torch.manual_seed(_number(self._seed, self.epoch, self.step - first) + distributed.rank())
+            rate = learning_rate(self.step, whole, options)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            objective.before_step()
+            output = self._model(*self._fabric.to_device((batch.views, batch.slots)))
+            self._optimiser.zero_grad(set_to_none=True)
+            self._fabric.backward(output.loss)
+            self._optimiser.step()
+            objective.after_step(output)
+            self.step += 1
+            record.add(self.step, rate, {**output.metrics, "grad_norm": _length_of_gradients(self._trained)}, output.slots)
+            progress.advance(note=record.note)
+            if self._asked():
+                self._save(lines, record)
+                self._stop.answer()
+
+    def _asked(self) -> bool:
+        """Whether a checkpoint is wanted now, because it is time or because of a request to stop; all processes agree."""
+        if distributed.size() > 1 and self._fabric.device.type == "cuda" and self.step % _AGREE_EVERY:
+            return False
+        asked = distributed.largest(self._stop.signum or int(self.kept.due()), self._fabric.device)
+        if asked > 1:
+            self._stop.ask(asked)
+        return asked > 0
+
+    def _save(self, lines: JsonLines, record: Record) -> None:
+        record.fetch()  # stops at figures that are not finite: no checkpoint holds the weights that they made
+        lines.flush()
+        self.kept.save(self.epoch, self.step)
+
+    def too_large(self, words: str) -> UserError:
+        """The error for a batch that did not fit, with the size that does; `words` are the allocator's."""
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        size, batch = self._options.batch_size, self._batch
+        if distributed.size() > 1:
+            tried = f"{size // distributed.size()} of it in each of {distributed.size()} processes; a smaller one was not tried"
+            return out_of_memory.explained(size, where, words, None, tried)
+        if batch is None:
+            held = (
+                "main memory" if self._fabric.device.type == "cpu" else "GPU (pretraining.pack_on_gpu=0 keeps the pack out of it)"
+            )
+            return out_of_memory.explained(size, where, words, None, f"its views did not fit into the {held}")
+
+        def attempt(count: int) -> None:
+            self._optimiser.zero_grad(set_to_none=True)
+            part = self._fabric.to_device((batch.views[:, :count], batch.slots[:count]))
+            self._fabric.backward(self._model(*part).loss)
+
+        fits = out_of_memory.largest_that_fits(size, 2 if self._objective.plan.paired else 1, attempt)
+        tried = "a forward and backward pass of it was tried here" if fits else "not even the smallest batch passed here"
+        return out_of_memory.explained(size, where, words, fits, tried)
+
+
+def _quiet(line: str) -> None:
+    """Says nothing."""
+
+
+def _judge(probe: Probe, network: nn.Module) -> float:
+    network.eval()
+    try:
+        return probe(network)
+    finally:
+        network.train()
+
+
+def _number(*what: int) -> int:
+    """A number of its own for each (seed, epoch) or (seed, epoch, step)."""
+    return int(np.random.SeedSequence(what).generate_state(1)[0])
+
+
+@torch.no_grad()
+def _length_of_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Euclidean length of all gradients, on their device: it is infinite or NaN where any of them is."""
+    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])  # pyright: ignore[reportPrivateImportUsage]
+    return torch.linalg.vector_norm(torch.stack(norms).float())

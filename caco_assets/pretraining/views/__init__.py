@@ -1,0 +1,1 @@
+"""Views: random crops and augmentations on a CPU or a GPU."""
