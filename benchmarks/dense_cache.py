@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caco_assets.downstream.datasets.dense import PHOTOGRAPH
-from caco_assets.downstream.dense_kinds import Change
-from caco_assets.downstream.dense_training import Part, Recipe, fit
-from caco_assets.downstream.pyramids import POSITIONS, Fresh, Kept, Pyramids, Tiles, pyramids
+from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH
+from caco_assets.downstream.features.pyramids import POSITIONS, Fresh, Kept, Pyramids, Tiles, pyramids
+from caco_assets.downstream.finetuning.decoder_loop import Part, Recipe, fit
+from caco_assets.downstream.finetuning.dense_targets import Change
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
 BAR = 1.2

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from caco_assets.core.progress import to_stderr
-from caco_assets.downstream.baselines import Contestant, baselines
-from caco_assets.downstream.judge import assignments, judge
+from caco_assets.downstream.features.baselines import Contestant, baselines
+from caco_assets.downstream.scoring.score_task import assignments, judge
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import load_settings
 

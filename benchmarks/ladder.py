@@ -195,8 +195,8 @@ def change(trained: Path, truth: Path) -> dict[str, float]:
 
 def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A random encoder of each seed, with the pack's preprocessing; first, plain statistics of the bands."""
-    from caco_assets.downstream.baselines import baselines
-    from caco_assets.downstream.judge import assignments, judge
+    from caco_assets.downstream.features.baselines import baselines
+    from caco_assets.downstream.scoring.score_task import assignments, judge
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 

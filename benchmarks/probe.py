@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from caco_assets.downstream.datasets import eurosat
-from caco_assets.downstream.datasets.labelled import LabelledImages
-from caco_assets.downstream.features import FeatureCache
-from caco_assets.downstream.linear_adam import fit_linear_adam
-from caco_assets.downstream.metrics import accuracy, bootstrap_mean
+from caco_assets.downstream.datasets.classification import LabelledImages
+from caco_assets.downstream.datasets.readers import eurosat
+from caco_assets.downstream.features.feature_cache import FeatureCache
+from caco_assets.downstream.metrics.bootstrap import accuracy, bootstrap_mean
+from caco_assets.downstream.probes.linear_adam import fit_linear_adam
 from caco_assets.downstream.tasks import PaperProtocol
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin

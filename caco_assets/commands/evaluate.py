@@ -16,7 +16,7 @@ from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
     from caco_assets.downstream.evaluate import Order
-    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.downstream.score_rows import ScoreRow
     from caco_assets.pretraining.encoder.encoder import Encoder
 
 
@@ -56,7 +56,7 @@ def evaluate(
     """Downstream: judge any encoder on one task or all, print and record the rows."""
     from caco_assets.downstream.evaluate import beside, evaluations_file
     from caco_assets.downstream.evaluate import evaluate as run
-    from caco_assets.downstream.gpus import gpus
+    from caco_assets.downstream.scoring.gpu_pool import gpus
     from caco_assets.downstream.tasks import TASKS, find_task
 
     settings = settings_of(profile)
@@ -133,7 +133,7 @@ def _twin(settings: Settings, task: str) -> Path:
 
 def _table(rows: list[ScoreRow], twins: list[str]) -> str:
     """One section for each task, protocol, method, size and metric, with published figures where they belong."""
-    from caco_assets.downstream.rows import write_rows
+    from caco_assets.downstream.score_rows import write_rows
     from caco_assets.evaluation.scorecard import scorecard, scorecard_text
 
     with TemporaryDirectory() as scratch:

@@ -3,7 +3,8 @@
 import dagster as dg
 
 from caco_assets.core.stage_versions import recipe
-from caco_assets.downstream.cell import shown
+from caco_assets.downstream.checks import CHECKS, ELSEWHERE, NOT_FAR_BELOW, elsewhere, not_far_below, of_cell, possible
+from caco_assets.downstream.inspection.cell_report import shown
 from caco_assets.downstream.matrix import Versions
 from caco_assets.downstream.stage import probe_set as make_probe_set
 from caco_assets.downstream.stage import score
@@ -12,7 +13,6 @@ from caco_assets.resources.dagster.metadata import describe, facts, picture, tab
 from caco_assets.resources.dvc.commit import DataVersions, data_versions
 from caco_assets.resources.mlflow.resource import TrackingResource, live_run, run_of
 from caco_assets.resources.profile import Profile
-from caco_assets.resources.verdicts import CHECKS, ELSEWHERE, NOT_FAR_BELOW, elsewhere, not_far_below, of_cell, possible
 from caco_assets.settings import Settings
 
 # a new version waits at most this long for its row; judging takes minutes, so a shorter interval would gain nothing
@@ -33,7 +33,7 @@ def probe_set(context: dg.AssetExecutionContext, profile: Profile, versions: Dat
 @dg.asset(group_name="downstream", code_version=recipe("scores"), deps=[encoder, dg.AssetKey("benchmarks")], pool="gpu")
 def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The encoder and the baselines on every task of the profile: probe, kNN, both protocols, with intervals."""
-    from caco_assets.downstream.rows import read_rows
+    from caco_assets.downstream.score_rows import read_rows
 
     settings = profile.settings()
     product = score(settings, say=context.log.info)
@@ -54,8 +54,8 @@ def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
 @dg.asset_check(asset=scores, name=NOT_FAR_BELOW, blocking=True)
 def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
     """The encoder is not far below random weights of its own backbone; nothing but a fault explains that."""
-    from caco_assets.downstream.rows import read_rows
-    from caco_assets.downstream.soundness import RANDOM
+    from caco_assets.downstream.score_rows import read_rows
+    from caco_assets.downstream.scoring.sanity import RANDOM
 
     rows = read_rows(profile.settings().paths.scores)
     return not_far_below(rows, [row for row in rows if row.encoder == RANDOM])
@@ -64,8 +64,8 @@ def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
 @dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
 def scores_are_of_other_places(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
     """No image that the encoder is judged on lies where it was pretrained."""
-    from caco_assets.downstream.ground import ground_of
-    from caco_assets.downstream.judge import assignments
+    from caco_assets.downstream.scoring.score_task import assignments
+    from caco_assets.downstream.scoring.test_locations import ground_of
 
     settings = profile.settings()
     paths, work = settings.paths, assignments(settings, context.log.info)
@@ -97,9 +97,9 @@ def matrix(settings: Settings) -> dg.Definitions:
         context: dg.AssetExecutionContext, profile: Profile, encoders: dg.ResourceParam[Versions]
     ) -> dg.MaterializeResult:
         """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
-        from caco_assets.downstream.cell import places_unknown, view
-        from caco_assets.downstream.ground import ground_of
+        from caco_assets.downstream.inspection.cell_report import places_unknown, view
         from caco_assets.downstream.matrix import judge_cell
+        from caco_assets.downstream.scoring.test_locations import ground_of
 
         settings = profile.settings()
         chosen = context.partition_key

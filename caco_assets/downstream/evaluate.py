@@ -17,9 +17,9 @@ from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.baselines import Contestant
-    from caco_assets.downstream.judge import Assignment
-    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.score_rows import ScoreRow
+    from caco_assets.downstream.scoring.score_task import Assignment
     from caco_assets.pretraining.encoder.encoder import Encoder
 
 
@@ -68,9 +68,9 @@ def evaluate(
         UserError: data absent or damaged, or an encoder that needs bands the data does not have (a task that is optional is then
             reported as not measured); rows of the tasks before are kept.
     """
-    from caco_assets.downstream.baselines import Contestant, baselines
-    from caco_assets.downstream.gpus import one_each
-    from caco_assets.downstream.judge import check_fits
+    from caco_assets.downstream.features.baselines import Contestant, baselines
+    from caco_assets.downstream.scoring.gpu_pool import one_each
+    from caco_assets.downstream.scoring.score_task import check_fits
 
     seeds = settings.downstream.seeds
     work = [_assigned(settings, order, say) for order in orders]
@@ -95,7 +95,7 @@ def _judge_and_record(
     settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], file: Path, say: Say
 ) -> list[ScoreRow]:
     """Rows of one task, kept as soon as they are there."""
-    from caco_assets.downstream.judge import judge
+    from caco_assets.downstream.scoring.score_task import judge
 
     rows = list(judge(settings, assignment, contestants, settings.paths.cache, say))
     record(file, rows)
@@ -116,7 +116,7 @@ def record(file: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
-    from caco_assets.downstream.rows import read_rows, write_rows
+    from caco_assets.downstream.score_rows import read_rows, write_rows
 
     kept = {_about(row): row for row in (read_rows(file) if file.exists() else [])}
     # what could not be measured before may be measured now, and the other way round
@@ -133,7 +133,7 @@ def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
 
 def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """These rows, and those of encoders judged before on the very same data."""
-    from caco_assets.downstream.rows import read_rows
+    from caco_assets.downstream.score_rows import read_rows
 
     known = {(row.row, row.data_version) for row in rows}
     mine = {_about(row) for row in rows}
@@ -155,7 +155,7 @@ def _about(row: ScoreRow) -> tuple[object, ...]:
 
 def _assigned(settings: Settings, order: Order, say: Say) -> tuple[Settings, Assignment]:
     """The profile with this task alone, its data found and checked."""
-    from caco_assets.downstream.judge import assignments
+    from caco_assets.downstream.scoring.score_task import assignments
 
     wanted = settings.downstream
     changes: dict[str, object] = {"tasks": {order.row: order.wanted}}

@@ -11,9 +11,9 @@ from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.baselines import Contestant
-    from caco_assets.downstream.judge import Assignment
-    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.score_rows import ScoreRow
+    from caco_assets.downstream.scoring.score_task import Assignment
     from caco_assets.pretraining.encoder.encoder import Encoder
 
 
@@ -86,7 +86,7 @@ def judge_cell(settings: Settings, row: str, name: str, versions: Versions, say:
         UserError: no such row or encoder, data absent or damaged, or bands that the data lacks.
     """
     from caco_assets.downstream.evaluate import evaluations_file, record
-    from caco_assets.downstream.judge import assignments, judge
+    from caco_assets.downstream.scoring.score_task import assignments, judge
 
     wanted = settings.downstream
     if row not in wanted.tasks:
@@ -104,7 +104,7 @@ def _contestants(
     settings: Settings, name: str, versions: Versions, say: Say
 ) -> tuple[Sequence[Contestant], Sequence[Contestant], Mapping[str, str]]:
     """Who is judged, the untrained networks beside it, and what the encoder was made from."""
-    from caco_assets.downstream.baselines import Contestant, baselines
+    from caco_assets.downstream.features.baselines import Contestant, baselines
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 

@@ -12,8 +12,8 @@ from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.baselines import Contestant
-    from caco_assets.downstream.rows import ScoreRow
+    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.score_rows import ScoreRow
     from caco_assets.pretraining.encoder.encoder import Encoder
 
 
@@ -23,7 +23,7 @@ def probe_set(settings: Settings, say: Say = to_stderr) -> products.Product:
     Raises:
         UserError: no row is named, its data is absent or damaged, it lacks a band of the encoder, or its labels are not classes.
     """
-    from caco_assets.downstream.probe_set import TRAIN_IMAGES, VALIDATION_IMAGES, data_of_row, write_probe_set
+    from caco_assets.downstream.scoring.probe_set import TRAIN_IMAGES, VALIDATION_IMAGES, data_of_row, write_probe_set
 
     paths, data = settings.paths, data_of_row(settings, settings.pretraining.probe_task)
     say(f"probe set: {data.task}, at most {TRAIN_IMAGES} + {VALIDATION_IMAGES} images")
@@ -52,9 +52,9 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
         UserError: no task in the profile, an unknown task, absent data of a task that is not optional, damaged data, no encoder.
     """
     from caco_assets.core.errors import UserError
-    from caco_assets.downstream.baselines import Contestant, baselines
-    from caco_assets.downstream.judge import assignments, check_fits, judge
-    from caco_assets.downstream.rows import write_rows
+    from caco_assets.downstream.features.baselines import Contestant, baselines
+    from caco_assets.downstream.score_rows import write_rows
+    from caco_assets.downstream.scoring.score_task import assignments, check_fits, judge
     from caco_assets.pretraining.encoder.encoder import Encoder
 
     wanted = settings.downstream
@@ -98,7 +98,7 @@ def imported(settings: Settings) -> list[Contestant]:
     Raises:
         UserError: there is none of that name.
     """
-    from caco_assets.downstream.baselines import Contestant
+    from caco_assets.downstream.features.baselines import Contestant
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
@@ -133,8 +133,8 @@ def score_encoder(
     Raises:
         UserError: as `score`.
     """
-    from caco_assets.downstream.baselines import Contestant
-    from caco_assets.downstream.judge import assignments, judge
+    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.scoring.score_task import assignments, judge
     from caco_assets.pretraining.encoder.encoder import Encoder
 
     work = assignments(settings, say)
@@ -152,7 +152,7 @@ def score_imported(settings: Settings, name: str, say: Say = to_stderr) -> list[
     Raises:
         UserError: there is no such encoder; or as `score`.
     """
-    from caco_assets.downstream.rows import write_rows
+    from caco_assets.downstream.score_rows import write_rows
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     folder = encoder_folder(settings, name)

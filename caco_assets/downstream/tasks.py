@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from caco_assets.core.errors import UserError
-from caco_assets.downstream.datasets.dense import DenseImages
-from caco_assets.downstream.datasets.hashes import FRESH, Hashes
-from caco_assets.downstream.datasets.labelled import LabelledImages
-from caco_assets.downstream.datasets.subset import IncompleteError
+from caco_assets.downstream.datasets.classification import LabelledImages
+from caco_assets.downstream.datasets.completeness import IncompleteError
+from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
+from caco_assets.downstream.datasets.segmentation import DenseImages
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Task:
         """
         module, _, function = self.reader.partition(":")
         reader: Callable[[Path, Hashes], LabelledImages | DenseImages] = getattr(
-            importlib.import_module(f"caco_assets.downstream.datasets.{module}"), function
+            importlib.import_module(f"caco_assets.downstream.datasets.readers.{module}"), function
         )
         try:
             return reader(path, hashes)

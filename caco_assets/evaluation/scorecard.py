@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.downstream.rows import ScoreRow, read_rows
+from caco_assets.downstream.score_rows import ScoreRow, read_rows
 from caco_assets.evaluation.published import Published, comparable, elsewhere
 
 if TYPE_CHECKING:

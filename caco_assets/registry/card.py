@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.moves import OVERRIDDEN
 from caco_assets.registry.override import TAG as OVERRIDE

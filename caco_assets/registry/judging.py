@@ -12,10 +12,10 @@ import numpy as np
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say
-from caco_assets.downstream.datasets.dense import DenseImages
-from caco_assets.downstream.features import FeatureCache
-from caco_assets.downstream.judge import assignments
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.datasets.segmentation import DenseImages
+from caco_assets.downstream.features.feature_cache import FeatureCache
+from caco_assets.downstream.score_rows import ScoreRow
+from caco_assets.downstream.scoring.score_task import assignments
 from caco_assets.downstream.stage import score_encoder
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import latency

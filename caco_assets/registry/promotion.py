@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.downstream.metrics import paired_gain
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.metrics.bootstrap import paired_gain
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.registry.policy import MainRule, NotCollapsed, Policy
 
 MAIN_ROW = "main_row"

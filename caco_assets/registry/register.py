@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases import challenge
 from caco_assets.registry.artifact_rules import PREPROCESSING, drift_tags

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import content_hash
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import DESCRIPTION, Encoder
 from caco_assets.registry.card import as_description, write_card
 from caco_assets.registry.exports.export import export_files

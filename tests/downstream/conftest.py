@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from caco_assets.downstream.datasets.eurosat import CLASSES
+from caco_assets.downstream.datasets.readers.eurosat import CLASSES
 
 SPECTRUM = (1200, 900, 850, 700, 950, 1600, 1900, 1850, 750, 20, 1300, 650, 2000)
 """Of a patch of the multi-spectral twin, in the order of the files."""

@@ -27,7 +27,7 @@ import torch
 
 from caco_assets.core.progress import to_stderr
 from caco_assets.downstream.evaluate import Order, evaluate
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import Settings, TaskData, load_settings

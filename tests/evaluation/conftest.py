@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from caco_assets.core import products
-from caco_assets.downstream.metrics import bootstrap_mean
-from caco_assets.downstream.rows import RowStore, ScoreRow, write_rows
+from caco_assets.downstream.metrics.bootstrap import bootstrap_mean
+from caco_assets.downstream.score_rows import RowStore, ScoreRow, write_rows
 from caco_assets.settings import Settings, load_settings
 
 REASON = "ImageNet weights of resnet18: not in the local cache (timm/resnet18), and none are downloaded"

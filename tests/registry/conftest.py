@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.settings import Settings
 

@@ -30,7 +30,8 @@ from mlflow import MlflowClient
 # what a decision would import: a child that is killed shall not pay for it each time
 for _name in (
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store", "mlflow.artifacts", "pandas",
-    "pyarrow.parquet", "scipy.stats", "caco_assets.registry.packaged_encoder", "caco_assets.downstream.metrics", "requests",
+    "pyarrow.parquet", "scipy.stats", "caco_assets.registry.packaged_encoder",
+    "caco_assets.downstream.metrics.bootstrap", "requests",
 ):  # fmt: skip
     importlib.import_module(_name)
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from caco_assets.core.errors import UserError
-from caco_assets.downstream.datasets.eurosat import CLASSES
-from caco_assets.downstream.rows import read_rows
+from caco_assets.downstream.datasets.readers.eurosat import CLASSES
+from caco_assets.downstream.score_rows import read_rows
 from caco_assets.downstream.stage import score_imported
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.pretrained.import_weights import import_encoder

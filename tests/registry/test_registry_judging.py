@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from caco_assets.downstream.datasets.eurosat import CLASSES
+from caco_assets.downstream.datasets.readers.eurosat import CLASSES
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.stage import decide

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from caco_assets.core.errors import UserError
-from caco_assets.downstream.rows import ScoreRow
+from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.registry.policy import NotCollapsed, Policy, read_policy
 from caco_assets.registry.promotion import Decision, Finding, effective_rank, not_collapsed, relative_spread, weigh
 from caco_assets.settings import Settings

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from caco_assets.core.errors import UserError
-from caco_assets.downstream.datasets.hashes import FRESH, Hashes
-from caco_assets.downstream.datasets.store import DataAbsentError, FolderStore, ZipStore, open_store
-from caco_assets.downstream.datasets.subset import FILE as DECLARATION
+from caco_assets.downstream.datasets.completeness import FILE as DECLARATION
+from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
+from caco_assets.downstream.datasets.members import DataAbsentError, FolderStore, ZipStore, open_store
 
 # The largest member of all: an uncompressed aerial mosaic of 21 243 × 15 354 pixels in three bands has 0.98 GB.
 MAX_BYTES = 1 << 31

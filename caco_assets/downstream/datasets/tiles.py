@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caco_assets.downstream.datasets.rasters import IGNORE
+from caco_assets.downstream.datasets.image_decoding import IGNORE
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The probe during training: how well the features of the moment tell a few labelled images apart, by their nearest neighbours.
 
 A probe set is one neutral file: images as their data set stores them, what their numbers mean, labels, and two parts. Whoever
-knows labelled data writes it (`caco_assets/downstream/probe_set.py`); training only reads it, and only to report a figure.
+knows labelled data writes it (`caco_assets/downstream/scoring/probe_set.py`); training only reads it, and only to report a figure.
 """
 
 from __future__ import annotations

@@ -1,0 +1,129 @@
+"""Reads the members of a data set from its zip archive or its folder, whichever the user has; nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import weakref
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from caco_assets.core.errors import UserError
+from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
+
+
+class DataAbsentError(UserError):
+    """The data of a task is not there: an optional task is then reported as not measured, any other stops."""
+
+
+class Store(Protocol):
+    """Files by their relative POSIX name."""
+
+    @property
+    def root(self) -> Path:
+        """The archive or folder, for error messages."""
+        ...
+
+    def names(self) -> tuple[str, ...]:
+        """All member files, sorted."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one member; safe to call from several threads."""
+        ...
+
+    def version(self, hashes: Hashes = FRESH) -> str:
+        """md5 of the bytes of everything, as DVC computes it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZipStore:
+    """The members of a zip archive."""
+
+    root: Path
+    archive: zipfile.ZipFile
+    members: Mapping[str, zipfile.ZipInfo]
+    max_bytes: int
+
+    def names(self) -> tuple[str, ...]:
+        """All member files, sorted."""
+        return tuple(sorted(self.members))
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one member.
+
+        Raises:
+            UserError: the member is damaged, or larger than a patch of this data set can be.
+        """
+        info = self.members[name]
+        if info.file_size > self.max_bytes:
+            raise UserError(
+                f"{self.root}: {name} unpacks to {info.file_size} bytes, a patch has at most {self.max_bytes}; fetch it again"
+            )
+        try:
+            return self.archive.read(info)
+        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+            raise UserError(f"{self.root}: {name} cannot be read from the archive ({error}); fetch the archive again") from error
+
+    def version(self, hashes: Hashes = FRESH) -> str:
+        """md5 of the archive."""
+        return hashes.of(self.root)
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """The files below a folder."""
+
+    root: Path
+
+    def names(self) -> tuple[str, ...]:
+        """All files, sorted."""
+        return tuple(sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()))
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one file."""
+        return (self.root / name).read_bytes()
+
+    def version(self, hashes: Hashes = FRESH) -> str:
+        """md5 of the sorted listing of the files' md5."""
+        return hashes.of(self.root)
+
+
+def open_store(path: Path, *, max_bytes: int) -> Store:
+    """Open an archive, or a folder, or the one archive that a folder holds.
+
+    Args:
+        path: a `.zip`, a folder with one `.zip` directly in it, or a folder of extracted files.
+        max_bytes: the most that one unpacked member may have (a guard against archives that explode).
+
+    Raises:
+        DataAbsentError: there is nothing at `path`.
+        UserError: the archive is damaged, empty, holds unsafe names, or the folder holds several archives.
+    """
+    if not path.exists():
+        raise DataAbsentError(f"data={path}: there is nothing there")
+    if path.is_dir():
+        archives = sorted(path.glob("*.zip"))
+        if len(archives) > 1:
+            found = ", ".join(archive.name for archive in archives)
+            raise UserError(f"data={path}: several archives ({found}); name the one to read")
+        if not archives:
+            return FolderStore(path)
+        path = archives[0]
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"data={path}: not readable as a zip archive ({error}); fetch it again") from error
+    members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    if not members:
+        raise UserError(f"data={path}: the archive is empty; fetch it again")
+    for name in members:
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or "\\" in name or ".." in parts:
+            raise UserError(f"data={path}: member {name!r} points outside the archive; do not use this file, fetch it again")
+    store = ZipStore(path, archive, members, max_bytes)
+    # before the collector finds the open file: in a cycle of references it would come first, and warn
+    weakref.finalize(store, archive.close)
+    return store

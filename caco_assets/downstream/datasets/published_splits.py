@@ -1,0 +1,70 @@
+"""What is published about the splits of data sets, shipped in `published.yaml`, and whether a list at hand is one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from caco_assets.core.errors import UserError
+
+OTHER = "other split lists"
+"""In the note of a score whose lists are none of the published ones."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Facts about one data set; what its authors do not publish is empty."""
+
+    lists: Mapping[str, tuple[str, ...]]
+    """Part → names, in the authors' order."""
+    sizes: Mapping[str, int]
+    """Part → number of images."""
+    checksums: Mapping[str, Mapping[str, str]]
+    """Name of a split → part → `sha256:…` or `md5:…` of its list file."""
+
+
+@cache
+def published(name: str) -> Published:
+    """The facts about a data set of `published.yaml`."""
+    import yaml
+
+    table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published_splits.yaml").read_text())
+    facts = table[name]
+    lists = {part: tuple(names) for part, names in facts.get("lists", {}).items()}
+    return Published(lists, facts.get("sizes", {part: len(names) for part, names in lists.items()}), facts.get("checksums", {}))
+
+
+def source_of(name: str, files: Mapping[str, Path]) -> str:
+    """Whether list files are published ones, for the note of a score.
+
+    Args:
+        name: of the data set.
+        files: part → list file, of every part that there is.
+
+    Returns:
+        `published split lists (<name of the split>)`, or `OTHER`.
+
+    Raises:
+        UserError: some of the files are published ones and some are not: one was changed, or cut short on its way here.
+    """
+    found = {part: file.read_bytes() for part, file in files.items()}
+    for split, checksums in published(name).checksums.items():
+        same = {part: _is(data, checksums[part]) for part, data in found.items() if part in checksums}
+        if all(same.values()):
+            return f"published split lists ({split})"
+        if any(same.values()):
+            odd, known = (next(part for part, equal in same.items() if equal is wanted) for wanted in (False, True))
+            raise UserError(
+                f"{files[odd]}: not the published list of {split} ({checksums[odd]} is), but {files[known].name} beside it is; "
+                "fetch it again, or use lists that belong together"
+            )
+    return OTHER
+
+
+def _is(data: bytes, checksum: str) -> bool:
+    kind, _, digest = checksum.partition(":")
+    return hashlib.new(kind, data, usedforsecurity=False).hexdigest() == digest

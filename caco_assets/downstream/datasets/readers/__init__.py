@@ -1,0 +1,1 @@
+"""One reader per benchmark data set, from the authors' files."""

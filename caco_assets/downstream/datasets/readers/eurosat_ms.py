@@ -1,0 +1,91 @@
+"""EuroSAT multi-spectral: 64×64 uint16 tif of 13 bands (level 1C), in the authors' layout `…/tif/<Class>/<Class>_<n>.tif`."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from caco_assets.core.errors import UserError
+from caco_assets.downstream.datasets.band_check import PLANTS, check_descriptions, check_order, spread
+from caco_assets.downstream.datasets.class_folders import cut_parts, index_members
+from caco_assets.downstream.datasets.classification import LabelledImages
+from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
+from caco_assets.downstream.datasets.members import Store, open_store
+from caco_assets.downstream.datasets.readers.eurosat import CLASSES, COUNTS, SIDE
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
+
+BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
+"""The order in the files: B8A stands last."""
+FORMAT = PixelFormat(BANDS, 1e-4)
+SAMPLE = dict.fromkeys(CLASSES, 10)
+"""Class → images of the small sample for demonstrations that goes round (EuroSAT100 of torchgeo has it)."""
+# 64 · 64 · 13 · 2 bytes are 107 kB; tags and padding add little.
+_MAX_BYTES = 1 << 20
+_GDAL_METADATA = 42112
+_EACH = 3
+"""Images of each class that are looked at before compute."""
+
+
+def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
+    """Check archive, classes and split lists; no pixel is decoded yet.
+
+    Args:
+        path: `EuroSATallBands.zip`, a folder that holds it, or a folder with the class folders somewhere below. Lists made for
+            the jpg are read with `.tif`. Without lists the split is stratified and seeded, and all 27 000 images must be there,
+            or the sample of 100, or as many as `subset.json` declares.
+        hashes: remembers what has been hashed before.
+
+    Raises:
+        UserError: see `open_store`, `index_members` and `cut_parts`.
+    """
+    store = open_store(path, max_bytes=_MAX_BYTES)
+    members = index_members(store, CLASSES, ".tif")
+    _check_bands(store, members)
+    parts, lists, note = cut_parts(store.root, members, ".tif", COUNTS, SAMPLE)
+    return LabelledImages(
+        task="eurosat_ms",
+        classes=CLASSES,
+        pixel_format=FORMAT,
+        shape=(len(BANDS), SIDE, SIDE),
+        dtype="uint16",
+        parts=parts,
+        version=f"data-{store.version(hashes)}/splits-{lists}",
+        note=note,
+        decode=partial(_decode, store, members),
+    )
+
+
+def _check_bands(store: Store, members: dict[str, str]) -> None:
+    """See `band_order`: a few images of each class."""
+    few = {name: spread(sorted(file for file in members if file.startswith(f"{name}_")), _EACH) for name in CLASSES}
+    images = {name: [_decode(store, members, file) for file in files] for name, files in few.items()}
+    everything = [image for each in images.values() for image in each]
+    dark = tuple((band, "B10") for band in BANDS if band != "B10")
+    check_order(store.root, everything, BANDS, dark, "all classes (B10, the cirrus band, is by far the darkest)")
+    plants = [image for name in ("Forest", "Pasture", "PermanentCrop") for image in images[name]]
+    check_order(store.root, plants, BANDS, (*PLANTS, ("B8A", "B09")), "forest, pasture and permanent crop")
+    check_order(store.root, images["SeaLake"], BANDS, (("B02", "B04"),), "water")
+
+
+def _decode(store: Store, members: dict[str, str], name: str) -> np.ndarray:
+    """(13, 64, 64) uint16."""
+    import tifffile
+
+    data = store.read(members[name])
+    try:
+        with tifffile.TiffFile(BytesIO(data)) as tiff:
+            image, metadata = tiff.asarray(), tiff.pages.first.tags.valueof(_GDAL_METADATA)
+    except (tifffile.TiffFileError, OSError, ValueError, KeyError, struct.error, zlib.error) as error:
+        raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error
+    if image.shape == (SIDE, SIDE, len(BANDS)):
+        image = image.transpose(2, 0, 1)
+    if image.shape != (len(BANDS), SIDE, SIDE) or image.dtype != np.uint16:
+        found = "×".join(str(side) for side in image.shape)
+        raise UserError(f"{store.root}: {members[name]} is {found} {image.dtype}; EuroSAT has {SIDE}×{SIDE}×{len(BANDS)} uint16")
+    check_descriptions(f"{store.root}: {members[name]}", str(metadata), BANDS)
+    return image

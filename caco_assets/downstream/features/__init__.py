@@ -1,0 +1,1 @@
+"""Features of frozen encoders and baselines, cached on disk."""

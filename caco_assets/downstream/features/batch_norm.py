@@ -1,0 +1,66 @@
+"""Features of an encoder whose batch norm is left in train mode, as in the published evaluation of frozen encoders.
+
+There the encoder is part of the trained module: in training its batch norms use each batch's own statistics and keep moving
+their running ones; at test time it is in evaluation mode with the running statistics that the training images left behind.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from caco_assets.core.progress import Progress, Say
+from caco_assets.downstream.features.device import accelerated
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
+
+
+def has_batch_norm(encoder: Encoder) -> bool:
+    """Whether the mode of the encoder matters."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.backbone.modules())
+
+
+def train_mode_features(
+    encoder: Encoder, pixels: np.ndarray, fmt: PixelFormat, *, size: int, batch_size: int, shuffles: int, seed: int, say: Say
+) -> tuple[list[np.ndarray], Encoder]:
+    """Pass the training images `shuffles` times, each time in batches of another seeded order, batch norm in train mode.
+
+    Args:
+        encoder: left as it is; a copy is used.
+        pixels: (N, C, H, W) integers as stored.
+        fmt: what they are.
+        size: side of the input, pixels.
+        batch_size: images that share statistics.
+        shuffles: number of passes.
+        seed: of the orders.
+        say: outlet for progress.
+
+    Returns:
+        `shuffles` arrays (N, D) float32 in the order of `pixels`, and the copy with the running statistics the passes left.
+    """
+    adapted = copy.deepcopy(encoder)
+    adapted.backbone.train()
+    rng = np.random.default_rng(seed)
+    versions = []
+    progress = Progress("encode with batch norm in train mode", shuffles * len(pixels), "image", say)
+    with torch.no_grad(), accelerated(adapted):
+        for _ in range(shuffles):
+            order = rng.permutation(len(pixels))
+            features = np.empty((len(pixels), adapted.width), np.float32)
+            for batch in batches(order, batch_size):
+                features[batch] = adapted(adapted.preprocess(pixels[batch], fmt, size)).cpu().numpy()
+                progress.advance(len(batch))
+            versions.append(features)
+    progress.close()
+    return versions, adapted.eval()
+
+
+def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Consecutive batches; a single image left over joins the batch before it, since one image has no statistics."""
+    parts = np.split(order, range(size, len(order), size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts

@@ -1,0 +1,164 @@
+"""Feature levels of tiles for a decoder: encoded once and kept, encoded anew, or from an encoder that is itself trained.
+
+Training turns and flips tiles. An encoder does not commute with that (its strides and its padding have sides), so features are
+never turned: each of the eight positions of a tile is encoded on its own, which gives a decoder exactly what encoding anew would.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caco_assets.core.atomic import make_missing
+from caco_assets.core.progress import Progress, Say
+from caco_assets.downstream.datasets.classification import key
+from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.encoder.preprocessing import PixelFormat
+
+POSITIONS = 8
+"""Quarter turns, with and without a flip; 0 is the tile as it lies."""
+_BATCH = 32
+
+
+def turned(array: np.ndarray, position: int) -> np.ndarray:
+    """The last two axes in one of the eight positions of a square."""
+    array = np.rot90(array, position % 4, axes=(-2, -1))
+    return array[..., ::-1] if position >= 4 else array
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Decoded tiles of one part."""
+
+    images: np.ndarray
+    """(N, T, C, H, W) as stored by the authors."""
+    masks: np.ndarray
+    """(N, H, W) uint8."""
+    fmt: PixelFormat
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self, index: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+        """(B, T, C, H, W), each tile in its position."""
+        return np.stack([turned(self.images[i], position) for i, position in zip(index, positions, strict=True)])
+
+    def truth(self, index: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+        """(B, H, W) uint8, turned as the pictures are."""
+        return np.stack([turned(self.masks[i], position) for i, position in zip(index, positions, strict=True)])
+
+
+class Pyramids(Protocol):
+    """Where a decoder takes its levels from."""
+
+    def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
+        """Five levels (B, D_i, h_i, w_i) float32 on the device: of one date, or the absolute differences of two."""
+        ...
+
+
+def of_images(encoder: Encoder, pictures: np.ndarray, fmt: PixelFormat) -> list[Tensor]:
+    """Five levels of (B, T, C, H, W) integers: of one date as they are, of two the absolute differences."""
+    count, dates, channels, height, width = pictures.shape
+    images = encoder.preprocess(pictures.reshape(count * dates, channels, height, width), fmt, height)
+    levels = encoder.pyramid(images)
+    if dates == 1:
+        return list(levels)
+    # (B·2, D, h, w) → (B, D, h, w)
+    return [(pair[:, 0] - pair[:, 1]).abs() for pair in (level.unflatten(0, (count, 2)) for level in levels)]
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A frozen encoder in evaluation mode, run at every step."""
+
+    encoder: Encoder
+
+    def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
+        """Encoded now."""
+        with torch.no_grad():
+            return [level.float() for level in of_images(self.encoder.eval(), tiles.pictures(index, positions), tiles.fmt)]
+
+
+class Tuned(nn.Module):
+    """A copy of an encoder that is trained with the decoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+
+    def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
+        """Encoded now, with gradients while in training mode."""
+        return of_images(self.encoder, tiles.pictures(index, positions), tiles.fmt)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Levels of every tile in every position, float16 on disk, read through the page cache."""
+
+    files: tuple[Path, ...]
+    """One array (positions, N, D_i, h_i, w_i) for each level."""
+    device: torch.device
+
+    def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
+        """From the files."""
+        del tiles
+        arrays = (np.load(file, mmap_mode="r") for file in self.files)
+        return [torch.from_numpy(array[list(positions), list(index)]).to(self.device).float() for array in arrays]
+
+
+def pyramids(
+    encoder: Encoder, identity: str, tiles: Tiles, stem: str, positions: int, cache: Path, limit: float, say: Say
+) -> Pyramids:
+    """The levels of a part: kept where they fit, else encoded at every step.
+
+    Args:
+        encoder: frozen; on the device it shall run on.
+        identity: its `identity`.
+        tiles: of the part.
+        stem: stands for the part's data.
+        positions: 8 for training, 1 where tiles lie as they are.
+        cache: folder for the levels; deleting it only costs time.
+        limit: the most that one part's levels may take, bytes.
+        say: outlet for progress.
+    """
+    device = encoder.mean.device
+    with torch.no_grad():
+        shapes = [tuple(level.shape[1:]) for level in of_images(encoder.eval(), tiles.pictures([0], [0]), tiles.fmt)]
+    size = sum(int(np.prod(shape)) for shape in shapes) * 2 * positions * len(tiles)
+    if size > limit:
+        say(f"features of {len(tiles)} tiles take {size / 1e9:.1f} GB of {limit / 1e9:.1f} allowed: encoded at every step")
+        return Fresh(encoder)
+    name = key("pyramid-1", identity, stem, positions)
+    files = tuple(cache / f"{name}-{level}.npy" for level in range(len(shapes)))
+
+    def encode(*scratch: Path) -> None:
+        arrays = [
+            np.lib.format.open_memmap(file, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
+            for file, shape in zip(scratch, shapes, strict=True)
+        ]
+        progress = Progress("encode tiles", positions * len(tiles), "tile", say)
+        fresh = Fresh(encoder)
+        for position in range(positions):
+            for batch in batches(len(tiles), _BATCH):
+                for array, level in zip(arrays, fresh.levels(tiles, batch, [position] * len(batch)), strict=True):
+                    array[position, batch[0] : batch[-1] + 1] = level.half().cpu().numpy()
+                progress.advance(len(batch))
+        progress.close()
+        for array in arrays:
+            array.flush()
+
+    make_missing(files, encode)
+    return Kept(files, device)
+
+
+def batches(count: int, size: int) -> Iterator[list[int]]:
+    """Consecutive positions, `size` at a time."""
+    for start in range(0, count, size):
+        yield list(range(start, min(start + size, count)))

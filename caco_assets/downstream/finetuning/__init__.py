@@ -1,0 +1,1 @@
+"""Training of decoders and of whole networks on a task."""

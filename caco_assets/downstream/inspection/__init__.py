@@ -1,0 +1,1 @@
+"""One evaluation in detail: per-class figures and example images."""

@@ -1,0 +1,1 @@
+"""Probes on frozen features: linear layers, nearest neighbours, per-pixel models."""

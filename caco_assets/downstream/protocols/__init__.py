@@ -1,0 +1,1 @@
+"""The protocols `paper` and `clean` for each kind of task."""

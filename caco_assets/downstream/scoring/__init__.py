@@ -1,0 +1,1 @@
+"""Scores encoders on tasks and checks the results."""
