@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from caco_assets.synthetic.eurosat_twin import draw_town, rgb, towns
+from caco_assets.synthetic.twins.eurosat import draw_town, rgb, towns
 
 BAR = 0.08
 

@@ -31,7 +31,7 @@ from caco_assets.downstream.metrics.bootstrap import accuracy, bootstrap_mean
 from caco_assets.downstream.probes.linear_adam import fit_linear_adam
 from caco_assets.downstream.tasks import PaperProtocol
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
-from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin
+from caco_assets.synthetic.twins.eurosat import draw_town, towns, write_twin
 
 BAR = 20.0
 SIDE, CLASSES = 64, 10

@@ -18,7 +18,7 @@ def load_encoder(uri: str = "models:/caco-resnet18@champion", profile: str = "em
     Raises:
         UserError: no such model, alias, version or folder, or it is damaged.
     """
-    from caco_assets.registry.packaged_encoder import load_encoder as load
+    from caco_assets.registry.package.mlflow_model import load_encoder as load
     from caco_assets.resources.mlflow.client import open_tracking
     from caco_assets.settings import load_settings
 

@@ -17,13 +17,13 @@ from caco_assets.commands.evaluation import report
 from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
 from caco_assets.commands.lineage import gc, lineage, restore
+from caco_assets.commands.metrics import metrics
 from caco_assets.commands.pretraining import pack, pretrain
 from caco_assets.commands.registry import embed, export, promote, register, release, rollback
 from caco_assets.commands.sampling import sample
 from caco_assets.commands.server import server
 from caco_assets.commands.validation import validate
 from caco_assets.commands.vintages import drift, parent, vintages
-from caco_assets.commands.watch import metrics
 from caco_assets.commands.whole_chain import demo, settings, up
 from caco_assets.core.errors import UserError
 

@@ -9,9 +9,9 @@ from caco_assets.orchestration import jobs, retrain_form, schedules, sensors
 from caco_assets.pretraining import assets as pretraining
 from caco_assets.pretraining.launch.pipes_resource import TrainingProcess
 from caco_assets.registry import assets as registry
+from caco_assets.registry.encoders_resource import RegisteredEncoders
 from caco_assets.resources.dagster.console_logger import console
 from caco_assets.resources.dvc.commit import DataVersions
-from caco_assets.resources.encoders import RegisteredEncoders
 from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
 from caco_assets.sampling import assets as sampling

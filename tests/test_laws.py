@@ -16,12 +16,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ROOMS = ("sampling", "imagery", "validation", "pretraining", "downstream", "evaluation", "registry")
 LEARNING_CORES = (
     "pretraining.objectives",
-    "pretraining.loop",
-    "pretraining.loader",
-    "pretraining.encoder",
-    "pretraining.pack",
-    "downstream.probes",
-    "downstream.metrics",
+    "pretraining.training.loop",
+    "pretraining.loading.cpu_loader",
+    "pretraining.encoder.encoder",
+    "pretraining.pack.format",
+    "downstream.probes.linear_knn",
+    "downstream.metrics.bootstrap",
     "downstream.tasks",
 )
 # Built from parts, so that this file does not hold what it looks for.
@@ -142,7 +142,7 @@ def import_in_a_slim_image(modules: tuple[str, ...]) -> str:
 
 
 def test_what_a_learning_core_reads_runs_in_a_slim_gpu_image():
-    assert import_in_a_slim_image(("pretraining.pack", "downstream.metrics", "downstream.tasks")) == "imported"
+    assert import_in_a_slim_image(("pretraining.pack.format", "downstream.metrics.bootstrap", "downstream.tasks")) == "imported"
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_the_embedded_earth_needs_numpy_alone(module):
                         raise ModuleNotFoundError(f"the generator imports {{name}}")
 
             sys.meta_path.insert(0, NumpyAlone())
-            import caco_assets.synthetic.{module}
+            import caco_assets.synthetic.earth.{module}
             print("imported")
         """)
         == "imported"

@@ -82,7 +82,7 @@ def _encoder(settings: Settings, uri: str | None) -> tuple[Encoder, str]:
     if uri is None:
         return Encoder.load(settings.paths.encoder), settings.pretraining.objective
     if uri.startswith("models:/"):
-        from caco_assets.registry.packaged_encoder import load_encoder
+        from caco_assets.registry.package.mlflow_model import load_encoder
         from caco_assets.resources.mlflow.client import open_tracking
 
         return load_encoder(uri, open_tracking(settings, to_stderr)), uri.removeprefix("models:/")

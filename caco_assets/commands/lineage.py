@@ -23,8 +23,8 @@ def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
 
     HASH is the md5 of a product, of a shard or of a file in one, as Dagster, DVC and the tree show it, or its first characters.
     """
-    from caco_assets.registry.lineage_data import use_of
-    from caco_assets.registry.lineage_tree import lineage_json, lineage_tree
+    from caco_assets.registry.lineage.tree import lineage_json, lineage_tree
+    from caco_assets.registry.lineage.usage import use_of
     from caco_assets.resources.mlflow.client import open_tracking
 
     if (what == "data") != (digest is not None):
@@ -46,7 +46,7 @@ def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
 @profile_option
 def restore(uri: str, out: Path, profile: str) -> None:
     """Registry: bring back the data and settings that made the version URI, in a home of their own."""
-    from caco_assets.registry.restore import restore as run
+    from caco_assets.registry.lineage.restore import restore as run
 
     click.echo(run(settings_of(profile), uri, out, to_stderr).text())
 
@@ -58,8 +58,8 @@ def restore(uri: str, out: Path, profile: str) -> None:
 @click.option("--older-than", default=14.0, show_default=True, help="Days that remains of interrupted work and caches must be old.")
 def gc(profile: str, yes: bool, remote: bool, older_than: float) -> None:
     """Registry: show what no version, branch, tag or profile needs; with --yes, delete it."""
-    from caco_assets.registry.garbage import find_garbage
-    from caco_assets.registry.sizes import size_text
+    from caco_assets.registry.lineage.gc import find_garbage
+    from caco_assets.registry.lineage.sizes import size_text
 
     with find_garbage(settings_of(profile), to_stderr, remote=remote, older_than_days=older_than) as found:
         click.echo(found.text())

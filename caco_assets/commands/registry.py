@@ -105,8 +105,8 @@ def embed(
     overlap: bool,
 ) -> None:
     """Registry: embeddings of IMAGES, tile by tile: GeoTIFFs, or arrays (`.npy`: integers of shape bands, height, width)."""
-    from caco_assets.registry.embed import embed_file
-    from caco_assets.registry.packaged_encoder import load_encoder
+    from caco_assets.inference.embed import embed_file
+    from caco_assets.registry.package.mlflow_model import load_encoder
     from caco_assets.resources.mlflow.client import open_tracking
 
     resolved = load_settings(profile)

@@ -25,10 +25,10 @@ def settings(profile: str, write: bool) -> None:
 @profile_option
 def demo(profile: str) -> None:
     """Materialize the whole asset graph and print what came out."""
+    from caco_assets.commands.demo_summary import summary
+    from caco_assets.commands.preflight import preflight
     from caco_assets.definitions import build_definitions
-    from caco_assets.demo import summary
     from caco_assets.orchestration.in_process import materialize
-    from caco_assets.preflight import preflight
 
     resolved = settings_of(profile)
     preflight(resolved)

@@ -25,7 +25,7 @@ def parent(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
 @dg.asset(group_name="registry", deps=[report], kinds={"mlflow"})
 def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The encoder as a registered version with its preprocessing, data hashes and scores."""
-    from caco_assets.registry.lineage_tree import lineage_tree
+    from caco_assets.registry.lineage.tree import lineage_tree
 
     settings, say = profile.settings(), context.log.info
     with tracking.patience(say):

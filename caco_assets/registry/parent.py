@@ -61,7 +61,7 @@ def find_parent(settings: Settings, say: Say = to_stderr, *, tracking: Tracking 
 def _fetch(settings: Settings, folder: Path, say: Say, tracking: Tracking | None) -> dict[str, str | None]:
     """Copy the champion's encoder into the folder, where there is a champion."""
     from caco_assets.pretraining.encoder.encoder import Encoder
-    from caco_assets.registry.packaged_encoder import download, files_of
+    from caco_assets.registry.package.mlflow_model import download, files_of
     from caco_assets.registry.versions import CHAMPION, aliases, find
     from caco_assets.resources.mlflow.client import open_tracking
 

@@ -14,11 +14,11 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say, to_stderr
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder
-from caco_assets.registry.aliases import challenge
-from caco_assets.registry.artifact_rules import PREPROCESSING, drift_tags
-from caco_assets.registry.judging import scores_line
-from caco_assets.registry.lineage import LINEAGE, Lineage, store, tags_of
-from caco_assets.registry.packaged_encoder import package, preprocessing_hash, upload
+from caco_assets.registry.aliases.champion import challenge
+from caco_assets.registry.lineage.record import LINEAGE, Lineage, store, tags_of
+from caco_assets.registry.package.mlflow_model import package, preprocessing_hash, upload
+from caco_assets.registry.promotion.decide import scores_line
+from caco_assets.registry.promotion.rules import PREPROCESSING, drift_tags
 from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.resources.mlflow.runs import Run, code_version, open_run

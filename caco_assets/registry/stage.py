@@ -11,10 +11,10 @@ from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.registry.history import Move
-    from caco_assets.registry.promotion import Decision
+    from caco_assets.registry.aliases.alias_history import Move
+    from caco_assets.registry.promotion.decision import Decision
     from caco_assets.registry.register import Registered
-    from caco_assets.registry.release import Released
+    from caco_assets.registry.release.release import Released
     from caco_assets.resources.mlflow.client import Tracking
 
 
@@ -42,7 +42,7 @@ def register(
     """
     from caco_assets.core import products
     from caco_assets.pretraining.encoder.encoder import Encoder
-    from caco_assets.registry.lineage import collect
+    from caco_assets.registry.lineage.record import collect
     from caco_assets.registry.register import register_encoder
     from caco_assets.resources.dvc.commit import commit_stale
     from caco_assets.resources.dvc.commit import data_versions as committed
@@ -96,7 +96,7 @@ def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_st
     Raises:
         UserError: as `decide`, or no such version.
     """
-    from caco_assets.registry.judging import judge_version
+    from caco_assets.registry.promotion.decide import judge_version
 
     decision = judge_version(settings, tracking, version, say, override=override)
     say(decision.text())
@@ -121,8 +121,8 @@ def export(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tra
     """
     import tempfile
 
-    from caco_assets.registry.exports.export import export_files
-    from caco_assets.registry.packaged_encoder import download, files_of
+    from caco_assets.registry.package.mlflow_model import download, files_of
+    from caco_assets.registry.release.export import export_files
     from caco_assets.registry.versions import find
     from caco_assets.resources.mlflow.client import open_tracking
 
@@ -151,7 +151,7 @@ def rollback(
     Raises:
         UserError: there is none that could serve, or no reason.
     """
-    from caco_assets.registry.aliases import rollback as back
+    from caco_assets.registry.aliases.champion import rollback as back
     from caco_assets.resources.mlflow.client import open_tracking
 
     tracking = tracking or open_tracking(settings, say)
@@ -166,7 +166,7 @@ def release(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | No
     Raises:
         UserError: its files cannot be read, a form does not give its features, or the server refuses.
     """
-    from caco_assets.registry.release import release_champion
+    from caco_assets.registry.release.release import release_champion
     from caco_assets.resources.mlflow.client import open_tracking
 
     return release_champion(settings, tracking or open_tracking(settings, say), say)
@@ -181,8 +181,8 @@ def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tupl
     Raises:
         UserError: a decision is under way, or the server refuses.
     """
-    from caco_assets.registry.history import history
-    from caco_assets.registry.moves import settle
+    from caco_assets.registry.aliases.alias_history import history
+    from caco_assets.registry.aliases.alias_moves import settle
 
     model = settings.registry.model
     mover = settle(tracking, model, say, wait=False)
@@ -204,9 +204,9 @@ def unreleased(settings: Settings, tracking: Tracking, *, under_way: bool = Fals
     Returns:
         Its number and since when it serves; None: there is none.
     """
-    from caco_assets.registry.history import history
-    from caco_assets.registry.moves import OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN
-    from caco_assets.registry.release import RELEASED
+    from caco_assets.registry.aliases.alias_history import history
+    from caco_assets.registry.aliases.alias_moves import OVERRIDDEN, PASSED, PROMOTED, WITHDRAWN
+    from caco_assets.registry.release.release import RELEASED
     from caco_assets.registry.versions import GATE, find
 
     model = settings.registry.model
@@ -223,7 +223,7 @@ def tell(settings: Settings, tracking: Tracking, move: Move, say: Say, **more: o
     """Notify of a move that no decision made."""
     from dataclasses import asdict
 
-    from caco_assets.registry.notify import notify
+    from caco_assets.registry.aliases.notify import notify
 
     uri = f"models:/{settings.registry.model}/{move.after.champion}"
     notify(settings, tracking, move.what, say, version=move.after.champion, uri=uri, **asdict(move), **more)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import Say, to_stderr
-from caco_assets.registry.lease import is_lock
+from caco_assets.registry.registry_lock import is_lock
 from caco_assets.resources.mlflow.client import Tracking
 
 if TYPE_CHECKING:

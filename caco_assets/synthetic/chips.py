@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 
-from caco_assets.synthetic import level_1c, noise, terrain
-from caco_assets.synthetic.change import event_for, marked
-from caco_assets.synthetic.earth import GSD, View, Window
-from caco_assets.synthetic.noise import Frame
-from caco_assets.synthetic.region import CLASSES, Region, region
-from caco_assets.synthetic.weather import acquisition
+from caco_assets.synthetic.earth import level_1c, noise, terrain
+from caco_assets.synthetic.earth.change import event_for, marked
+from caco_assets.synthetic.earth.earth import GSD, View, Window
+from caco_assets.synthetic.earth.noise import Frame
+from caco_assets.synthetic.earth.region import CLASSES, Region, region
+from caco_assets.synthetic.earth.weather import acquisition
 
 CHANGED_FROM = 0.01
 """Share of a chip's pixels whose cover differs from which on the place counts as changed."""

@@ -17,7 +17,7 @@ from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings, SyntheticSource
 
 if TYPE_CHECKING:
-    from caco_assets.synthetic.plan import Tile
+    from caco_assets.synthetic.catalog.scene_plan import Tile
 
 
 def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
@@ -39,7 +39,7 @@ def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
     usual = {"calendar"} if source.calendar in (None, settings.vintage) else set[str]()
 
     def make(folder: Path) -> Facts:
-        from caco_assets.synthetic.catalog import write_documents, write_truth
+        from caco_assets.synthetic.catalog.documents import write_documents, write_truth
 
         tiles = _tiles(settings, source, locations.path)
         when = settings.vintage, source.calendar or settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons
@@ -99,7 +99,7 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
     others = sorted({TWINS[row.task] for row in settings.downstream.tasks.values() if row.data is None and row.task in TWINS})
 
     def make(folder: Path) -> Facts:
-        from caco_assets.synthetic.eurosat_twin import draw_town, towns, write_twin
+        from caco_assets.synthetic.twins.eurosat import draw_town, towns, write_twin
 
         progress = Progress("benchmarks", 10 * count, "pictures", say)
         pictures = []
@@ -148,7 +148,7 @@ def _images_per_class(settings: Settings) -> int:
 
 def _writer(name: str) -> Callable[[Path, int, int, Say], Facts]:
     """The function that draws the twin of a folder."""
-    return import_module(f"caco_assets.synthetic.{name}_twin").write_twin
+    return import_module(f"caco_assets.synthetic.twins.{name}").write_twin
 
 
 def _run[T](work: Callable[..., T], jobs: list[tuple[Any, ...]], workers: int) -> Iterator[T]:
@@ -175,8 +175,8 @@ def _tiles(settings: Settings, source: SyntheticSource, locations: Path) -> list
 
     from caco_assets.imagery.geometry.chip_grid import chip_grids
     from caco_assets.imagery.scenes.periods import period_spans, period_windows
-    from caco_assets.synthetic import plan
-    from caco_assets.synthetic.region import region
+    from caco_assets.synthetic.catalog import scene_plan
+    from caco_assets.synthetic.earth.region import region
 
     imagery = settings.imagery
     table = pq.read_table(locations, columns=["location_id", "lon", "lat", "city", "country", "distance_km"]).to_pydict()
@@ -190,17 +190,19 @@ def _tiles(settings: Settings, source: SyntheticSource, locations: Path) -> list
     tiles = []
     for number, city in enumerate(sorted(set(cities.tolist()))):
         own = np.flatnonzero(cities == city)
-        centre = plan.centre_of(lon[own], lat[own], distance[own])
+        centre = scene_plan.centre_of(lon[own], lat[own], distance[own])
         for epsg in sorted({grids[k].epsg for k in own}):
-            spots = tuple(plan.Spot(int(k), str(ids[k]), grids[k].left, grids[k].top, side) for k in own if grids[k].epsg == epsg)
+            spots = tuple(
+                scene_plan.Spot(int(k), str(ids[k]), grids[k].left, grids[k].top, side) for k in own if grids[k].epsg == epsg
+            )
             try:
-                window = plan.window_around(epsg, [(spot.left, spot.top, side) for spot in spots])
+                window = scene_plan.window_around(epsg, [(spot.left, spot.top, side) for spot in spots])
             except ValueError as error:
                 raise UserError(f"sampling: {city}: {error}; lower sampling.sigma_km or use a real imagery.source") from error
             here = region(settings.seed, city, *centre, epsg)
-            events = plan.events_of(settings.seed, here, spots, source.changed_share, between)
+            events = scene_plan.events_of(settings.seed, here, spots, source.changed_share, between)
             slug = re.sub(r"[^A-Za-z0-9]+", "-", city.partition("/")[2]).strip("-")[:24] or "place"
-            tiles.append(plan.Tile(f"{number:04d}-{slug}-{epsg % 1000:03d}", here, window, spots, events))
+            tiles.append(scene_plan.Tile(f"{number:04d}-{slug}-{epsg % 1000:03d}", here, window, spots, events))
     return tiles
 
 
@@ -208,12 +210,12 @@ def _draw_tile(
     folder: Path, tile: Tile, vintage: str, calendar: str, gap_years: int, period_months: int, seasons: int, per_season: int
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Write all scenes of one tile and the truth of its places (runs in a process of its own)."""
-    from caco_assets.synthetic import plan
-    from caco_assets.synthetic.catalog import truth_of
-    from caco_assets.synthetic.earth import Earth
-    from caco_assets.synthetic.writer import COLLECTION, write_scene
+    from caco_assets.synthetic.catalog import scene_plan
+    from caco_assets.synthetic.catalog.documents import truth_of
+    from caco_assets.synthetic.catalog.scene_writer import COLLECTION, write_scene
+    from caco_assets.synthetic.earth.earth import Earth
 
     earth = Earth(tile.region, tile.events)
-    looks = plan.overpasses(tile, vintage, calendar, gap_years, period_months, seasons, per_season)
+    looks = scene_plan.overpasses(tile, vintage, calendar, gap_years, period_months, seasons, per_season)
     items = [write_scene(folder / COLLECTION, tile, earth, look) for look in looks]
     return items, truth_of(folder / "truth", earth.view(tile.window), tile.spots)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from caco_assets.registry.people import who
+from caco_assets.registry.aliases.user import who
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow, pytest.mark.timeout(3000)]
 

@@ -19,8 +19,8 @@ from caco_assets.downstream.inspection.cell_figures import LIMIT
 from caco_assets.downstream.score_rows import read_rows
 from caco_assets.downstream.stage import score_encoder
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
+from caco_assets.registry.encoders_resource import RegisteredEncoders
 from caco_assets.registry.register import register_encoder
-from caco_assets.resources.encoders import RegisteredEncoders
 from caco_assets.resources.profile import Profile
 from caco_assets.settings import Settings, load_settings
 

@@ -25,9 +25,9 @@ from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 from caco_assets.core.products import content_hash, recorded
 from caco_assets.orchestration.run_requests import UNDER_WAY
 from caco_assets.pretraining.encoder.encoder import Encoder
-from caco_assets.registry.lease import is_lock
-from caco_assets.registry.moves import INTENT
-from caco_assets.registry.release import RELEASED
+from caco_assets.registry.aliases.alias_moves import INTENT
+from caco_assets.registry.registry_lock import is_lock
+from caco_assets.registry.release.release import RELEASED
 from caco_assets.registry.versions import GATE, IDENTITY, aliases, registered_tags, versions
 from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.resources.dvc.home import ensure_home

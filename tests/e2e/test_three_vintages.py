@@ -23,10 +23,10 @@ from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.stage import pretrain
-from caco_assets.registry.packaged_encoder import load_encoder
-from caco_assets.registry.promotion import Decision
-from caco_assets.registry.release import RELEASED
-from caco_assets.registry.restore import restore
+from caco_assets.registry.lineage.restore import restore
+from caco_assets.registry.package.mlflow_model import load_encoder
+from caco_assets.registry.promotion.decision import Decision
+from caco_assets.registry.release.release import RELEASED
 from caco_assets.registry.stage import rollback
 from caco_assets.registry.versions import DECISION, aliases, find
 from caco_assets.resources.dagster.instance import dagster_home
@@ -37,12 +37,12 @@ from caco_assets.resources.profile import Profile
 from caco_assets.resources.vintages import finished
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
-from caco_assets.synthetic.catalog import write_documents
-from caco_assets.synthetic.earth import Earth
-from caco_assets.synthetic.plan import Tile
+from caco_assets.synthetic.catalog.documents import write_documents
+from caco_assets.synthetic.catalog.scene_plan import Tile
+from caco_assets.synthetic.catalog.scene_writer import COLLECTION
+from caco_assets.synthetic.earth.earth import Earth
+from caco_assets.synthetic.earth.weather import Acquisition
 from caco_assets.synthetic.stage import build_catalog
-from caco_assets.synthetic.weather import Acquisition
-from caco_assets.synthetic.writer import COLLECTION
 from caco_assets.validation.drift.drift import accept, judge_drift
 
 # whole runs in this process: what many libraries warn of there is no more an error than it is in a daemon's
@@ -183,9 +183,9 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
         return [ScoreRow(**row)]
 
-    monkeypatch.setattr("caco_assets.registry.judging.score_encoder", score_encoder)
+    monkeypatch.setattr("caco_assets.registry.promotion.decide.score_encoder", score_encoder)
     features = np.random.default_rng(0).normal(1, 1, (64, 32))
-    monkeypatch.setattr("caco_assets.registry.judging._features", lambda *_: features)
+    monkeypatch.setattr("caco_assets.registry.promotion.decide._features", lambda *_: features)
 
 
 @pytest.mark.usefixtures("judged")
@@ -238,9 +238,9 @@ def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def provider_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the embedded Earth's provider writes one band of new scenes in another unit."""
-    from caco_assets.synthetic import writer
+    from caco_assets.synthetic.catalog import scene_writer
 
-    whole = writer.write_scene
+    whole = scene_writer.write_scene
 
     def broken(folder: Path, tile: Tile, earth: Earth, look: Acquisition) -> Path:
         item = whole(folder, tile, earth, look)
@@ -248,4 +248,4 @@ def provider_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
             damage(folder.parent, {item.parent.name})
         return item
 
-    monkeypatch.setattr(writer, "write_scene", broken)
+    monkeypatch.setattr(scene_writer, "write_scene", broken)

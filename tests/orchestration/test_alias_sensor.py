@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from caco_assets.orchestration.sensors import alias_moved
-from caco_assets.registry.history import history
+from caco_assets.registry.aliases.alias_history import history
 from caco_assets.registry.versions import aliases, registry_lock
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.resources.mlflow.resource import TrackingResource

@@ -22,7 +22,8 @@ from conftest import scored
 
 from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.encoder import Encoder
-from caco_assets.registry import aliases, judging
+from caco_assets.registry.aliases import champion
+from caco_assets.registry.promotion import decide
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import load_settings
 from mlflow import MlflowClient
@@ -30,7 +31,7 @@ from mlflow import MlflowClient
 # what a decision would import: a child that is killed shall not pay for it each time
 for _name in (
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store", "mlflow.artifacts", "pandas",
-    "pyarrow.parquet", "scipy.stats", "caco_assets.registry.packaged_encoder",
+    "pyarrow.parquet", "scipy.stats", "caco_assets.registry.package.mlflow_model",
     "caco_assets.downstream.metrics.bootstrap", "requests",
 ):  # fmt: skip
     importlib.import_module(_name)
@@ -49,15 +50,15 @@ def act(order: dict[str, Any]) -> dict[str, Any]:
         count = 100 if role == "baseline" else right[encoder.identity]
         return scored(settings.paths.root, f"{encoder.identity[:16]}-{role}", count, role=role)
 
-    judging.score_encoder = score_encoder
-    judging._features = lambda *_: np.random.default_rng(0).normal(1, 1, (64, 32))
+    decide.score_encoder = score_encoder
+    decide._features = lambda *_: np.random.default_rng(0).normal(1, 1, (64, 32))
     said: list[str] = []
     try:
         tracking = open_tracking(settings, said.append)
         if "rollback" in order:
-            move = aliases.rollback(tracking, settings.registry.model, order["rollback"], said.append)
+            move = champion.rollback(tracking, settings.registry.model, order["rollback"], said.append)
             return {"champion": move.after.champion, "said": said}
-        decision = judging.judge_version(settings, tracking, order["version"], said.append)
+        decision = decide.judge_version(settings, tracking, order["version"], said.append)
     except UserError as error:
         return {"error": str(error), "said": said}
     return {"passed": decision.passed, "compared_with": decision.champion, "said": said}

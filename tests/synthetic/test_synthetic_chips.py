@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from caco_assets.synthetic.chips import DrawnPlace, Wanted, draw_places
-from caco_assets.synthetic.eurosat_twin import town_region
+from caco_assets.synthetic.twins.eurosat import town_region
 
 WANTED = Wanted(side=48, seasons=2)
 

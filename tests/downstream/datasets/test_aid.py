@@ -15,8 +15,8 @@ from caco_assets.downstream.datasets.readers.aid import COUNTS, SPLITS, SPLITS_O
 from caco_assets.downstream.features.feature_cache import FeatureCache
 from caco_assets.downstream.tasks import find_task
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
-from caco_assets.synthetic.aid_twin import NAMES, candidates, draw_scene, name_of, town_region
-from caco_assets.synthetic.region import ANNUAL, CLASSES, FOREST, HIGHWAY, RESIDENTIAL, RIVER, SEALAKE
+from caco_assets.synthetic.earth.region import ANNUAL, CLASSES, FOREST, HIGHWAY, RESIDENTIAL, RIVER, SEALAKE
+from caco_assets.synthetic.twins.aid import NAMES, candidates, draw_scene, name_of, town_region
 
 SMALL = {"Beach": 6, "Forest": 8}
 

@@ -17,9 +17,9 @@ from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.readers.bigearthnet_labels import CLASSES, GROUPS, of_43
 from caco_assets.downstream.datasets.readers.bigearthnet_pixels import BANDS
 from caco_assets.downstream.tasks import find_task
-from caco_assets.synthetic import bigearthnet_twin, bigearthnet_v2_twin
-from caco_assets.synthetic.bigearthnet_scenes import GROUPS as TWIN_GROUPS
-from caco_assets.synthetic.bigearthnet_scenes import NAMES as TWIN_NAMES
+from caco_assets.synthetic.twins import bigearthnet, bigearthnet_v2
+from caco_assets.synthetic.twins.bigearthnet_scenes import GROUPS as TWIN_GROUPS
+from caco_assets.synthetic.twins.bigearthnet_scenes import NAMES as TWIN_NAMES
 
 COUNT = 10
 
@@ -35,14 +35,14 @@ def read(path: Path, task: str = "bigearthnet"):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ben") / "bigearthnet"
-    bigearthnet_twin.write_twin(folder, 0, COUNT, quiet)
+    bigearthnet.write_twin(folder, 0, COUNT, quiet)
     return folder
 
 
 @pytest.fixture(scope="module")
 def drawn_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ben") / "bigearthnet_v2"
-    bigearthnet_v2_twin.write_twin(folder, 0, COUNT, quiet)
+    bigearthnet_v2.write_twin(folder, 0, COUNT, quiet)
     return folder
 
 

@@ -21,7 +21,7 @@ from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.readers.isprs import COLOURS, POTSDAM, VAIHINGEN
 from caco_assets.downstream.datasets.tiles import Scene, cut, grid
 from caco_assets.downstream.tasks import TASKS, find_task
-from caco_assets.synthetic.oscd_twin import TEST, TRAIN
+from caco_assets.synthetic.twins.oscd import TEST, TRAIN
 
 DENSE = tuple(name for name, task in TASKS.items() if task.dense)
 
@@ -30,7 +30,7 @@ DENSE = tuple(name for name, task in TASKS.items() if task.dense)
 def dense_twins(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dense")
     for name in DENSE:
-        import_module(f"caco_assets.synthetic.{name}_twin").write_twin(folder / name, 0, 12, lambda _: None)
+        import_module(f"caco_assets.synthetic.twins.{name}").write_twin(folder / name, 0, 12, lambda _: None)
     return folder
 
 

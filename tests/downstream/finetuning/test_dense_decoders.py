@@ -22,7 +22,7 @@ from caco_assets.downstream.stage import score
 from caco_assets.downstream.tasks import find_task
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import Dense, load_settings
-from caco_assets.synthetic import levir_cd_twin, loveda_twin
+from caco_assets.synthetic.twins import levir_cd, loveda
 
 ARCHITECTURE = "test_resnet"
 CPU = torch.device("cpu")
@@ -195,8 +195,8 @@ def ready(tmp_path, monkeypatch):
     only = dict(load_settings("tiny", home=tmp_path, downstream={"tasks": tasks}).downstream.tasks.items())
     downstream = settings.downstream.model_copy(update={"tasks": {name: only[name] for name in tasks}})
     settings = settings.model_copy(update={"downstream": downstream})
-    levir_cd_twin.write_twin(settings.paths.benchmarks / "levir_cd", 0, 12, quiet)
-    loveda_twin.write_twin(settings.paths.benchmarks / "loveda", 0, 12, quiet)
+    levir_cd.write_twin(settings.paths.benchmarks / "levir_cd", 0, 12, quiet)
+    loveda.write_twin(settings.paths.benchmarks / "loveda", 0, 12, quiet)
     Encoder.random(ARCHITECTURE, Preprocessing.of_pack(RGB, "seco", 32), 5).save(settings.paths.encoder, {}, {})
     return settings
 

@@ -81,9 +81,9 @@ def test_an_archive_whose_bytes_are_not_those_on_record_is_not_trusted(months):
 
 def test_vintages_of_the_embedded_earth_share_the_overpasses_of_the_months_that_they_share(tmp_path):
     from caco_assets.imagery.scenes.periods import period_windows
-    from caco_assets.synthetic.earth import Window
-    from caco_assets.synthetic.plan import Tile, acquisitions, overpasses
-    from caco_assets.synthetic.region import region
+    from caco_assets.synthetic.catalog.scene_plan import Tile, acquisitions, overpasses
+    from caco_assets.synthetic.earth.earth import Window
+    from caco_assets.synthetic.earth.region import region
 
     here = region(0, "FR/Paris", 2.35, 48.85, 32631)
     tile = Tile("0000-Paris-631", here, Window(32631, 450_000, 5_411_040, 60, 60), (), ())

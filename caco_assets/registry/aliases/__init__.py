@@ -1,0 +1,1 @@
+"""Aliases of the registry: champion, challenger, their moves and notifications."""

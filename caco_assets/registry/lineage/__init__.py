@@ -1,0 +1,1 @@
+"""Lineage of a version: its record, restore, garbage collection and use of data."""

@@ -1,0 +1,140 @@
+"""What a workspace holds that nothing needs any more: old data that no version was made from, remains of work given up."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from caco_assets.core.progress import Say, to_stderr
+from caco_assets.registry.lineage.sizes import size_text
+from caco_assets.registry.lineage.usage import all_lineages
+from caco_assets.resources.dvc.gc import Store, garbage
+from caco_assets.resources.dvc.home import ensure_home
+from caco_assets.resources.dvc.repo import history
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
+from caco_assets.settings import Settings
+
+OLD_DAYS = 14.0
+_DAY_S = 86_400.0
+# see `products.partial_of`
+_PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder beside the products that nobody has touched for long."""
+
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that could go."""
+
+    stores: tuple[Store, ...]
+    leftovers: tuple[Leftover, ...]
+
+    @property
+    def bytes(self) -> int:
+        """All that would be freed; what lies in cache and remote counts twice."""
+        return sum(store.bytes for store in self.stores) + sum(each.bytes for each in self.leftovers)
+
+    def text(self) -> str:
+        """For people."""
+        lines = []
+        for store in self.stores:
+            lines.append(f"{store.kind} {store.path}: {len(store.waste)} objects, {size_text(store.bytes)}; {store.kept} stay")
+            for product, (count, volume) in store.by_product().items():
+                lines.append(f"  {product}: {count} objects, {size_text(volume)}")
+        lines += [f"{each.path}: {size_text(each.bytes)}, untouched for long" for each in self.leftovers]
+        return "\n".join(lines)
+
+    def delete(self) -> None:
+        """Remove it all; only while the block of `find_garbage` lasts."""
+        for store in self.stores:
+            store.delete()
+        for each in self.leftovers:
+            if each.path.is_dir():
+                shutil.rmtree(each.path)
+            else:
+                each.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def find_garbage(
+    settings: Settings,
+    say: Say = to_stderr,
+    *,
+    remote: bool = False,
+    older_than_days: float = OLD_DAYS,
+    tracking: Tracking | None = None,
+) -> Iterator[Found]:
+    """What could go.
+
+    Kept are the data of every registered version of every model on the tracking server, of all profiles as they are now, and of
+    every branch and tag of git.
+
+    Args:
+        settings: a profile of the home; the home's others are respected.
+        say: outlet of the progress.
+        remote: look at DVC's remote too; it must serve this home alone.
+        older_than_days: partial products and caches untouched for so long could go too.
+        tracking: default: opened here.
+
+    Raises:
+        UserError: the registry, a version's record or a branch of git cannot be read: then nobody knows what is needed.
+    """
+    ensure_home(settings)
+    tracking = tracking or open_tracking(settings, say)
+    needed: set[str] = set()
+    for _, lineage in all_lineages(tracking):
+        needed |= lineage.objects | {str(product["content_hash"]) for product in lineage.products.values()}
+    for record in settings.paths.workspace.glob("*/records/**/*.json"):
+        needed.add(json.loads(record.read_text())["content_hash"])
+    named = {entry["md5"]: f"{Path(entry['path']).stem} of {entry['profile']}" for entry in history(settings)}
+    leftovers = tuple(_leftovers(settings.paths.workspace, time.time() - older_than_days * _DAY_S))
+    with garbage(settings.home, needed, named, remote=remote, say=say) as stores:
+        yield Found(tuple(stores), leftovers)
+
+
+def _leftovers(workspace: Path, before: float) -> Iterator[Leftover]:
+    """Partial products and cached pixels and features of all profiles, last written before a moment, that nobody holds."""
+    for profile in sorted(path.parent for path in workspace.glob("*/records")):
+        groups: dict[Path, list[Path]] = {}
+        for folder in (profile, profile / "data", profile / "data" / "archive"):
+            for path in sorted(folder.glob(".*.partial-*")):
+                if found := _PARTIAL.match(path.name):
+                    # a partial product and what lies beside it are of one work
+                    groups.setdefault(path.with_name(found[0]), []).append(path)
+        # no other cache: the tables of single answers that scores refer to are not made again by themselves
+        cached = [path for kind in ("features", "pixels") for path in sorted((profile / "cache" / kind).glob("*"))]
+        groups |= {path: [path] for path in cached}
+        for work, paths in groups.items():
+            sizes = {file: file.stat() for path in paths for file in (path, *path.rglob("*")) if file.exists()}
+            if max((each.st_mtime for each in sizes.values()), default=0.0) < before and not _held(work):
+                yield from (Leftover(path, sum(_size(file) for file in (path, *path.rglob("*")))) for path in paths)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _held(work: Path) -> bool:
+    """Whether a training is at work: it holds the lock beside its folder."""
+    lock = work.with_name(f"{work.name}.lock")
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

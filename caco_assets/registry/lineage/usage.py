@@ -1,0 +1,138 @@
+"""From data to versions: which were trained on some bytes, and which would be touched if those were withdrawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caco_assets.core.errors import UserError
+from caco_assets.registry.lineage.record import Lineage, read
+from caco_assets.registry.registry_lock import is_lock
+from caco_assets.registry.versions import versions
+from caco_assets.resources.dvc.repo import history
+from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+# Fewer characters name too much.
+_AT_LEAST = 6
+_SHOWN = 5
+# Products that weights come from. The others are looked at (a probe set), or made of the weights (scores).
+_LEARNED_FROM = {"locations", "catalog", "scenes", "archive", "quarantine", "pack", "parent"}
+
+
+@dataclass(frozen=True)
+class Use:
+    """What is known of some bytes."""
+
+    hash: str
+    names: tuple[str, ...]
+    """What they are: `archive/shard=0003 of tiny`."""
+    trained: tuple[str, ...]
+    """Addresses of the versions that were trained on them."""
+    inherited: tuple[str, ...]
+    """Addresses of versions that were not, but began with the weights of one that was, or of such a one."""
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The versions that would have to be made again without these bytes."""
+        return self.trained + self.inherited
+
+    def text(self) -> str:
+        """For people."""
+        lines = [self.hash, *(f"  is {name}" for name in self.names)]
+        if not self.touched:
+            return "\n".join([*lines, "  no registered version was trained on it"])
+        lines += [f"  {uri} was trained on it" for uri in self.trained]
+        lines += [f"  {uri} began with the weights of such a version" for uri in self.inherited]
+        count = len(self.touched)
+        return "\n".join([*lines, f"  withdrawing it would touch {count} registered version{'s' if count > 1 else ''}"])
+
+
+def all_lineages(tracking: Tracking) -> list[tuple[ModelVersion, Lineage]]:
+    """Every version of every model with its record.
+
+    Raises:
+        UserError: the registry or a record cannot be read.
+    """
+    names: list[str] = []
+    token = None
+    with tracking.explained():
+        while True:
+            page = tracking.client.search_registered_models(page_token=token)
+            names += [model.name for model in page if not is_lock(model.name)]
+            if not (token := page.token):
+                break
+    return [(version, read(tracking, version)) for name in names for version in versions(tracking, name)]
+
+
+def use_of(settings: Settings, tracking: Tracking, digest: str) -> Use:
+    """Who used the bytes with this md5.
+
+    Args:
+        settings: the profile, whose home's history is asked too.
+        tracking: the registry.
+        digest: md5 of a product, a shard or a file of one, as DVC and Dagster show it; its first characters will do.
+
+    Raises:
+        UserError: nothing has that hash, it is too short, or it names several things.
+    """
+    if len(digest) < _AT_LEAST:
+        raise UserError(f"{digest}: too short for a hash; give at least {_AT_LEAST} characters")
+    found: dict[str, set[str]] = {}
+    users: dict[str, set[str]] = {}
+    known = all_lineages(tracking)
+    for version, lineage in known:
+        for md5, name, learned in _named(lineage):
+            if md5.startswith(digest):
+                found.setdefault(md5, set()).add(name)
+                users.setdefault(md5, set()).update({_uri(version)} if learned else ())
+    for entry in history(settings):
+        if entry["md5"].startswith(digest):
+            name = f"{entry['path']}, committed in this home on {entry['when'][:10]}"
+            found.setdefault(entry["md5"], {name})
+    if not found:
+        raise UserError(
+            f"{digest}: no product, shard or file of a registered version has this hash, and none was committed in this home; "
+            "`caco lineage models:/NAME/VERSION --json` lists those of a version"
+        )
+    if len(found) > 1:
+        shown = ", ".join(sorted(found)[:_SHOWN])
+        raise UserError(
+            f"{digest}: names {len(found)} things ({shown}{', …' if len(found) > _SHOWN else ''}); give more characters"
+        )
+    ((md5, names),) = found.items()
+    trained = [_uri(version) for version, _ in known if _uri(version) in users.get(md5, ())]
+    return Use(md5, tuple(sorted(names)), tuple(trained), tuple(_heirs(known, set(trained))))
+
+
+def _named(lineage: Lineage) -> Iterator[tuple[str, str, bool]]:
+    """md5, what it is, whether weights were learned from it: of all that a version's record names."""
+    for name, product in lineage.products.items():
+        yield product["content_hash"], f"{name} of {lineage.profile}", name.partition("/")[0] in _LEARNED_FROM
+    for path, out in lineage.outs.items():
+        name = Path(path).stem
+        yield out["md5"], f"{name} of {lineage.profile}", name in _LEARNED_FROM
+        for file, md5 in lineage.files.get(out["md5"], {}).items():
+            yield md5, f"{path}/{file}", name in _LEARNED_FROM
+
+
+def _heirs(known: list[tuple[ModelVersion, Lineage]], touched: set[str]) -> list[str]:
+    """Versions that began with weights of a touched one, or of such a one, in the order in which they were registered."""
+    heirs: list[str] = []
+    everyone, before = set(touched), -1
+    while len(everyone) != before:
+        before = len(everyone)
+        for version, lineage in known:
+            if lineage.parent and lineage.parent["uri"] in everyone and _uri(version) not in everyone:
+                everyone.add(_uri(version))
+                heirs.append(_uri(version))
+    return heirs
+
+
+def _uri(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"

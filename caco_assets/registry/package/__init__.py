@@ -1,0 +1,1 @@
+"""An encoder packaged as an MLflow model."""

@@ -1,0 +1,210 @@
+"""An encoder as an MLflow model: safetensors and description in, the same encoder out, bit for bit, and no pickle on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+
+import caco_assets
+from caco_assets.core.errors import UserError
+from caco_assets.pretraining.encoder.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
+from caco_assets.registry.package.preprocessing_check import ROUND_TRIP, same_tensor, write_round_trip
+from caco_assets.registry.versions import find
+from caco_assets.resources.mlflow.client import Tracking
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+_FILES = (WEIGHTS, DESCRIPTION)
+# What the model code imports beside this package; exact versions, because features must not drift.
+_LIBRARIES = ("mlflow", "numpy", "safetensors", "timm", "torch")
+_PROBE_SIDE = 32
+
+
+def package(encoder_dir: Path, target: Path) -> Encoder:
+    """Write an MLflow model folder for an encoder folder.
+
+    Args:
+        encoder_dir: `encoder.safetensors` and `encoder.json`.
+        target: folder to make.
+
+    Returns:
+        The encoder, which has been loaded and checked on the way.
+
+    Raises:
+        UserError: no sound encoder there.
+    """
+    from mlflow.pyfunc import save_model
+
+    encoder = Encoder.load(encoder_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        # two files and no more: metrics and pictures of the training run belong to the run
+        source = Path(scratch) / "encoder"
+        source.mkdir()
+        for name in _FILES:
+            shutil.copyfile(encoder_dir / name, source / name)
+        save_model(
+            path=str(target),
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"encoder": str(source), "round_trip": str(write_round_trip(encoder, Path(scratch) / ROUND_TRIP))},
+            signature=_signature(encoder),
+            input_example=probe(encoder)[:1],
+            pip_requirements=[f"caco_assets=={caco_assets.__version__}", *(f"{name}=={installed(name)}" for name in _LIBRARIES)],
+        )
+    return encoder
+
+
+def upload(tracking: Tracking, run_id: str, folder: Path, name: str) -> tuple[str, str]:
+    """Put a model folder into the artifacts of a run's experiment.
+
+    Returns:
+        The logged model's id and the address of its files.
+
+    Raises:
+        UserError: the server refuses.
+    """
+    from mlflow.models import Model
+
+    client = tracking.client
+    with tracking.explained():
+        logged = client.create_logged_model(tracking.experiment_id, name=name, source_run_id=run_id, model_type="encoder")
+        description = Model.load(str(folder))
+        description.run_id, description.model_id, description.artifact_path = run_id, logged.model_id, logged.artifact_location
+        description.save(str(folder / "MLmodel"))
+        client.log_model_artifacts(logged.model_id, str(folder))
+        client.finalize_logged_model(logged.model_id, "READY")
+    return logged.model_id, logged.artifact_location
+
+
+def load_encoder(uri: str, tracking: Tracking) -> Encoder:
+    """The encoder of a registered version or a folder. Only safetensors and JSON are read; no code of the model is run.
+
+    Args:
+        uri: `models:/name@champion`, `models:/name/3`, or a local folder of an encoder or of an MLflow model.
+        tracking: where versions are looked up.
+
+    Raises:
+        UserError: no such model, alias or version; its files are missing, damaged, or are not those of a packaged encoder.
+    """
+    if not uri.startswith("models:/"):
+        return _read(Path(uri), uri)
+    return load_version(tracking, find(tracking, uri))
+
+
+def load_version(tracking: Tracking, version: ModelVersion) -> Encoder:
+    """The encoder of a version; as `load_encoder`."""
+    return fetch(tracking, version).encoder
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A version's encoder as its registered files give it back."""
+
+    encoder: Encoder
+    megabytes: float
+    """Of `encoder.safetensors`, 10^6 bytes."""
+    round_trip: bool | None
+    """Its preprocessing gives the stored tensor bit for bit; None: none is stored."""
+
+
+def fetch(tracking: Tracking, version: ModelVersion) -> Fetched:
+    """Load a version and look at its files; raises as `load_encoder`."""
+    uri = f"models:/{version.name}/{version.version}"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = download(tracking, version, Path(scratch))
+        files = files_of(folder, uri)
+        encoder = Encoder.load(files)
+        megabytes = (files / WEIGHTS).stat().st_size / 1e6
+        stored = list(folder.rglob(ROUND_TRIP))
+        return Fetched(encoder, megabytes, same_tensor(encoder, stored[0]) if stored else None)
+
+
+def download(tracking: Tracking, version: ModelVersion, target: Path) -> Path:
+    """Copy the model folder of a version below `target`, which exists.
+
+    Raises:
+        UserError: its files cannot be read.
+    """
+    from mlflow.artifacts import download_artifacts
+    from requests import RequestException
+
+    uri = f"models:/{version.name}/{version.version}"
+    with tracking.explained():
+        source = tracking.client.get_model_version_download_uri(version.name, version.version)
+        try:
+            return Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=tracking.uri))
+        except RequestException:
+            # an OSError too, but one of the server's; `explained` has the words for it
+            raise
+        except OSError as error:
+            raise UserError(f"{uri}: its files cannot be read ({_line(error)}); register the encoder again") from error
+
+
+def probe(encoder: Encoder) -> np.ndarray:
+    """uint16 (2, C, 32, 32): a fixed picture of archive values, for checks that two encoders see the same pixels the same way."""
+    shape = (2, len(encoder.preprocessing.bands), _PROBE_SIDE, _PROBE_SIDE)
+    return np.random.default_rng(0).integers(0, 10_000, shape, dtype=np.uint16)
+
+
+def preprocessing_hash(encoder: Encoder) -> str:
+    """sha256 of the stretched probe and of mean, deviation and side: exact on every machine (integers and constants)."""
+    wanted = encoder.preprocessing
+    stretched = wanted.stretched(probe(encoder), replace(ARCHIVE, bands=wanted.bands))
+    return hashlib.sha256(stretched.tobytes() + repr((wanted.mean, wanted.std, wanted.size)).encode()).hexdigest()
+
+
+def _read(folder: Path, uri: str) -> Encoder:
+    return Encoder.load(files_of(folder, uri))
+
+
+def files_of(folder: Path, uri: str) -> Path:
+    """The folder of `encoder.safetensors` and `encoder.json` in the folder of an encoder or of an MLflow model.
+
+    Raises:
+        UserError: no such folder, or its MLmodel is not that of a packaged encoder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{uri}: no such folder; write models:/name@champion, models:/name/3 or the folder of an encoder")
+    if not (folder / "MLmodel").exists():
+        return folder
+    try:
+        description = yaml.safe_load((folder / "MLmodel").read_text())
+        inside = description["flavors"]["python_function"]["artifacts"]["encoder"]["path"]
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{uri}: not a packaged encoder ({_line(error)}); register it with `caco register`") from error
+    encoder = (folder / inside).resolve()
+    if not encoder.is_relative_to(folder.resolve()):
+        raise UserError(f"{uri}: its MLmodel points outside of the model ({inside}); register the encoder again")
+    return encoder
+
+
+def _signature(encoder: Encoder) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    wanted = encoder.preprocessing
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint16), (-1, -1, -1, -1), name=None)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, encoder.width))]),
+        params=ParamSchema(
+            [
+                ParamSpec("bands", DataType.string, list(wanted.bands), (-1,)),
+                ParamSpec("reflectance_per_dn", DataType.double, ARCHIVE.reflectance_per_dn),
+                ParamSpec("offset", DataType.double, ARCHIVE.offset),
+                ParamSpec("size", DataType.long, wanted.size),
+            ]
+        ),
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

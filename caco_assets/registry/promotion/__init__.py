@@ -1,0 +1,1 @@
+"""Promotion: policy, rules, latency, the decision and manual overrides."""

@@ -1,0 +1,1 @@
+"""Small generated twins of the benchmark data sets, in the layout of their authors."""
