@@ -55,7 +55,7 @@ def main() -> int:
             before, start = cpu(), time.monotonic()
             order = order_of(settings, task, twins=True)
             drawn, drawn_wall = cpu(), time.monotonic()
-            rows = evaluate(settings, [order], encoder, name="random-7", say=quiet)
+            rows = evaluate(settings, [order], encoder, name="random-7")
             total += len(rows)
             print(
                 f"{task}: twin {drawn - before:.0f} s CPU ({drawn_wall - start:.0f} s), judged {cpu() - drawn:.0f} s CPU "

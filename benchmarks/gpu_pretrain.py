@@ -78,7 +78,7 @@ def chips(places: int, side: int) -> Iterator[Chip]:
 def write(folder: Path, sizes: Sizes) -> Path:
     options = {"bands": BANDS, "archive_bands": BANDS, "stretch": "reflectance", "chip_size": sizes.chip, "seasons": SEASONS}
     total = sizes.places * 2 * SEASONS
-    build_pack(chips(sizes.places, sizes.chip), folder / "pack", **options, min_seasons=3, say=lambda _: None, total=total)
+    build_pack(chips(sizes.places, sizes.chip), folder / "pack", **options, min_seasons=3, total=total)
     return folder / "pack"
 
 

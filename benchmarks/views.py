@@ -61,7 +61,7 @@ def write(folder: Path, places: int) -> None:
     """The same chips twice: a pack, and one GeoTIFF of uint8 = reflectance × 255 per band and date."""
     chips = [make_chip(place, period, season) for place in range(places) for period in range(2) for season in range(SEASONS)]
     options = {"bands": BANDS, "archive_bands": BANDS, "stretch": "seco", "chip_size": SIDE, "seasons": SEASONS}
-    build(chips, folder / "pack", **options, min_seasons=SEASONS, say=lambda _: None, total=len(chips))
+    build(chips, folder / "pack", **options, min_seasons=SEASONS, total=len(chips))
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": SIDE, "width": SIDE, "compress": "deflate"}
     profile |= {"crs": "EPSG:32631", "transform": rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)}
     for chip in chips:

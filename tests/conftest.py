@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 # before torch is imported: the tests' tensors are tiny, and two workers with two threads each on two cores mostly wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from caco_assets.observability.logs import log_to
 from caco_assets.settings import Settings, load_settings
 
 # how long an example takes says more about the machine than about the code
@@ -67,6 +69,20 @@ def s3_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
     finally:
         served.stop()
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[], list[str]]]:
+    """`lines = logged()`: the texts that the package logs from then on; a second list takes over from the first."""
+    with ExitStack() as stack:
+
+        def collect() -> list[str]:
+            stack.close()
+            lines: list[str] = []
+            stack.enter_context(log_to(lambda _level, line: lines.append(line)))
+            return lines
+
+        yield collect
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.champion import challenge
@@ -26,6 +26,8 @@ from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
 
 _CARD = "mlflow/model_card.md.j2"
 _DEFAULT_CARD = "{{ objective }}, {{ architecture }}, bands {{ bands }}; profile {{ profile }}, vintage {{ vintage }}; {{ scores }}"
@@ -49,7 +51,6 @@ def register_encoder(
     scores_path: Path | None,
     data_versions: Mapping[str, str],
     run_id: str | None = None,
-    say: Say = to_stderr,
     tracking: Tracking | None = None,
     lineage: Lineage | None = None,
 ) -> Registered:
@@ -61,14 +62,13 @@ def register_encoder(
         scores_path: `scores.parquet`; None: not scored yet.
         data_versions: product → content hash; part of what makes a version new.
         run_id: MLflow run that made the encoder; None: a run of room `registry` is opened for it.
-        say: outlet for progress.
         tracking: default: opened here.
         lineage: what made it; kept with the version.
 
     Raises:
         UserError: no sound encoder or scores there, or the server refuses.
     """
-    tracking = tracking or open_tracking(settings, say)
+    tracking = tracking or open_tracking(settings)
     model = settings.registry.model
     encoder = Encoder.load(encoder_dir)
     tags = {
@@ -85,10 +85,10 @@ def register_encoder(
     rows = _rows(scores_path)
     if rows is not None:
         tags[SCORES] = scores_line(rows)
-    with registry_lock(tracking, model, say):
+    with registry_lock(tracking, model):
         if (known := _same(versions(tracking, model), encoder.identity, data_versions)) is not None:
             version, reused = str(known.version), True
-            say(f"{model}: this encoder is version {version} already")
+            logger.info(f"{model}: this encoder is version {version} already")
             # what may have become known since
             anew = {**drifted, **({} if rows is None else {SCORES: tags[SCORES]})}
             with tracking.explained():
@@ -105,7 +105,7 @@ def register_encoder(
                     tags[LINEAGE] = store(tracking, run.run_id, lineage)
                 card = _card(settings, encoder, _description(encoder_dir), data_versions, tags.get(SCORES, "not scored yet"))
                 version, reused = _create(tracking, model, encoder_dir, run, tags, card, scores_path), False
-            say(f"{model}: registered version {version}")
+            logger.info(f"{model}: registered version {version}")
         challenge(tracking, model, version)
     return Registered(version, f"models:/{model}/{version}", CHALLENGER, reused)
 

@@ -6,6 +6,7 @@ MLflow has no compare-and-swap. It has one thing that only one of many can do: g
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -15,8 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.mlflow.client import Tracking
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".lock"
 OWNER, TOKEN, PLACE = "owner", "token", "place"
@@ -49,13 +51,12 @@ class Lease:
 
 
 @contextmanager
-def lease(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Iterator[Lease]:
+def lease(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[Lease]:
     """Hold the lock of a model on the server; callers hold `versions.registry_lock` of their workspace.
 
     Args:
         tracking: the server.
         model: whose aliases are to be moved; it exists.
-        say: told when somebody else holds the lock.
         wait: False: do not.
 
     Raises:
@@ -71,7 +72,9 @@ def lease(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = 
             watched, since = held.get(TOKEN), time.monotonic()
         # this workspace's own lock is ours already, so whoever took this one from here is dead
         if held.get(PLACE) == place or time.monotonic() - since > STALE_S:
-            say(f"{model}: the lock of {held.get(OWNER, 'nobody')} is left over from a process that has died; it is removed")
+            logger.info(
+                f"{model}: the lock of {held.get(OWNER, 'nobody')} is left over from a process that has died; it is removed"
+            )
             if not _break(tracking, name, held.get(TOKEN, "")):
                 time.sleep(_PAUSE_S)
                 if time.monotonic() - since > 2 * STALE_S:
@@ -81,7 +84,7 @@ def lease(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = 
         if not wait:
             raise UserError(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases")
         if not told:
-            say(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases; waiting for it (at most {STALE_S:g} s)")
+            logger.info(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases; waiting for it (at most {STALE_S:g} s)")
             told = True
         time.sleep(_PAUSE_S)
     held_lease = Lease(tracking, name, token, time.monotonic())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.registry.registry_lock import is_lock
 from caco_assets.resources.mlflow.client import Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+logger = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -108,7 +110,7 @@ def unscored(tracking: Tracking, model: str) -> list[str]:
 
 
 @contextmanager
-def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Iterator[None]:
+def registry_lock(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[None]:
     """One process or thread of this workspace at a time may register a version or move an alias of a model.
 
     Raises:
@@ -122,7 +124,7 @@ def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr, *, wait:
         except BlockingIOError as error:
             if not wait:
                 raise UserError(f"{model}: another decision is being taken") from error
-            say(f"{model}: another decision is being taken; waiting for it")
+            logger.info(f"{model}: another decision is being taken; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         # closing the file releases the lock, also when the process is killed
         yield

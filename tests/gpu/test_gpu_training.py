@@ -66,7 +66,7 @@ def options(**changes: object) -> Pretraining:
 
 
 def run(pack: Path, folder: Path, opts: Pretraining, **sinks: object) -> dict:
-    return make_encoder(pack, folder, opts, seed=0, data={}, say=lambda line: None, **sinks)
+    return make_encoder(pack, folder, opts, seed=0, data={}, **sinks)
 
 
 def losses(folder: Path, name: str = "loss") -> list[float]:

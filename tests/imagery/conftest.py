@@ -109,7 +109,7 @@ def over(tmp_path: Path):
 
     def make(catalog: Path, home: str = "home", places: int = 4) -> Settings:
         settings = earth_settings(tmp_path / home, catalog, places)
-        sample(settings, [].append)
+        sample(settings)
         return settings
 
     return make

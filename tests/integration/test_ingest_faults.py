@@ -47,11 +47,11 @@ def running():
 def clean(tmp_path_factory) -> Settings:
     """The embedded Earth at its smallest, read from the disk without any trouble."""
     settings = load_settings("tiny", home=tmp_path_factory.mktemp("clean"))
-    sample(settings, [].append)
-    build_catalog(settings, [].append)
-    plan(settings, [].append)
+    sample(settings)
+    build_catalog(settings)
+    plan(settings)
     for shard in (0, 1):
-        ingest_shard(settings, shard, [].append)
+        ingest_shard(settings, shard)
     return settings
 
 
@@ -72,8 +72,8 @@ def index_of(catalog: Path, address: str, folder: Path) -> Path:
 
 def planned(home: Path, index: Path) -> Settings:
     settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog", "path": str(index)}})
-    sample(settings, [].append)
-    plan(settings, [].append)
+    sample(settings)
+    plan(settings)
     return settings
 
 
@@ -83,7 +83,7 @@ def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path,
         settings = planned(tmp_path / "home", index_of(clean.paths.catalog, provider.address, tmp_path / "index"))
         provider.fail(kinds=KINDS, share=0.1, seed=1)
         for shard in (0, 1):
-            ingest_shard(settings, shard, [].append)
+            ingest_shard(settings, shard)
         stats = provider.stats()
     assert contents(settings.paths.archive) == contents(clean.paths.archive)
     failed = {kind for kind in KINDS.split(",") if stats[f"failed {kind}"]}
@@ -93,7 +93,7 @@ def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path,
 RUN = """
 import sys
 from pathlib import Path
-import caco_assets.imagery.ingest.fill_shard as ingest
+import caco_assets.imagery.ingest.fill_shard as fill_shard
 from caco_assets.imagery.reading.http.range_client import Patience
 from caco_assets.imagery.stage import ingest_shard
 from caco_assets.settings import load_settings
@@ -103,7 +103,7 @@ settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog
 pace = fill_shard.Pace
 patience = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
 fill_shard.Pace = lambda workers, connections: pace(1, 3, patience)
-ingest_shard(settings, shard, lambda line: None)
+ingest_shard(settings, shard)
 """
 
 
@@ -140,4 +140,4 @@ def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_a
         assert sum(number for name, number in provider.stats().items() if name.startswith("failed ")) > 20
     assert contents(settings.paths.archive) == contents(clean.paths.archive)
     assert verify(settings.paths.archive) == []
-    assert collect(settings, [].append).facts == collect(clean, [].append).facts
+    assert collect(settings).facts == collect(clean).facts

@@ -89,9 +89,9 @@ def test_the_real_server_chooses_fields_filters_clouds_and_pages(documents, stac
     stac_server.load(collection, records, tmp_path)
     source = StacApiSource(url=stac_server.url, collection="cloudy", page_size=5)
     world = (-180.0, -90.0, 180.0, 90.0)
-    everything = StacApi(source, ("B02", "B03"), say=said).search(world, ALWAYS)
+    everything = StacApi(source, ("B02", "B03")).search(world, ALWAYS)
     assert len(everything) == 12
-    limited = StacApi(source, ("B02", "B03"), max_scene_cloud=90.0, cache=tmp_path / "cache", say=said).search(world, ALWAYS)
+    limited = StacApi(source, ("B02", "B03"), max_scene_cloud=90.0, cache=tmp_path / "cache").search(world, ALWAYS)
     assert {scene.cloud_cover for scene in limited} == {None, 10.0}
     assert [scene for scene in everything if scene.cloud_cover != 95.0] == limited
     assert limited[0].radiometry.scale == 1e-4

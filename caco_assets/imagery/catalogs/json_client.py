@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
+
+logger = logging.getLogger(__name__)
+
 
 HEALING = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """Answers that another try may change; 403 because providers also send it to those who ask too fast."""
@@ -48,7 +51,6 @@ class JsonClient:
 
     def __init__(
         self,
-        say: Say,
         *,
         connections: int = 4,
         attempts: int = ATTEMPTS,
@@ -57,7 +59,7 @@ class JsonClient:
         timeout_s: tuple[float, float] = TIMEOUT_S,
     ) -> None:
         """`seed` of the waiting times: none (many workers must not come back together), a number in tests."""
-        self._say, self._attempts, self._sleep, self._timeout = say, attempts, sleep, timeout_s
+        self._attempts, self._sleep, self._timeout = attempts, sleep, timeout_s
         self._random = random.Random(seed)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
@@ -119,7 +121,7 @@ class JsonClient:
 
     def _announce(self, request: requests.Request, state: RetryCallState) -> None:
         error, wait_s = state.outcome.exception() if state.outcome else None, state.next_action.sleep if state.next_action else 0.0
-        self._say(f"{place_of(request)}: {error}; try {state.attempt_number + 1} of {self._attempts} in {wait_s:.1f} s")
+        logger.info(f"{place_of(request)}: {error}; try {state.attempt_number + 1} of {self._attempts} in {wait_s:.1f} s")
 
 
 def place_of(request: requests.Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,7 +13,6 @@ import numpy as np
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Say
 from caco_assets.pretraining import distributed
 from caco_assets.pretraining.change.estimate import ChangeState
 from caco_assets.pretraining.change.ground_truth import ChangeTruth
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from caco_assets.pretraining.loading.cpu_loader import Loader
     from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
 
+logger = logging.getLogger(__name__)
+
 
 def make_encoder(
     pack: Path,
@@ -50,7 +52,6 @@ def make_encoder(
     *,
     seed: int,
     data: dict[str, Any],
-    say: Say,
     sinks: Sequence[MetricsSink] = (),
     probe: Path | None = None,
     truth: Path | None = None,
@@ -66,7 +67,6 @@ def make_encoder(
         options: the profile's section.
         seed: of everything random.
         data: what the encoder is trained on, for `encoder.json`.
-        say: outlet of the progress.
         sinks: further takers of the figures.
         probe: the probe set that judges the encoder each `options.probe_every` epochs (see `online_probe`).
         truth: table of true change (see `change_truth`), for figures alone: the weights are the same without it.
@@ -82,9 +82,9 @@ def make_encoder(
         Stopped: on request, with a checkpoint.
     """
     join(options)
-    with alone_in(folder, say) if distributed.rank() == 0 else nullcontext():
+    with alone_in(folder) if distributed.rank() == 0 else nullcontext():
         return finished(folder, recipe_of(options, seed), data) or _make(
-            pack, folder, options, seed, data, say, sinks, probe, truth, stop, parent
+            pack, folder, options, seed, data, sinks, probe, truth, stop, parent
         )
 
 
@@ -94,7 +94,6 @@ def _make(
     options: Pretraining,
     seed: int,
     data: dict[str, Any],
-    say: Say,
     sinks: Sequence[MetricsSink],
     probe: Path | None,
     truth: Path | None,
@@ -134,7 +133,7 @@ def _make(
     recipe = recipe_of(options, seed)
     (folder / BAD_BATCH).unlink(missing_ok=True)
     # `seed` decides weights and views alike, but through unrelated streams: numpy's for the views, torch's for the weights
-    given = {"seed": seed, "folder": folder, "recipe": recipe, "say": say, "sinks": sinks, "probe": judge, "stop": stop}
+    given = {"seed": seed, "folder": folder, "recipe": recipe, "sinks": sinks, "probe": judge, "stop": stop}
     try:
         train(objective, loader, options, **given)
     except Diverged as error:
@@ -149,7 +148,9 @@ def _make(
     facts = _facts(lines, loader)
     draw_loss_curve(folder / "loss_curve.png", lines)
     if facts["collapsed"]:
-        say(f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use")
+        logger.info(
+            f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use"
+        )
     if isinstance(state, ChangeState):
         facts |= write_change(folder, state, opened, known)
     write_outcome(folder, DONE, facts=facts)

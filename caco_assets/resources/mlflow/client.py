@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
 
 # MLflow's own defaults are 7 tries of 120 s: a server that is down would look like a hang of many minutes.
 _PATIENCE = {
@@ -100,13 +101,12 @@ class Tracking:
             raise UserError(f"tracking server {redacted(self.uri)}: {text}; check registry.tracking_uri and the server") from error
 
 
-def open_tracking(settings: Settings, say: Say = to_stderr) -> Tracking:
+def open_tracking(settings: Settings) -> Tracking:
     """The tracking server of a profile, reachable and migrated.
 
     Args:
         settings: `registry.tracking_uri`; none: SQLite in `<workspace>/mlflow/mlflow.db`, created on first use, and artifacts
             beside it.
-        say: told when the database is about to be created, which takes some seconds.
 
     Raises:
         UserError: the server does not answer within `PING_S` seconds, or the database cannot be used.
@@ -124,13 +124,13 @@ def open_tracking(settings: Settings, say: Say = to_stderr) -> Tracking:
         _ping(uri)
     fresh = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
     if fresh:
-        say("MLflow: creating the tracking database, once (3 to 8 s)")
+        logger.info("MLflow: creating the tracking database, once (3 to 8 s)")
     start = time.monotonic()
     with tracking.explained():
         tracking.client.search_experiments(max_results=1)
         tracking.client.search_registered_models(max_results=1)
     if fresh:
-        say(f"MLflow: tracking database ready after {time.monotonic() - start:.1f} s")
+        logger.info(f"MLflow: tracking database ready after {time.monotonic() - start:.1f} s")
     return tracking
 
 

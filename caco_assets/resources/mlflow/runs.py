@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +17,13 @@ import caco_assets
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.environment import environment
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.mlflow.client import Tracking, redacted
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
 
 # The most figures and parameters that the server takes in one request (1000 and 100 of MLflow's limits).
 _METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100
@@ -47,9 +49,9 @@ class Run:
         with MlflowSink(self) as sink:
             sink.log(step, values)
 
-    def sink(self, say: Say = to_stderr) -> MlflowSink:
+    def sink(self) -> MlflowSink:
         """A taker of live figures for training."""
-        return MlflowSink(self, say)
+        return MlflowSink(self)
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Attach a file (a picture, `metrics.jsonl`) or the content of a folder, under `folder` of the run.
@@ -96,7 +98,6 @@ class MlflowSink:
     """Takes figures step by step and sends them in batches. A server that is away delays figures, and never stops training."""
 
     run: Run
-    say: Say = to_stderr
     _waiting: list[Metric] = field(default_factory=list)
     _next: float = field(default_factory=lambda: time.monotonic() + FLUSH_S)
     _away: bool = False
@@ -123,7 +124,7 @@ class MlflowSink:
                 sent += len(batch)
         except MlflowException as error:
             if not self._away:
-                self.say(f"MLflow does not take figures ({' '.join(str(error).split())[:120]}); they are kept and sent later")
+                logger.info(f"MLflow does not take figures ({' '.join(str(error).split())[:120]}); they are kept and sent later")
             self._away, self._next = True, time.monotonic() + RETRY_S
         else:
             self._away, self._next = False, time.monotonic() + FLUSH_S
@@ -133,7 +134,7 @@ class MlflowSink:
         """Send the rest; what could not be sent is said (it is in `metrics.jsonl`)."""
         self.flush()
         if self._waiting:
-            self.say(f"MLflow: {len(self._waiting)} figures of run {self.run.run_id} were not taken; metrics.jsonl has them")
+            logger.info(f"MLflow: {len(self._waiting)} figures of run {self.run.run_id} were not taken; metrics.jsonl has them")
 
     def __enter__(self) -> Self:
         return self

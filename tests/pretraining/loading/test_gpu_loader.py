@@ -48,7 +48,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (place, period, season) not in MISSING
     ]
     arguments = {"bands": BANDS, "archive_bands": BANDS, "stretch": "reflectance", "chip_size": SIDE, "seasons": SEASONS}
-    build(chips, folder, **arguments, min_seasons=3, say=lambda line: None, total=len(chips))
+    build(chips, folder, **arguments, min_seasons=3, total=len(chips))
     return folder
 
 

@@ -50,7 +50,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dates = [(place, period, season) for place in range(PLACES) for period in range(2) for season in range(SEASONS)]
     chips = [constant_chip(*date) for date in dates if date not in MISSING]
     arguments = {"bands": BANDS, "archive_bands": BANDS, "stretch": "reflectance", "chip_size": SIDE, "seasons": SEASONS}
-    build(chips, folder, **arguments, min_seasons=3, say=lambda line: None, total=len(chips))
+    build(chips, folder, **arguments, min_seasons=3, total=len(chips))
     return folder
 
 

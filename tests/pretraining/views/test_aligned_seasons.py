@@ -78,7 +78,7 @@ def test_both_settings_train_and_change_the_result(tmp_path: Path, make_pack, ob
         options = load_settings(
             "tiny", home=tmp_path, pretraining={**wanted, **({name: True} if name != "plain" else {})}
         ).pretraining
-        made[name] = make_encoder(pack, tmp_path / name, options, seed=0, data={}, say=lambda line: None)
+        made[name] = make_encoder(pack, tmp_path / name, options, seed=0, data={})
     thresholds = {name: facts.get("change_threshold") for name, facts in made.items()}
     assert len(set(thresholds.values())) == 3
     assert all(np.isfinite(facts["loss"]) for facts in made.values())
@@ -88,7 +88,7 @@ def test_alignment_without_a_long_term_distance_is_refused(tmp_path: Path, make_
     wanted = {"backbone": "test_resnet", "objective": "teco", "aligned_seasons": True}
     options = load_settings("tiny", home=tmp_path, pretraining=wanted).pretraining
     with pytest.raises(UserError, match=r"aligned_seasons=true: objective teco has no long-term distance"):
-        make_encoder(make_pack(tmp_path / "pack"), tmp_path / "encoder", options, seed=0, data={}, say=lambda line: None)
+        make_encoder(make_pack(tmp_path / "pack"), tmp_path / "encoder", options, seed=0, data={})
 
 
 def test_the_global_generator_is_left_alone() -> None:

@@ -74,13 +74,13 @@ def test_live_figures_arrive_in_batches_and_in_order(mlflow_settings: Settings) 
     ]
 
 
-def test_a_server_that_is_away_delays_figures_and_loses_none(mlflow_settings: Settings) -> None:
+def test_a_server_that_is_away_delays_figures_and_loses_none(logged, mlflow_settings: Settings) -> None:
     from mlflow.exceptions import MlflowException
 
     tracking = open_tracking(mlflow_settings)
     with open_run(tracking, "pretraining", mlflow_settings) as run:
-        said: list[str] = []
-        sink = MlflowSink(run, said.append)
+        said = logged()
+        sink = MlflowSink(run)
         real = tracking.client.log_batch
 
         def away(*_: object, **__: object) -> None:
@@ -98,18 +98,18 @@ def test_a_server_that_is_away_delays_figures_and_loses_none(mlflow_settings: Se
     assert {point.step for point in tracking.client.get_metric_history(run.run_id, "loss")} == {1, 2}
 
 
-def test_figures_that_never_arrive_are_said(mlflow_settings: Settings) -> None:
+def test_figures_that_never_arrive_are_said(logged, mlflow_settings: Settings) -> None:
     from mlflow.exceptions import MlflowException
 
     tracking = open_tracking(mlflow_settings)
     with open_run(tracking, "pretraining", mlflow_settings) as run:
-        said: list[str] = []
+        said = logged()
 
         def away(*_: object, **__: object) -> None:
             raise MlflowException("connection refused")
 
         real, tracking.client.log_batch = tracking.client.log_batch, away  # type: ignore[method-assign]
-        with run.sink(said.append) as sink:
+        with run.sink() as sink:
             sink.log(1, {"loss": 2.0, "epoch": 0})
         tracking.client.log_batch = real  # type: ignore[method-assign]
     assert "2 figures" in said[-1]
@@ -244,7 +244,7 @@ def test_a_run_says_in_which_environment_it_was_made(mlflow_settings: Settings) 
 
 
 def test_a_run_that_two_threads_begin_is_one(mlflow_settings: Settings) -> None:
-    with live_run(mlflow_settings, "pretraining", {}, "d-1", print) as live, ThreadPoolExecutor(4) as pool:
+    with live_run(mlflow_settings, "pretraining", {}, "d-1") as live, ThreadPoolExecutor(4) as pool:
         runs = {begun.result().run_id for begun in [pool.submit(live.begin) for _ in range(4)]}
     assert len(runs) == 1
     found = open_tracking(mlflow_settings).client.search_runs([open_tracking(mlflow_settings).experiment_id])

@@ -55,7 +55,7 @@ def small(home: Path) -> Settings:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = small(tmp_path_factory.mktemp("catalog"))
     write_locations(settings)
-    build_catalog(settings, lambda line: None)
+    build_catalog(settings)
     return settings
 
 
@@ -161,10 +161,10 @@ def test_an_interrupted_catalog_keeps_its_finished_scenes(tmp_path: Path, built:
     partial = next(settings.paths.root.glob(".catalog.partial-*"))
     before = {path.name: path.stat().st_mtime_ns for path in partial.rglob("*.tif")}
     assert before
-    product = build_catalog(settings, lambda line: None)
+    product = build_catalog(settings)
     after = {path.name: path.stat().st_mtime_ns for path in settings.paths.catalog.rglob("*.tif")}
     assert after == before
-    assert product.content_hash == build_catalog(built, lambda line: None).content_hash
+    assert product.content_hash == build_catalog(built).content_hash
 
 
 def test_a_profile_with_its_own_imagery_is_told_so(tmp_path: Path) -> None:
