@@ -221,3 +221,20 @@ def test_what_the_package_needs_is_in_the_lock():
     }
     wanted = {re.split(r"[\[<>=~! ]", name)[0].lower().replace("_", "-") for name in project["dependencies"]}
     assert wanted <= locked
+
+
+def test_the_run_tags_are_those_of_the_installed_dagster():
+    """Checked on dagster 1.13: it has no public names for these tags."""
+    from dagster._core.storage import tags as theirs
+
+    from caco_assets.resources.dagster import tags
+
+    assert (tags.PARTITION_RANGE_START, tags.PARTITION_RANGE_END) == (
+        theirs.ASSET_PARTITION_RANGE_START_TAG,
+        theirs.ASSET_PARTITION_RANGE_END_TAG,
+    )
+    assert (tags.RETRY_STRATEGY, tags.RUN_KEY, tags.GRPC_INFO) == (
+        theirs.RETRY_STRATEGY_TAG,
+        theirs.RUN_KEY_TAG,
+        theirs.GRPC_INFO_TAG,
+    )
