@@ -1,6 +1,6 @@
 """A provider that fails in every way, and processes that are killed: the archive is complete and the same to the bit.
 
-The quick twin of both is in `tests/imagery`: `test_imagery_remote.py` and `test_imagery_resume.py`.
+The quick twins are `tests/imagery/reading/test_cog_reader.py` and `tests/imagery/ingest/test_ingest_resume.py`.
 """
 
 import json
@@ -93,7 +93,7 @@ def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path,
 RUN = """
 import sys
 from pathlib import Path
-import caco_assets.imagery.ingest.fill_shard as ingest
+import caco_assets.imagery.ingest.fill_shard as fill_shard
 from caco_assets.imagery.reading.http.range_client import Patience
 from caco_assets.imagery.stage import ingest_shard
 from caco_assets.settings import load_settings
