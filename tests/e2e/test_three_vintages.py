@@ -18,7 +18,7 @@ import yaml
 
 from caco_assets.core.products import recorded
 from caco_assets.downstream.score_rows import ScoreRow
-from caco_assets.imagery.stage import collect, ingest_shard, plan
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder.encoder import Encoder

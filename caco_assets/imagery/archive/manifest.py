@@ -13,7 +13,7 @@ from pathlib import Path
 
 from caco_assets.core import object_store
 from caco_assets.core.products import Product, file_md5
-from caco_assets.imagery.archive.shard import INDEX, QUARANTINE
+from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, shard_name
 from caco_assets.imagery.archive.tar_store import pointer
 from caco_assets.settings import Settings
 
@@ -25,6 +25,12 @@ _AT_ONCE = 16
 def address_of(settings: Settings) -> str:
     """Where the list of this vintage is; `imagery.archive` must be set."""
     return object_store.join(str(settings.imagery.archive), settings.profile, f"{settings.vintage}.json")
+
+
+def stored_at(settings: Settings, shard: int) -> str | None:
+    """Address of a shard's folder in the object store that `imagery.archive` names; none: shards lie in the workspace."""
+    root = settings.imagery.archive
+    return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
 
 
 def publish(settings: Settings, shards: Sequence[Product]) -> str | None:

@@ -32,7 +32,7 @@ Size = tuple[int, int, float]
 
 
 @dataclass(frozen=True)
-class Damage:
+class Problem:
     """One thing that is not as it should be."""
 
     shard: str
@@ -46,7 +46,7 @@ class Damage:
         return f"{self.shard or 'archive'}: {f'{self.chip} ' if self.chip else ''}{self.what}"
 
 
-def find_damage(archive: Path, shards: int | None = None, workers: int | None = None) -> list[Damage]:
+def verify_archive(archive: Path, shards: int | None = None, workers: int | None = None) -> list[Problem]:
     """Read every byte of an archive and compare it with what the index says.
 
     A shard: its three files and no other; the index has its columns, in order, each chip once; the tar is whole and holds
@@ -62,7 +62,7 @@ def find_damage(archive: Path, shards: int | None = None, workers: int | None = 
     Returns:
         In the order of shards and chips, whatever the number of workers.
     """
-    found = [Damage("", None, f"{name} does not belong here") for name in _strays(archive)]
+    found = [Problem("", None, f"{name} does not belong here") for name in _strays(archive)]
     wanted = [shard_name(number) for number in range(shards or 0)]
     names = sorted({path.name for path in _folders(archive)} | set(wanted))
     total = sum(
@@ -73,7 +73,7 @@ def find_damage(archive: Path, shards: int | None = None, workers: int | None = 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for name in names:
             if shards is not None and name not in wanted:
-                found.append(Damage(name, None, f"is beyond the last of {shards} shards"))
+                found.append(Problem(name, None, f"is beyond the last of {shards} shards"))
             found += _shard(archive / name, pool, progress, sizes)
     progress.close()
     return found
@@ -104,9 +104,9 @@ def _is_parquet(path: Path) -> bool:
         return stream.read() == b"PAR1"
 
 
-def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: dict[Size, str]) -> Iterator[Damage]:
-    def wrong(what: str, chip: str | None = None) -> Damage:
-        return Damage(folder.name, chip, what)
+def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: dict[Size, str]) -> Iterator[Problem]:
+    def wrong(what: str, chip: str | None = None) -> Problem:
+        return Problem(folder.name, chip, what)
 
     if not folder.is_dir():
         yield wrong("is missing")

@@ -14,8 +14,8 @@ from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import track
-from caco_assets.imagery.catalogs.catalog import ITEMS
 from caco_assets.imagery.catalogs.folder_checks import check_bands, closing_notes, look
+from caco_assets.imagery.catalogs.static import ITEMS
 from caco_assets.imagery.geometry.footprint import raster_footprint
 from caco_assets.imagery.reading.gdal import UnreadableError, check_readable, open_raster
 from caco_assets.imagery.scenes.clear_sky import clear_test

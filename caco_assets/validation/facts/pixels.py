@@ -13,8 +13,6 @@ from caco_assets.settings import Settings
 from caco_assets.validation.dark_targets import dark_level, dark_shift
 from caco_assets.validation.facts.table import Frame, slot_id
 
-REFLECTANCE_ONE = 10_000
-"""Digital number of reflectance 1 in a chip."""
 SATURATED = 20_000
 """Reflectance 2: brighter than any cloud; what is above is an overflow or a wrong scale."""
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from caco_assets.cli import main
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
 from caco_assets.imagery.catalogs.folder import date_of, index_folder
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.settings import FolderSource
 
 BANDS = ("B02", "B03")

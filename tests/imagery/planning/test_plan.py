@@ -7,7 +7,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
 from caco_assets.imagery.geometry.footprint import across_antimeridian, raster_footprint
 from caco_assets.imagery.geometry.mgrs_cells import box_around

@@ -10,7 +10,7 @@ from caco_assets.core.products import produce, recorded
 from caco_assets.imagery.archive.chip import encode
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
-from caco_assets.imagery.stage import collect
+from caco_assets.imagery.on_record import collect
 from caco_assets.resources.vintages import note_finished
 from caco_assets.settings import Settings, load_settings
 from caco_assets.validation.drift.drift import accept, judge_drift
