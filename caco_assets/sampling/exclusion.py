@@ -115,8 +115,8 @@ class Zones:
         reached = np.unique(self._tree.query(boxes, predicate="intersects")[1])
         return Zones(self.shapes[reached], self.chip_km)
 
-    def mark(self) -> str:
-        """sha256 of the polygons and the chip's side: what of the zones decides the places."""
+    def fingerprint(self) -> str:
+        """sha256 of the polygons and the chip's side: the part of the zones that decides the places."""
         digest = hashlib.sha256(f"{self.chip_km:g}".encode())
         for shape in sorted(shapely.to_wkb(shapely.normalize(self.shapes)).tolist()):
             digest.update(shape)

@@ -24,7 +24,7 @@ def decisive(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: a benchmark or a file of the settings cannot be used.
     """
-    from caco_assets.sampling.acceptance import ground_of
+    from caco_assets.sampling.acceptance import acceptance_of
 
     sampling = settings.sampling
     values: dict[str, Any] = sampling.model_dump(mode="json", include=set(ALWAYS))
@@ -35,9 +35,9 @@ def decisive(settings: Settings) -> dict[str, Any]:
     if sampling.region_file is not None:
         values["region_file"] = _content(settings, "region_file", sampling.region_file)
     if sampling.exclude_benchmarks != () or sampling.exclude:
-        zones = ground_of(settings).zones
+        zones = acceptance_of(settings).zones
         if len(zones):
-            values["exclusion"] = zones.mark()
+            values["exclusion"] = zones.fingerprint()
     return values
 
 

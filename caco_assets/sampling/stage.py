@@ -24,19 +24,19 @@ def sample(settings: Settings) -> Product:
         return replace(recorded(settings.paths.records, "locations"), reused=True)
 
     def make(path: Path) -> Facts:
-        from caco_assets.sampling.acceptance import ground_of
+        from caco_assets.sampling.acceptance import acceptance_of
         from caco_assets.sampling.gazetteer import cities_of
         from caco_assets.sampling.locations import shards_of, write_locations
         from caco_assets.sampling.sampler import draw
 
-        cities, ground = cities_of(settings), ground_of(settings)
-        places = draw(settings.sampling, settings.seed, cities, ground)
+        cities, acceptance = cities_of(settings), acceptance_of(settings)
+        places = draw(settings.sampling, settings.seed, cities, acceptance)
         wanted = settings.sampling
         facts = write_locations(path, places, cities, shards_of(places.lon, places.lat, wanted.places_per_shard, wanted.shard_by))
-        facts["zones"] = len(ground.zones)
+        facts["zones"] = len(acceptance.zones)
         logger.info(
             f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn, "
-            f"{places.counts['excluded']} of them in the {len(ground.zones)} exclusion zones"
+            f"{places.counts['excluded']} of them in the {len(acceptance.zones)} exclusion zones"
         )
         return facts
 

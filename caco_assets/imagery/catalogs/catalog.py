@@ -21,7 +21,7 @@ class Catalog(Protocol):
     refused: dict[str, str]
     """Items met so far that cannot serve: id → reason."""
 
-    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+    def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
         """For each box, in the order given, the scenes that may meet it and whose time lies in one of the half-open intervals.
 
         Tables have the columns of `scenes.SCENES`, sorted by time and id, each item once. Boxes that lie near each other should
@@ -34,7 +34,7 @@ class Catalog(Protocol):
 
     def search(self, box: Box, interval: Interval) -> list[Scene]:
         """The scenes of one box and one interval, as objects."""
-        return [scene for table in self.sweep([box], [interval]) for scene in scenes_in(table)]
+        return [scene for table in self.search_many([box], [interval]) for scene in scenes_in(table)]
 
 
 def pieces(box: Box) -> list[Box]:

@@ -58,8 +58,8 @@ class StaticCatalog(Catalog):
                 return cls.of(walk_items(path / name), bands)
         raise UserError(f"{path}: no catalog there (neither {ITEMS} nor catalog.json); make it with `caco catalog make`")
 
-    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
-        """See `Catalog.sweep`."""
+    def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+        """See `Catalog.search_many`."""
         for box in boxes:
             hits = [self._tree.query(shapely.box(*piece), predicate="intersects") for piece in pieces(box)]
             yield within(self._scenes.take(np.unique(np.concatenate(hits))), spans)

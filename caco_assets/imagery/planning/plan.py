@@ -21,7 +21,7 @@ from caco_assets.core.progress import Progress
 from caco_assets.imagery.catalogs.catalog import Catalog
 from caco_assets.imagery.geometry.chip_grid import Floats, box_footprints, chip_corners
 from caco_assets.imagery.geometry.mgrs_cells import box_around, cells
-from caco_assets.imagery.planning.ranking import STATUS, Limits, Slots, choose, holding
+from caco_assets.imagery.planning.ranking import STATUS, Limits, Slots, holding, rank_scenes
 from caco_assets.imagery.planning.scenes_parquet import SceneWriter, to_table
 from caco_assets.imagery.scenes.periods import Interval, period_spans
 from caco_assets.imagery.scenes.scene_table import SCENES, in_order
@@ -90,14 +90,14 @@ def write_plan(
     boxes = [box_around(sites.footprints(rows), int(sites.epsg[rows[0]])) for rows in groups]
     progress = Progress("scenes", len(groups), "tiles")
     with _Spool(scratch, len(sites.location_ids)) as spool:
-        for rows, found in zip(groups, catalog.sweep(boxes, period_spans(windows)), strict=True):
+        for rows, found in zip(groups, catalog.search_many(boxes, period_spans(windows)), strict=True):
             holds = holding(found, sites.footprints(rows))
             useful = np.flatnonzero(holds.any(axis=0))
             scenes, holds = found.take(useful), holds[:, useful]
             spool.begin(scenes)
             for start in range(0, len(rows), PLACES_TOGETHER):
                 part = slice(start, start + PLACES_TOGETHER)
-                slots = choose(scenes, holds[part], int(sites.epsg[rows[0]]), windows, limits)
+                slots = rank_scenes(scenes, holds[part], int(sites.epsg[rows[0]]), windows, limits)
                 spool.add(rows[part], slots)
                 for code, name in enumerate(STATUS):
                     counts[name] += int(((slots.rank == 0) & (slots.status == code)).sum())

@@ -61,7 +61,7 @@ def holding(scenes: pa.Table, footprints: NDArray[np.object_]) -> Mask:
     return holds[:, texts.indices.to_numpy()]
 
 
-def choose(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[Interval]], limits: Limits) -> Slots:
+def rank_scenes(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[Interval]], limits: Limits) -> Slots:
     """All candidates of all places, ranked.
 
     Of the scenes of one overpass that hold a chip one is taken: of the newest processing, in the chip's own UTM zone (its pixels
