@@ -63,12 +63,12 @@ def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
 @dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
 def scores_are_of_other_places(profile: Profile) -> dg.AssetCheckResult:
     """No image that the encoder is judged on lies where it was pretrained."""
+    from caco_assets.downstream.scoring.image_locations import ground_of
     from caco_assets.downstream.scoring.score_task import assignments
-    from caco_assets.downstream.scoring.test_locations import acceptance_of
 
     settings = profile.settings()
     paths, work = settings.paths, assignments(settings)
-    return elsewhere(settings, [acceptance_of(each, paths.benchmarks, paths.cache) for each in work])
+    return elsewhere(settings, [ground_of(each, paths.benchmarks, paths.cache) for each in work])
 
 
 checks = [scores_are_not_far_below_random, scores_are_of_other_places]
@@ -98,14 +98,14 @@ def matrix(settings: Settings) -> dg.Definitions:
         """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
         from caco_assets.downstream.inspection.cell_report import places_unknown, view
         from caco_assets.downstream.matrix import judge_cell
-        from caco_assets.downstream.scoring.test_locations import acceptance_of
+        from caco_assets.downstream.scoring.image_locations import ground_of
 
         settings = profile.settings()
         chosen = context.partition_key
         assert isinstance(chosen, dg.MultiPartitionKey)  # noqa: S101 - the definition above
         row, name = (chosen.keys_by_dimension[dimension] for dimension in ("task", "encoder"))
         cell = judge_cell(settings, row, name, encoders)
-        ground = acceptance_of(cell.assignment, settings.paths.benchmarks, settings.paths.cache)
+        ground = ground_of(cell.assignment, settings.paths.benchmarks, settings.paths.cache)
         seen = view(settings, cell)
         classes = {"classes": table(seen.classes)} if seen.classes else {}
         pictures = {title: picture(png, title) for title, png in seen.pictures.items()}

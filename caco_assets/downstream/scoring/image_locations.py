@@ -29,7 +29,7 @@ class Ground:
     """Why there are no images at all."""
 
 
-def acceptance_of(assignment: Assignment, benchmarks: Path, cache: Path) -> Ground:
+def ground_of(assignment: Assignment, benchmarks: Path, cache: Path) -> Ground:
     """Places of the validation and test images of a row (the protocol `paper` of some tasks is measured on validation).
 
     Args:
