@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caco_assets.core import object_store
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.shard import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR, open_whole, pointer
-from caco_assets.imagery.archive.verify_chip import DamagedChipError, Found, check_chip, one_line
+from caco_assets.imagery.archive.verify_chip import DamagedChipError, Found, check_chip
 from caco_assets.imagery.geometry.chip_grid import Grid
 
 _SHARD = re.compile(r"^shard=\d{4,}$")
@@ -174,7 +174,7 @@ def _unreadable_table(path: Path) -> str | None:
     try:
         pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        return f"cannot be read ({one_line(error)})"
+        return f"cannot be read ({one_line(error, 200)})"
     return None
 
 
@@ -206,7 +206,7 @@ def _tar(folder: Path, rows: Sequence[Row]) -> Iterator[tuple[str | None, str]]:
                     yield None, f"{TAR} holds {member.name!r}, which is no chip"
                 members[member.name] = member
     except (tarfile.TarError, OSError) as error:
-        yield None, f"{TAR} is damaged ({one_line(error)})"
+        yield None, f"{TAR} is damaged ({one_line(error, 200)})"
     wanted = {member_name(row["location_id"], row["period"], row["season"]): row for row in rows}
     for name, row in wanted.items():
         member = members.get(name)

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 
 METADATA = "metadata.json"
 OWN = "caco"
@@ -117,7 +117,7 @@ def _metadata(folder: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"its {METADATA} is not JSON ({' '.join(str(error).split())})") from error
+        raise ValueError(f"its {METADATA} is not JSON ({one_line(error)})") from error
     if not isinstance(found, dict):
         raise ValueError(f"its {METADATA} is no JSON object")
     return found

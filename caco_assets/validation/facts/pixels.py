@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from caco_assets.core.errors import one_line
 from caco_assets.imagery.archive.tar_store import open_tar
 from caco_assets.settings import Settings
 from caco_assets.validation.dark_targets import dark_level, dark_shift
@@ -87,7 +88,7 @@ def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.n
             }
             return source.read(), "", ", ".join(name for name, bad in wrong.items() if bad)
     except RasterioError as error:
-        return None, " ".join(str(error).split()), ""
+        return None, one_line(error), ""
 
 
 def shift_of_dark_targets(pixels: Frame, bands: tuple[str, ...]) -> Frame:
