@@ -1,4 +1,4 @@
-"""The cities that places are drawn around: the most populous of a gazetteer, each with a name of its own."""
+"""The cities that places are drawn around: the most populous of a gazetteer, with unique names."""
 
 from __future__ import annotations
 

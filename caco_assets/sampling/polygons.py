@@ -1,4 +1,4 @@
-"""Polygons in degrees: read from what GIS programs write, made valid, cut at the antimeridian, asked which points they hold."""
+"""Polygons in degrees: read from GIS files, made valid, cut at the antimeridian, and tested for points."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_polygons(path: Path, field: str) -> Shapes:
 
 
 def clean(shapes: Shapes) -> Shapes:
-    """Valid single polygons of whatever geometries are given: lines, points and empty ones are dropped."""
+    """Valid single polygons of any geometries: lines, points and empty ones are dropped."""
     shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
     parts = _polygons(shapes)
     broken = ~shapely.is_valid(parts)

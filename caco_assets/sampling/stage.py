@@ -1,4 +1,4 @@
-"""The stage `locations`: where on the Earth to look."""
+"""The stage `locations`: draws the places on the Earth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def sample(settings: Settings) -> Product:
-    """Draw the places of the profile and write `locations.parquet`. A published set has places of its own, which stay.
+    """Draw the places of the profile and write `locations.parquet`. The places of an imported set stay as they are.
 
     Raises:
         UserError: the places cannot be found with these settings; says what to change.
@@ -35,8 +35,9 @@ def sample(settings: Settings) -> Product:
         facts = write_locations(path, places, cities, shards_of(places.lon, places.lat, wanted.places_per_shard, wanted.shard_by))
         facts["zones"] = len(acceptance.zones)
         logger.info(
-            f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn, "
-            f"{places.counts['excluded']} of them in the {len(acceptance.zones)} exclusion zones"
+            f"locations: {_counted(facts['places'], 'place')} around {_counted(facts['cities'], 'city', 'cities')}; "
+            f"{_counted(places.counts['drawn'], 'candidate')} drawn, {places.counts['excluded']} of them inside "
+            f"{_counted(len(acceptance.zones), 'exclusion zone')}"
         )
         return facts
 
@@ -48,3 +49,7 @@ def sample(settings: Settings) -> Product:
         inputs={"sampling": decisive(settings), "seed": settings.seed, **tables(settings)},
         make=make,
     )
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -1,7 +1,7 @@
-"""The list of a stored archive: what makes the objects in a store an archive that is read without the workspace it was made in.
+"""The manifest of an archive in an object store, by which it is read without the workspace that made it.
 
 `ROOT/PROFILE/2026-11.json` names each shard's tar and index (`shard=0007/MD5.tar`, `shard=0007/MD5.parquet`) and the places. It is
-written last, in one piece, when all shards are there; only it is ever written anew, by the vintage made again.
+written last, in one request, when all shards are stored. It is the only object that is ever overwritten.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from caco_assets.settings import Settings
 
 FORMAT = "caco-archive-1"
 _AT_ONCE = 16
-"""Requests under way."""
+"""Concurrent requests."""
 
 
 def address_of(settings: Settings) -> str:
-    """Where the list of this vintage is; `imagery.archive` must be set."""
+    """Address of this vintage's manifest; `imagery.archive` must be set."""
     return object_store.join(str(settings.imagery.archive), settings.profile, f"{settings.vintage}.json")
 
 
@@ -34,9 +34,9 @@ def stored_at(settings: Settings, shard: int) -> str | None:
 
 
 def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
-    """Store indexes, refusals and the list of an archive whose tars are stored; the list's address.
+    """Store indexes, refusals and the manifest of an archive whose tars are stored; returns the manifest's address.
 
-    None where a tar lies in the workspace (made before `imagery.archive` was set): such an archive is not in the store.
+    Returns None if a tar lies in the workspace (made before `imagery.archive` was set): such an archive is not in the store.
 
     Raises:
         UserError: the store does not take it.

@@ -1,7 +1,7 @@
 """The archive of chips: shard folders of one tar of GeoTIFFs each, with an index of byte ranges that is also a STAC table.
 
 QGIS, GDAL and rasterio open a chip in place: `/vsitar/…/shard=0007/chips.tar/L0000012/p0s3.tif`. The tar may lie in an object store
-instead (see `tars`).
+instead (see `tar_store`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]], bands: Sequence[s
 
     Args:
         path: file to write.
-        rows: the columns of `CHIPS_SCHEMA` but for those of STAC itself; `geometry` is a shapely polygon.
+        rows: the columns of `CHIPS_SCHEMA` except those of STAC itself; `geometry` is a shapely polygon.
         bands: of the chips, in order.
     """
     from stac_geoparquet.arrow import to_parquet

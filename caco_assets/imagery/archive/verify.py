@@ -1,4 +1,4 @@
-"""What is wrong with an archive: the files of every shard, the headers of its tar, its index, its chips."""
+"""Verifies an archive: the files of every shard, the headers of its tar, its index and its chips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Size = tuple[int, int, float]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be."""
+    """One thing that is wrong."""
 
     shard: str
     """Name of the shard's folder; empty when it concerns the archive as a whole."""
@@ -90,7 +90,7 @@ def _folders(archive: Path) -> list[Path]:
 
 
 def _strays(archive: Path) -> list[str]:
-    """What is neither a shard nor the half-made one of an interrupted run (these begin with a dot)."""
+    """Files that are neither a shard nor the partial one of an interrupted run (these begin with a dot)."""
     if not archive.is_dir():
         return []
     return sorted(p.name for p in archive.iterdir() if not p.name.startswith(".") and not (p.is_dir() and _SHARD.match(p.name)))
@@ -159,7 +159,7 @@ def _check(folder: Path, row: Row) -> Found | str:
 
 
 def _odd_one_out(found: Found, row: Row, grids: dict[str, Grid], sizes: dict[Size, str]) -> str | None:
-    """What sets a sound chip apart from the first chip of its place, or of the archive."""
+    """How a valid chip differs from the first chip of its place, or of the archive."""
     size = (found.bands, found.grid.size, found.grid.resolution)
     usual, whose = next(iter(sizes.items()), (size, row["id"]))
     sizes.setdefault(usual, whose)

@@ -1,4 +1,4 @@
-"""Whether one chip of the archive is what its index row says."""
+"""Compares one chip of the archive with its index row."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _SAME_PLACE = 1e-7
 
 
 class DamagedChipError(Exception):
-    """The chip is not as it should be; the text says how."""
+    """The chip differs from its index row; the text says how."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a sound chip turned out to be."""
+    """Grid and number of bands of a valid chip."""
 
     grid: Grid
     bands: int
 
 
 def check_chip(shard: Path, row: Mapping[str, Any]) -> Found:
-    """Read one chip and compare all that its index row says of it.
+    """Read one chip and compare it with everything in its index row.
 
     Args:
         shard: folder of the shard.

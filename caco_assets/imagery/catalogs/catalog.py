@@ -19,13 +19,13 @@ class Catalog(Protocol):
     """Finds scenes."""
 
     refused: dict[str, str]
-    """Items met so far that cannot serve: id → reason."""
+    """Items found so far that cannot be used: id → reason."""
 
     def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
         """For each box, in the order given, the scenes that may meet it and whose time lies in one of the half-open intervals.
 
-        Tables have the columns of `scenes.SCENES`, sorted by time and id, each item once. Boxes that lie near each other should
-        stand near each other.
+        Tables have the columns of `scene_table.SCENES`, sorted by time and id, each item once. Neighboring boxes should
+        follow each other.
 
         Raises:
             UserError: the catalog cannot be read, or does not answer.

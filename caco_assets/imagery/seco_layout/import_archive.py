@@ -1,4 +1,4 @@
-"""Makes an archive out of a set in the published layout: its places, its shards, and what of it could not be used."""
+"""Imports a set in the published layout: its places and shards, and what could not be used."""
 
 from __future__ import annotations
 

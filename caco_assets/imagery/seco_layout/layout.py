@@ -1,4 +1,4 @@
-"""What the published layout looks like: a folder per place, in it a folder per date, in it a GeoTIFF per band.
+"""The published layout: a folder per place, in it a folder per date, in it a GeoTIFF per band.
 
 Facts, from the code that wrote and reads these sets (github.com/ServiceNow/seasonal-contrast, `datasets/seco_downloader.py` and
 `seco_dataset.py`; github.com/utkarshmall13/CACo, `src/datasets/seco_dataset.py`):
@@ -28,7 +28,7 @@ from caco_assets.core.errors import UserError, one_line
 
 METADATA = "metadata.json"
 OWN = "caco"
-"""Key in `metadata.json` under which an export keeps what the layout has no word for."""
+"""Key in `metadata.json` for the fields of an export that the layout does not have."""
 _OURS, _THEIRS = re.compile(r"^B0(\d)$"), re.compile(r"^B(\d)$")
 _MOMENT = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:T(\d{2})(\d{2})(\d{2}))?")
 

@@ -1,4 +1,4 @@
-"""Facts of the pack: whether its three parts (arrays, rows, `pack.json`) tell the same story, and whether images are images."""
+"""Facts of the pack: whether its three parts (arrays, rows, `pack.json`) agree, and whether images have content."""
 
 from __future__ import annotations
 

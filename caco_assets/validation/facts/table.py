@@ -1,4 +1,4 @@
-"""What every table of facts shares: reading Parquet, naming absent values, and the record that a suite is run on."""
+"""Tables of facts: reading Parquet, naming missing values, and the record that a suite runs on."""
 
 from __future__ import annotations
 
