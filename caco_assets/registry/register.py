@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.products import Product
-from caco_assets.downstream.score_rows import ScoreRow
+from caco_assets.downstream.score_rows import read_rows
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.champion import challenge
 from caco_assets.registry.lineage.record import LINEAGE, Lineage, store, tags_of
@@ -74,7 +73,7 @@ def register_encoder(
     tracking = tracking or open_tracking(settings)
     model = settings.registry.model
     encoder, description = Encoder.load(encoder_dir), _description(encoder_dir)
-    rows = _rows(scores_path)
+    rows = read_rows(scores_path) if scores_path is not None else None
     # facts that may become known after the first registration
     later = {**drift_tags(drift, settings.vintage), **({} if rows is None else {SCORES: scores_line(rows)})}
     tags = {
@@ -139,18 +138,6 @@ def _same(known: list[ModelVersion], identity: str, data_versions: Mapping[str, 
         if version.tags.get(IDENTITY) == identity and data == wanted:
             return version
     return None
-
-
-def _rows(scores_path: Path | None) -> list[ScoreRow] | None:
-    if scores_path is None:
-        return None
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return [ScoreRow(**fields) for fields in parquet.read_table(scores_path).to_pylist()]
-    except (OSError, pa.ArrowInvalid, TypeError) as error:
-        raise UserError(f"{scores_path}: not readable as scores ({one_line(error, 150)}); score again") from error
 
 
 def _description(encoder_dir: Path) -> dict[str, Any]:
