@@ -40,7 +40,7 @@ class Decider:
     def __init__(self, home: Path, tracking_uri: str, right: dict[str, int]) -> None:
         self.basic = {"home": str(home), "tracking_uri": tracking_uri, "right": right}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("decider.py"))],
+            [sys.executable, str(Path(__file__).parents[1] / "decider.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
