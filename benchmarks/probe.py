@@ -1,4 +1,4 @@
-"""The judge's probe on features that are encoded once, against the usual loop that encodes every image in every epoch.
+"""The linear probe on features that are encoded once, against the usual loop that encodes every image in every epoch.
 
 Both train the linear layer of the published protocol (Adam 1e-3, batches of 32, rate divided by ten at 60 and 80 %) on a frozen
 ResNet-18 at 64 px over pictures of the EuroSAT twin, from the same jpg files to answers on the same held-out pictures. Ours: the

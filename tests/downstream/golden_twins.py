@@ -1,7 +1,7 @@
-"""What the judge says about two fixed encoders on the twins, as a table that a silent change of a number runs into.
+"""The scores of two fixed encoders on the twins, as a table that a silent change of a number runs into.
 
 The encoders are a ResNet-18 of seeded random weights and plain statistics of the pixels; the twins are those of the profile `tiny`.
-`test_downstream_golden.py` compares; after a change that was meant to change numbers
+`test_golden_twins.py` compares; after a change that was meant to change numbers
 
     python tests/downstream/golden_twins.py [TASK …]
 

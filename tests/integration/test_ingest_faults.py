@@ -1,6 +1,6 @@
 """A provider that fails in every way, and processes that are killed: the archive is complete and the same to the bit.
 
-The quick twin of both is in `tests/imagery`: `test_imagery_remote.py` and `test_imagery_resume.py`.
+The quick twin of both is in `tests/imagery`: `reading/test_cog_reader.py` and `ingest/test_ingest_resume.py`.
 """
 
 import json
