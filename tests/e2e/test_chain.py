@@ -227,7 +227,7 @@ def test_dagster_shows_metadata_lineage_and_checks(stack: dict[str, str], page: 
         page.get_by_text(neighbour, exact=True).first.wait_for()
     picture("dagster_lineage")
     page.goto(f"{stack['Dagster']}/assets/locations?view=checks")
-    page.get_by_text("locations_are_sound").first.wait_for()
+    page.get_by_text("locations_are_valid").first.wait_for()
     page.get_by_text("Passed").first.wait_for()
     picture("dagster_checks")
 

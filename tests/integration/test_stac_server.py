@@ -8,8 +8,8 @@ import pytest
 
 from caco_assets.imagery.archive.shard import TAR
 from caco_assets.imagery.catalogs.stac_api import StacApi
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.imagery.planning.scenes_parquet import read_scenes
-from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, StacApiSource, load_settings
 

@@ -13,9 +13,9 @@ from shapely.geometry import Point, box
 
 from caco_assets.core.errors import UserError
 from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
-from caco_assets.sampling.acceptance import ground_of
+from caco_assets.sampling.acceptance import acceptance_of
 from caco_assets.sampling.exclusion import Zones, chip_boxes, known_benchmarks, known_zones, zones_of
-from caco_assets.sampling.fingerprint_inputs import ALWAYS, IN_FORCE, decisive
+from caco_assets.sampling.fingerprint_inputs import ALWAYS, decisive
 from caco_assets.sampling.gazetteer import most_populous
 from caco_assets.sampling.sampler import draw
 from caco_assets.sampling.sphere import destination
@@ -116,7 +116,7 @@ def test_zones_are_met_across_the_antimeridian_and_at_the_poles(centre, seed):
 def test_no_chip_of_an_accepted_place_meets_a_zone(strategy):
     region = [-8.0, 36.0, 20.0, 55.0]
     settings = settings_with(strategy=strategy, places=3000, min_distance_km=2.64, region=region, exclude_benchmarks=None)
-    places = draw(settings.sampling, 0, most_populous(200), ground_of(settings))
+    places = draw(settings.sampling, 0, most_populous(200), acceptance_of(settings))
     chips = chip_footprints(chip_grids(places.lon, places.lat, 264, 10.0))
     everything = shapely.union_all([box(*zone.box) for zone in known_zones()])
     assert not shapely.intersects(everything, chips).any()
@@ -139,7 +139,7 @@ def test_where_no_zone_is_touched_exclusion_changes_nothing():
         settings_with(places=300, region=region, exclude_benchmarks=names) for names in ([], ["potsdam", "vaihingen"])
     )
     cities = most_populous(200)
-    one, two = (draw(settings.sampling, 3, cities, ground_of(settings)) for settings in (free, kept_out))
+    one, two = (draw(settings.sampling, 3, cities, acceptance_of(settings)) for settings in (free, kept_out))
     assert one.lon.tolist() == two.lon.tolist()
     assert decisive(free) == decisive(kept_out)
 
@@ -161,7 +161,7 @@ def test_all_known_benchmarks_are_excluded_unless_a_profile_says_otherwise():
 def test_a_region_inside_a_zone_is_an_error_that_names_the_zones():
     settings = settings_with(places=10, region=[114.2, 30.4, 114.5, 30.7], exclude_benchmarks=["loveda"], strategy="uniform_land")
     with pytest.raises(UserError, match=r"only 0 found among \d+ candidates .* \d{5,} in an exclusion zone"):
-        draw(settings.sampling, 0, most_populous(200), ground_of(settings))
+        draw(settings.sampling, 0, most_populous(200), acceptance_of(settings))
 
 
 def test_a_grid_leaves_the_zones_out_and_keeps_its_rows(tmp_path):
@@ -169,7 +169,7 @@ def test_a_grid_leaves_the_zones_out_and_keeps_its_rows(tmp_path):
     wanted = {"strategy": "grid", "places": 25, "region": [2.7985, 42.3357, 2.8315, 42.3595], "min_distance_km": 0.64}
     free, kept_out = (settings_with(tmp_path, chip_size=64, **wanted, exclude=files) for files in ([], ["zone.parquet"]))
     cities = most_populous(200)
-    one, two = (draw(settings.sampling, 0, cities, ground_of(settings)) for settings in (free, kept_out))
+    one, two = (draw(settings.sampling, 0, cities, acceptance_of(settings)) for settings in (free, kept_out))
     assert two.counts["excluded"] == len(one.lon) - len(two.lon) > 0
     assert set(zip(two.lon, two.lat, strict=True)) < set(zip(one.lon, one.lat, strict=True))
 
@@ -242,4 +242,5 @@ def test_what_is_not_in_force_does_not_enter_the_fingerprint_and_what_is_does():
 
 
 def test_every_setting_of_the_room_is_known_to_the_fingerprint():
-    assert set(Sampling.model_fields) == {*ALWAYS, *IN_FORCE}
+    in_force = {"shard_by", "city_weight", "region_file", "exclude_benchmarks", "exclude", "gazetteer", "land"}
+    assert set(Sampling.model_fields) == {*ALWAYS, *in_force}

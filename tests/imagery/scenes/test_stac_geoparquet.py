@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
 from caco_assets.imagery.catalogs.parquet import ParquetCatalog
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.imagery.planning.plan import Sites, write_plan
 from caco_assets.imagery.planning.ranking import Limits
 from caco_assets.imagery.scenes.hrefs import pack, unpack
@@ -155,7 +155,7 @@ def test_a_streamed_index_gives_the_plan_of_one_in_memory(tmp_path, order, monke
     windows = period_windows("2026-10", 4, 12, 3)
     held = StaticCatalog.open(path, BANDS)
     assert isinstance(held, StaticCatalog)
-    monkeypatch.setattr("caco_assets.imagery.catalogs.catalog.HELD_ROWS", 10)
+    monkeypatch.setattr("caco_assets.imagery.catalogs.static.HELD_ROWS", 10)
     monkeypatch.setattr("caco_assets.imagery.catalogs.parquet.BATCH_ROWS", 37)
     monkeypatch.setattr("caco_assets.imagery.catalogs.parquet.BOXES_PER_BIN", 2)
     streamed = StaticCatalog.open(path, BANDS, tmp_path / "scratch")

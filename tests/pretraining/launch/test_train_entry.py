@@ -206,7 +206,7 @@ def test_the_stage_trains_in_a_child_that_is_stopped_by_a_signal_to_its_parent(c
         from pathlib import Path
         from caco_assets.pretraining.launch.separate_process import make_encoder_apart
         from caco_assets.pretraining.training.run_config import read_config
-        make_encoder_apart(read_config(Path({str(written(long))!r})), lambda line: print(line, flush=True))
+        make_encoder_apart(read_config(Path({str(written(long))!r})))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True) as parent:
         deadline = time.monotonic() + 120
