@@ -23,6 +23,8 @@ from caco_assets.pretraining.training.loop import train
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.settings import Pretraining
 
+pytestmark = pytest.mark.systems
+
 PLACES, STEPS, EPOCHS, PROCESSES = 16, 3, 3, 2
 # float32 sums in another order, over a dozen steps; what is wrong by one row is wrong by more than a hundredth
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
