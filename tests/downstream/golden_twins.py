@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from caco_assets.downstream.evaluate import Order, evaluate
+from caco_assets.downstream.evaluate import TaskRequest, evaluate
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
@@ -63,7 +63,7 @@ def rows_of(task: str, home: Path) -> list[ScoreRow]:
     fields: dict[str, Any] = {"task": task, "data": _twin(settings, task), "sizes": (SIDE,), "fine_tune": True}
     if TASKS[task].dense:
         fields |= {"tile": 64, "limit": TILES}
-    order = Order(TaskData.model_validate(fields), twin=True)
+    order = TaskRequest(TaskData.model_validate(fields), twin=True)
     return [row for row in evaluate(settings, [order], encoder(), name="resnet18") if row.status == "measured"]
 
 

@@ -28,7 +28,7 @@ SECONDS = 60.0
 
 
 @dataclass
-class EpochFile:
+class EpochCheckpoint:
     """The last state that was written."""
 
     path: Path | None = None
@@ -68,22 +68,22 @@ class EpochFile:
             self.path.unlink(missing_ok=True)
 
 
-def chance_of(rng: np.random.Generator) -> str:
+def rng_state(rng: np.random.Generator) -> str:
     """The state of numpy's generator, as text (its numbers have 128 bits)."""
     return json.dumps(rng.bit_generator.state)
 
 
-def set_chance(rng: np.random.Generator, state: str) -> None:
+def set_rng_state(rng: np.random.Generator, state: str) -> None:
     """The other way round."""
     rng.bit_generator.state = json.loads(state)
 
 
-def torch_chance(device: torch.device) -> list[Tensor]:
+def torch_rng_states(device: torch.device) -> list[Tensor]:
     """States of torch's global generators: of the processor, and of the GPU in use."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def set_torch_chance(states: list[Tensor], device: torch.device) -> None:
+def set_torch_rng_states(states: list[Tensor], device: torch.device) -> None:
     """The other way round."""
     torch.set_rng_state(states[0])
     if len(states) > 1 and device.type == "cuda":

@@ -15,7 +15,7 @@ import numpy as np
 from caco_assets.downstream.features.device import default_device
 from caco_assets.downstream.features.preprocessed_images import Inputs, joined, preprocessed
 from caco_assets.downstream.finetuning.network_loop import Best, Course, Labels, Network, predict, train_network
-from caco_assets.downstream.protocols.trial import Measurement, Trial
+from caco_assets.downstream.protocols.evaluation import Evaluation, Measurement
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.settings import FineTune
 
@@ -23,12 +23,12 @@ from caco_assets.settings import FineTune
 _INNER_SHARE, _INNER_SEED = 0.1, 0
 
 
-def fine_tune(trial: Trial) -> Iterator[Measurement]:
+def fine_tune(evaluation: Evaluation) -> Iterator[Measurement]:
     """Validation chooses among the rates of the settings and among the epochs; tested once."""
-    encoder, parts, options = _encoder(trial), trial.data.parts, trial.fine_tune
-    train, part_of_training = preprocessed(encoder, trial.data, "train", trial.size, trial.cache), parts["train"]
+    encoder, parts, options = _encoder(evaluation), evaluation.data.parts, evaluation.fine_tune
+    train, part_of_training = preprocessed(encoder, evaluation.data, "train", evaluation.size, evaluation.cache), parts["train"]
     if "test" in parts:
-        test_name, validation, part_of_validation = "test", _inputs(trial, encoder, "val"), parts["val"]
+        test_name, validation, part_of_validation = "test", _inputs(evaluation, encoder, "val"), parts["val"]
         split = "tested on test"
     else:
         test_name = "val"
@@ -37,17 +37,17 @@ def fine_tune(trial: Trial) -> Iterator[Measurement]:
         validation, part_of_validation = train.take(inner), part_of_training.take(inner)
         train, part_of_training = train.take(rest), part_of_training.take(rest)
         split = f"no test list: a seeded {_INNER_SHARE:.0%} of train validates, tested on val"
-    labels = Labels.of(part_of_training, trial.data.classes)
+    labels = Labels.of(part_of_training, evaluation.data.classes)
 
     def judged(network: Network) -> float:
         return labels.figure(part_of_validation.labels, predict(network, validation, options))
 
-    course = Course(trial.kept)
+    course = Course(evaluation.checkpoint)
     for rate in options.learning_rates:
         if course.over(rate, options.learning_rates):
             continue
         for epoch, figure, network in train_network(
-            encoder, train, part_of_training.labels, labels, _at(options, rate), trial.seed, judged, course
+            encoder, train, part_of_training.labels, labels, _at(options, rate), evaluation.seed, judged, course
         ):
             if course.best is None or figure > course.best.figure:
                 course.best = Best(figure, rate, epoch, copy.deepcopy(network.state_dict()))
@@ -57,31 +57,33 @@ def fine_tune(trial: Trial) -> Iterator[Measurement]:
     network = Network.of(encoder, len(labels.classes), best.weights).to(default_device())
     chosen = f"rate {best.rate:g} and epoch {best.epoch} of {options.epochs} chosen on validation ({best.figure:.1%})"
     note = f"{_said(options)}, {chosen}; {split}"
-    logits = predict(network, _inputs(trial, encoder, test_name), options)
+    logits = predict(network, _inputs(evaluation, encoder, test_name), options)
     yield Measurement("fine_tune", labels.outcome(parts[test_name], logits), note)
 
 
-def fine_tune_paper(trial: Trial) -> Iterator[Measurement]:
+def fine_tune_paper(evaluation: Evaluation) -> Iterator[Measurement]:
     """A fixed rate and time on training and validation images together, the last epoch, tested on the test part."""
-    encoder, parts, options = _encoder(trial), trial.data.parts, trial.fine_tune
-    train = joined(_inputs(trial, encoder, "train"), _inputs(trial, encoder, "val"))
+    encoder, parts, options = _encoder(evaluation), evaluation.data.parts, evaluation.fine_tune
+    train = joined(_inputs(evaluation, encoder, "train"), _inputs(evaluation, encoder, "val"))
     truth = np.concatenate([parts["train"].labels, parts["val"].labels])
-    labels = Labels.of(parts["train"], trial.data.classes)
+    labels = Labels.of(parts["train"], evaluation.data.classes)
     rate = options.learning_rates[0]
-    *_, last = train_network(encoder, train, truth, labels, _at(options, rate), trial.seed, course=Course(trial.kept))
-    logits = predict(last[2], _inputs(trial, encoder, "test"), options)
+    *_, last = train_network(
+        encoder, train, truth, labels, _at(options, rate), evaluation.seed, course=Course(evaluation.checkpoint)
+    )
+    logits = predict(last[2], _inputs(evaluation, encoder, "test"), options)
     note = f"{_said(options)}, rate {rate:g}, last of {options.epochs} epochs; tested on test"
     yield Measurement("fine_tune", labels.outcome(parts["test"], logits), note)
 
 
-def _encoder(trial: Trial) -> Encoder:
-    if not isinstance(trial.source, Encoder):
-        raise ValueError(f"{trial.contestant.name}: has no weights to train")  # the judge sees to it
-    return trial.source
+def _encoder(evaluation: Evaluation) -> Encoder:
+    if not isinstance(evaluation.source, Encoder):
+        raise ValueError(f"{evaluation.candidate.name}: has no weights to train")  # the judge sees to it
+    return evaluation.source
 
 
-def _inputs(trial: Trial, encoder: Encoder, part: str) -> Inputs:
-    return preprocessed(encoder, trial.data, part, trial.size, trial.cache)
+def _inputs(evaluation: Evaluation, encoder: Encoder, part: str) -> Inputs:
+    return preprocessed(encoder, evaluation.data, part, evaluation.size, evaluation.cache)
 
 
 def _at(options: FineTune, rate: float) -> FineTune:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from caco_assets.downstream.datasets.classification import LabelledImages
-from caco_assets.downstream.features.baselines import Contestant
+from caco_assets.downstream.features.baselines import Candidate
 from caco_assets.downstream.features.feature_cache import FeatureCache, FeatureSource
-from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile
+from caco_assets.downstream.finetuning.epoch_checkpoint import EpochCheckpoint
 from caco_assets.downstream.metrics.outcomes import Outcome
 from caco_assets.downstream.tasks import Task
 from caco_assets.settings import FineTune
@@ -19,12 +19,12 @@ LARGE = 5000
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evaluation:
     """One contestant on one data set."""
 
     task: Task
     data: LabelledImages
-    contestant: Contestant
+    candidate: Candidate
     source: FeatureSource
     size: int
     seed: int
@@ -32,12 +32,12 @@ class Trial:
     """Of the `paper` protocol."""
     cache: FeatureCache
     fine_tune: FineTune = field(default_factory=FineTune)
-    kept: EpochFile = field(default_factory=EpochFile)
+    checkpoint: EpochCheckpoint = field(default_factory=EpochCheckpoint)
     """Where an interrupted fine-tuning goes on from."""
 
     def features(self, part: str, size: int, source: FeatureSource | None = None) -> np.ndarray:
         """(N, D) features of a part; of the contestant as it is, or of another form of it."""
-        identity = self.contestant.identity if source is None else source.identity
+        identity = self.candidate.identity if source is None else source.identity
         return self.cache.features(source or self.source, identity, self.data, part, size)
 
 
