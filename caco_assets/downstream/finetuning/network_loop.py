@@ -1,4 +1,4 @@
-"""Trains a backbone and a linear layer on image labels, together: the loop of fine-tuning, and what it goes on from."""
+"""Trains a backbone and a linear layer on image labels, together: the fine-tuning loop and its resume state."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Course:
         return self._state is not None and rates.index(rate) < rates.index(self._state["rate"])
 
     def state(self, rate: float) -> dict[str, Any] | None:
-        """What training at this rate goes on from."""
+        """The state that training at this rate resumes from."""
         return self._state if self._state is not None and self._state["rate"] == rate else None
 
     def save(self, state: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def train_network(
     labels: Labels,
     options: FineTune,
     seed: int,
-    judged: Callable[[Network], float] | None = None,
+    validate: Callable[[Network], float] | None = None,
     course: Course | None = None,
 ) -> Iterator[tuple[int, float, Network]]:
     """Train a copy of an encoder with a linear layer at the first rate of the options.
@@ -138,14 +138,14 @@ def train_network(
         inputs: (N,) training images.
         truth: their labels.
         labels: of what kind they are.
-        options: epochs, batch, optimiser, rate, weight decay, warm-up, precision.
+        options: epochs, batch, optimizer, rate, weight decay, warm-up, precision.
         seed: of all chance; torch's global generator is left as it was.
-        judged: figure of the network after an epoch; none: it is not a number.
-        course: what an interrupted training goes on from; none: it is not kept.
+        validate: figure of the network after an epoch; none: it is not a number.
+        course: state that an interrupted training resumes from; None: nothing is saved.
 
     Yields:
-        After each epoch its number (from 1), its figure, and the network, which goes on being trained. An epoch that an
-        interrupted training was over with is not yielded again; the last one always is.
+        After each epoch its number (from 1), its figure, and the network, which is trained further afterwards. Epochs
+        finished before an interruption are not yielded again; the last one always is.
     """
     where = default_device()
     generator = torch.Generator().manual_seed(seed)
@@ -178,7 +178,7 @@ def train_network(
             optimizer.step()
             step += 1
             progress.advance(len(positions))
-        yield epoch, judged(network) if judged else math.nan, network
+        yield epoch, validate(network) if validate else math.nan, network
         # after the caller has seen the epoch, so that its best network is in the file; the last epoch is the caller's to end
         if course is not None and epoch < options.epochs and course.file.due():
             learnt = {"network": network.state_dict(), "optimiser": optimizer.state_dict(), "step": step}

@@ -36,7 +36,7 @@ VAL_SHARE, VAL_SEED = 0.2, 0
 
 @dataclass(frozen=True)
 class DenseEvaluation:
-    """One contestant on one data set with a class for each pixel, cut into tiles."""
+    """One candidate on one data set with a class for each pixel, cut into tiles."""
 
     task: Task
     data: DenseImages
@@ -46,7 +46,7 @@ class DenseEvaluation:
     cache: FeatureCache
     training: Dense
     checkpoint: EpochCheckpoint = field(default_factory=EpochCheckpoint)
-    """Where an interrupted training goes on from."""
+    """The state that an interrupted training resumes from."""
 
 
 def paper(evaluation: DenseEvaluation) -> Iterator[Measurement]:
@@ -173,6 +173,6 @@ def _unit_rgb(evaluation: DenseEvaluation) -> Preprocessing:
 
 
 def _val_note(evaluation: DenseEvaluation, data: DenseImages) -> str:
-    """What `validated` added to the note that the judge appends anyway."""
+    """What `validated` added to the note of the data, which `score_task` appends anyway."""
     own = evaluation.data.note
     return data.note.removeprefix(own).removeprefix("; ") or "no validation"

@@ -1,4 +1,4 @@
-"""One contestant on one data set at one size and seed: what a protocol is given, and what it hands back."""
+"""One evaluation (a candidate on a data set at one size and seed), which a protocol receives, and the measurement it returns."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from caco_assets.downstream.tasks import Task
 from caco_assets.settings import FineTune
 
 LARGE = 5000
-"""Above this many training images one pass is made with batch norm in train mode, and one random encoder is judged."""
+"""Above this many training images one pass is made with batch norm in train mode, and a single random encoder is scored."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One contestant on one data set."""
+    """One candidate on one data set."""
 
     task: Task
     data: LabelledImages
@@ -33,17 +33,21 @@ class Evaluation:
     cache: FeatureCache
     fine_tune: FineTune = field(default_factory=FineTune)
     checkpoint: EpochCheckpoint = field(default_factory=EpochCheckpoint)
-    """Where an interrupted fine-tuning goes on from."""
+    """The state that an interrupted fine-tuning resumes from."""
+
+    def features_of(self, part: str) -> np.ndarray:
+        """(N, D) features of a part, of the candidate as it is, at the size of this evaluation."""
+        return self.features(part, self.size)
 
     def features(self, part: str, size: int, source: FeatureSource | None = None) -> np.ndarray:
-        """(N, D) features of a part; of the contestant as it is, or of another form of it."""
+        """(N, D) features of a part; of the candidate itself, or of another form of it."""
         identity = self.candidate.identity if source is None else source.identity
         return self.cache.features(source or self.source, identity, self.data, part, size)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one method answered for every item it was tested on."""
+    """The predictions of one method for every item it was tested on."""
 
     method: str
     outcome: Outcome

@@ -12,6 +12,7 @@ from caco_assets.downstream.metrics.outcomes import MultiLabel
 from caco_assets.downstream.probes.linear_knn import Scaler
 from caco_assets.downstream.probes.multilabel import fit_independent_validated, fit_soft_margin_adam, knn_shares, taken
 from caco_assets.downstream.protocols.evaluation import Evaluation, Measurement
+from caco_assets.downstream.protocols.validation_split import INNER_SEED, INNER_SHARE, positions, split_for_validation
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import RGB, Preprocessing
 from caco_assets.pretraining.encoder.stretch import Stretch
@@ -19,8 +20,6 @@ from caco_assets.pretraining.encoder.stretch import Stretch
 KNN = (5, 20)
 # Of the choice of training images in `paper`: the reference's own.
 _SHARE_SEED = 42
-# Share of the training images that choose C where there is no test list, and its seed. Fixed: part of the protocol.
-_INNER_SHARE, _INNER_SEED = 0.1, 0
 # What the published pipeline stretches to 0 … 255, as reflectance × 10 000: mean ± 2 deviations of B04, B03, B02 over BigEarthNet.
 _LOW, _HIGH = (-761, -552, -715), (1942, 1780, 1575)
 
@@ -28,25 +27,19 @@ _LOW, _HIGH = (-761, -552, -715), (1942, 1780, 1575)
 def clean(evaluation: Evaluation) -> Iterator[Measurement]:
     """A logistic regression for each class with one validated C, and nearest neighbours; the test part is read once."""
     parts = evaluation.data.parts
-    train, labels = evaluation.features("train", evaluation.size), parts["train"].labels
-    if "test" in parts:
-        test_part, validation, validation_labels = "test", evaluation.features("val", evaluation.size), parts["val"].labels
-        split = "C chosen on val by macro average precision, tested on test"
-    else:
-        test_part = "val"
-        inner = np.zeros(len(labels), bool)
-        inner[taken(labels, _INNER_SHARE, _INNER_SEED)] = True
-        train, validation, labels, validation_labels = train[~inner], train[inner], labels[~inner], labels[inner]
-        split = f"no test list: C chosen on a seeded {_INNER_SHARE:.0%} of train, tested on val"
-    scale = Scaler.fit(train)
-    train, validation, test = scale(train), scale(validation), scale(evaluation.features(test_part, evaluation.size))
-    part, classes = parts[test_part], evaluation.data.classes
-    model, c = fit_independent_validated(train, labels, validation, validation_labels)
-    note = f"L-BFGS logistic regression for each class, C={c:g}; {split}"
+    split = split_for_validation(parts, evaluation.features_of, np.ndarray.__getitem__, _share)
+    how = "C chosen on val by macro average precision, tested on test"
+    if not split.has_test_list:
+        how = f"no test list: C chosen on a seeded {INNER_SHARE:.0%} of train, tested on val"
+    scale = Scaler.fit(split.train)
+    train, validation, test = scale(split.train), scale(split.validation), scale(evaluation.features_of(split.test))
+    part, classes = parts[split.test], evaluation.data.classes
+    model, c = fit_independent_validated(train, split.labels, validation, split.validation_labels)
+    note = f"L-BFGS logistic regression for each class, C={c:g}; {how}"
     yield Measurement("linear_probe", MultiLabel(part, model.scores(test), classes), note)
-    bank, bank_labels = np.concatenate([train, validation]), np.concatenate([labels, validation_labels])
+    bank, bank_labels = np.concatenate([train, validation]), np.concatenate([split.labels, split.validation_labels])
     for k, shares in knn_shares(bank, bank_labels, test, KNN).items():
-        note = f"share of neighbours, cosine, standardised features; tested on {test_part}"
+        note = f"share of neighbours, cosine, standardised features; tested on {split.test}"
         yield Measurement(f"knn{k}", MultiLabel(part, shares, classes), note)
 
 
@@ -74,6 +67,13 @@ def paper(evaluation: Evaluation) -> Iterator[Measurement]:
 def published_preprocessing(size: int) -> Preprocessing:
     """Mean ± 2 deviations of each band to [0, 1], nothing normalised."""
     return Preprocessing(RGB, Stretch("eurosat", _LOW, _HIGH), (0.0,) * 3, (1.0,) * 3, size)
+
+
+def _share(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a seeded share of the images, and of the rest."""
+    mask = np.zeros(len(labels), bool)
+    mask[taken(labels, INNER_SHARE, INNER_SEED)] = True
+    return positions(mask)
 
 
 def _with_train(data: LabelledImages, chosen: np.ndarray, share: float) -> LabelledImages:

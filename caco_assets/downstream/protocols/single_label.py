@@ -15,11 +15,10 @@ from caco_assets.downstream.probes.linear_adam import fit_linear_adam
 from caco_assets.downstream.probes.linear_knn import Linear, Scaler, fit_validated, knn_predict
 from caco_assets.downstream.protocols import fine_tune, multi_label
 from caco_assets.downstream.protocols.evaluation import LARGE, Evaluation, Measurement
+from caco_assets.downstream.protocols.validation_split import INNER_SEED, INNER_SHARE, positions, split_for_validation
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
 KNN = (5, 20)
-# Share and seed of the validation part cut from the training part where the lists hold no test part. Fixed: part of the protocol.
-_INNER_SHARE, _INNER_SEED = 0.1, 0
 _SHUFFLES = 3
 
 
@@ -29,23 +28,18 @@ def clean(evaluation: Evaluation) -> Iterator[Measurement]:
     With `train` and `val` lists alone, `val` is the test part and a seeded tenth of `train` chooses C.
     """
     parts, classes = evaluation.data.parts, len(evaluation.data.classes)
-    train, labels = evaluation.features("train", evaluation.size), parts["train"].labels
-    if "test" in parts:
-        test_part, validation, validation_labels = "test", evaluation.features("val", evaluation.size), parts["val"].labels
-        split = "C chosen on val, tested on test"
-    else:
-        test_part = "val"
-        inner = _stratified_mask(labels, _INNER_SHARE)
-        train, validation, labels, validation_labels = train[~inner], train[inner], labels[~inner], labels[inner]
-        split = f"no test list: C chosen on a seeded {_INNER_SHARE:.0%} of train, tested on val"
-    scale = Scaler.fit(train)
-    train, validation, test = scale(train), scale(validation), scale(evaluation.features(test_part, evaluation.size))
-    part = parts[test_part]
-    model, c = fit_validated(train, labels, validation, validation_labels, classes)
-    yield Measurement("linear_probe", SingleLabel(part, model.predict(test)), f"L-BFGS logistic regression, C={c:g}; {split}")
-    bank, bank_labels = np.concatenate([train, validation]), np.concatenate([labels, validation_labels])
+    split = split_for_validation(parts, evaluation.features_of, np.ndarray.__getitem__, _stratified)
+    note = "C chosen on val, tested on test"
+    if not split.has_test_list:
+        note = f"no test list: C chosen on a seeded {INNER_SHARE:.0%} of train, tested on val"
+    scale = Scaler.fit(split.train)
+    train, validation, test = scale(split.train), scale(split.validation), scale(evaluation.features_of(split.test))
+    part = parts[split.test]
+    model, c = fit_validated(train, split.labels, validation, split.validation_labels, classes)
+    yield Measurement("linear_probe", SingleLabel(part, model.predict(test)), f"L-BFGS logistic regression, C={c:g}; {note}")
+    bank, bank_labels = np.concatenate([train, validation]), np.concatenate([split.labels, split.validation_labels])
     for k, predictions in knn_predict(bank, bank_labels, test, classes, KNN).items():
-        yield Measurement(f"knn{k}", SingleLabel(part, predictions), f"cosine, standardised features; tested on {test_part}")
+        yield Measurement(f"knn{k}", SingleLabel(part, predictions), f"cosine, standardised features; tested on {split.test}")
 
 
 def paper(evaluation: Evaluation) -> Iterator[Measurement]:
@@ -109,7 +103,7 @@ def _train_mode(evaluation: Evaluation, encoder: Encoder) -> tuple[list[np.ndarr
             size=size,
             batch_size=batch,
             shuffles=shuffles,
-            seed=_INNER_SEED,
+            seed=INNER_SEED,
         )
         with accelerated(adapted):
             versions.append(adapted.features(test, evaluation.data.pixel_format, size))
@@ -119,13 +113,13 @@ def _train_mode(evaluation: Evaluation, encoder: Encoder) -> tuple[list[np.ndarr
     return versions, test
 
 
-def _stratified_mask(labels: np.ndarray, share: float) -> np.ndarray:
-    """(N,) True for a fixed, seeded share of every class, at least one image of each."""
-    rng = np.random.default_rng(_INNER_SEED)
+def _stratified(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a fixed, seeded share of every class, at least one image of each, and of the rest."""
+    rng = np.random.default_rng(INNER_SEED)
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         if len(members) < 2:
             raise UserError(f"split-train.txt: class number {label} has a single image, none is left to choose C; use more images")
-        mask[members[: max(1, round(share * len(members)))]] = True
-    return mask
+        mask[members[: max(1, round(INNER_SHARE * len(members)))]] = True
+    return positions(mask)
