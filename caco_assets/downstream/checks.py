@@ -1,4 +1,4 @@
-"""Findings about scores as Dagster shows them: passed or not, how severe, and what was compared with what."""
+"""Asset checks of scores: passed or not, how severe, and what was compared."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Judges any encoder on any tasks of the table, beside the baselines, and keeps the rows: what `caco evaluate` does.
+"""Scores any encoder and the baselines on any tasks of the table and records the rows: what `caco evaluate` does.
 
-Rows go to `evaluations.parquet` of the profile's folder, in the format of `scores.parquet`, after every task: what is scored is
-kept whatever happens to the next one. The profile's own `scores.parquet` is left alone.
+Rows go to `evaluations.parquet` of the profile's folder, in the format of `scores.parquet`, after every task, so that a later
+failure loses nothing. The profile's own `scores.parquet` is not changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """One task to judge on."""
+    """One task to score, with its data."""
 
     wanted: TaskData
     twin: bool
@@ -47,7 +47,7 @@ def evaluate(
     with_baselines: bool = True,
     gpus: Sequence[str] = (),
 ) -> list[ScoreRow]:
-    """Judge one encoder on some tasks; every task's data is found and checked before anything is computed.
+    """Score one encoder on some tasks; every task's data is found and checked before anything is computed.
 
     Args:
         settings: the profile: seeds, baselines, epochs, workspace.
@@ -55,7 +55,7 @@ def evaluate(
         encoder: the candidate.
         name: of the encoder in the rows.
         model_uri: written to the rows.
-        with_baselines: judge the profile's baselines too; those measured before come from the cache.
+        with_baselines: also score the profile's baselines; rows measured before come from the cache.
         gpus: where there are several, each task goes to a process of its own on the next one that is free (see `gpus`).
 
     Returns:
@@ -84,12 +84,12 @@ def evaluate(
 
 
 def _in_own_process(settings: Settings, request: TaskRequest, candidates: Sequence[Candidate], file: Path) -> list[ScoreRow]:
-    # data sets hold open files, which do not travel to another process: it opens them anew
+    # open files cannot be pickled: the other process opens the data set itself
     return _score_and_record(*_resolve(settings, request), candidates, file)
 
 
 def _score_and_record(settings: Settings, resolved: ResolvedTask, candidates: Sequence[Candidate], file: Path) -> list[ScoreRow]:
-    """Rows of one task, kept as soon as they are there."""
+    """Score one task and record its rows at once."""
     from caco_assets.downstream.scoring.score_task import score_task
 
     rows = list(score_task(settings, resolved, candidates, settings.paths.cache))
@@ -127,7 +127,7 @@ def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """These rows, and those of encoders judged before on the very same data."""
+    """These rows, and those of encoders scored before on the very same data."""
     from caco_assets.downstream.score_rows import read_rows
 
     known = {(row.row, row.data_version) for row in rows}

@@ -1,4 +1,4 @@
-"""The matrix of tasks and encoders: which columns there are, and one cell of it, judged and recorded as `caco evaluate` does."""
+"""The evaluation matrix of tasks and encoders: its encoders, and one cell, scored and recorded as `caco evaluate` does."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ def encoder_names(settings: Settings, versions: Versions) -> list[str]:
 
 
 def score_cell(settings: Settings, row: str, name: str, versions: Versions) -> EvaluationCell:
-    """Judge one encoder on one row of the profile and record its rows in `evaluations.parquet`.
+    """Score one encoder on one task of the profile and record its rows in `evaluations.parquet`.
 
-    What was measured before with the same weights, data and protocol comes from the cache, whoever measured it: the scores of the
-    profile, `caco evaluate`, or the decision on a version; and the other way round.
+    Rows measured before with the same weights, data and protocol come from the cache, which the scores of the profile, `caco
+    evaluate` and the decision on a version share.
 
     Args:
         settings: the profile.
         row: a key of `downstream.tasks`.
-        name: a column.
+        name: one of `encoder_names`.
         versions: where registered encoders come from.
 
     Raises:
@@ -101,7 +101,7 @@ def score_cell(settings: Settings, row: str, name: str, versions: Versions) -> E
 def _candidates(
     settings: Settings, name: str, versions: Versions
 ) -> tuple[Sequence[Candidate], Sequence[Candidate], Mapping[str, str]]:
-    """Who is judged, the untrained networks beside it, and what the encoder was made from."""
+    """The candidates, the untrained networks to compare with, and the data the encoder was made from."""
     from caco_assets.downstream.features.baselines import Candidate, baselines
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder

@@ -115,7 +115,7 @@ def score_encoder(
     name: str | None = None,
     model_uri: str | None = None,
 ) -> list[ScoreRow]:
-    """Judge one encoder alone on every task of the profile: a registered version, or one in memory.
+    """Score one encoder alone on every task of the profile: a registered version, or one in memory.
 
     Args:
         settings: the profile.
@@ -145,7 +145,7 @@ def score_encoder(
 
 
 def score_imported(settings: Settings, name: str) -> list[ScoreRow]:
-    """Judge an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
+    """Score an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
 
     Raises:
         UserError: there is no such encoder; or as `score`.

@@ -1,4 +1,4 @@
-"""What the judge says about two fixed encoders on the twins, as a table that a silent change of a number runs into.
+"""Scores of two fixed encoders on the twins, as a table that shows any silent change of a number.
 
 The encoders are a ResNet-18 of seeded random weights and plain statistics of the pixels; the twins are those of the profile `tiny`.
 `test_downstream_golden.py` compares; after a change that was meant to change numbers

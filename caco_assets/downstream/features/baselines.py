@@ -1,4 +1,4 @@
-"""What every encoder is shown beside: a random one, an ImageNet one, and plain statistics of the pixels."""
+"""Baselines: a randomly initialized encoder, an ImageNet encoder, and plain pixel statistics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from caco_assets.pretraining.encoder.preprocessing import PixelFormat, Preproces
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing to judge."""
+    """An encoder or baseline to be scored."""
 
     name: str
     role: str
     """`candidate` or `baseline`."""
     seed: int
     source: FeatureSource | None
-    """None when there is none to be had; `reason` then says why."""
+    """None if it is not available; `reason` says why."""
     identity: str = ""
     model_uri: str | None = None
     reason: str = ""
@@ -71,7 +71,7 @@ def _imagenet(like: Encoder, seeds: Sequence[int]) -> list[Candidate]:
 
 
 def _photographs(like: Preprocessing) -> Preprocessing:
-    """What ImageNet's weights are shown, whoever stands beside them: EuroSAT's stretch, which is nearest to photographs.
+    """The preprocessing for ImageNet weights, independent of the candidate: EuroSAT's stretch, the one nearest to photographs.
 
     Bands without limits of that stretch (other sensors) keep the preprocessing of `like`.
     """

@@ -76,7 +76,7 @@ def fit(
         config: optimizer settings and epochs.
         seed: of the decoder's start, the order, the positions and the dropout. Torch's global generator is left as it was.
         device: where the decoder lives.
-        checkpoint: where an interrupted training goes on from; none: it is not kept.
+        checkpoint: state that an interrupted training resumes from; None: nothing is saved.
     """
     tuned = train.pyramids if isinstance(train.pyramids, Tuned) else None
     checkpoint = checkpoint or EpochCheckpoint()

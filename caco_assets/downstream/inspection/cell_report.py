@@ -25,7 +25,7 @@ class View:
     classes: list[dict[str, Any]]
     """Of the main figure, one record for each class."""
     pictures: dict[str, bytes]
-    """Name → PNG, each below `cell_pictures.LIMIT` bytes."""
+    """Name → PNG, each below `cell_figures.LIMIT` bytes."""
 
 
 def shown(row: ScoreRow) -> dict[str, Any]:

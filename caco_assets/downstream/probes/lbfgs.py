@@ -1,4 +1,4 @@
-"""L-BFGS over a few thousand weights: the optimiser's own sums in one thread, the loss in as many as it fills."""
+"""L-BFGS over a few thousand weights: the optimizer's own sums in one thread, the loss in as many as it fills."""
 
 from __future__ import annotations
 

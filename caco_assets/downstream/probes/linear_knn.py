@@ -12,7 +12,7 @@ from caco_assets.downstream.probes.lbfgs import minimize
 
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the penalty, as scikit-learn's `LogisticRegression(C=…)` counts them: on the sum of the losses."""
-# Enough to rank the values of C (measured on EuroSAT with 512 features); the final fit goes on to convergence.
+# Enough to rank the values of C (measured on EuroSAT with 512 features); the final fit runs to convergence.
 SWEEP_STEPS = 60
 FINAL_STEPS = 500
 _CHUNK = 2048

@@ -1,4 +1,4 @@
-"""Where the images that an encoder is judged on lie, and by what that is known."""
+"""Where the images that an encoder is tested on lie, by the places in their files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caco_assets.downstream.scoring.score_task import ResolvedTask
 
 @dataclass(frozen=True)
 class ImageLocations:
-    """The places of the images that one row of the profile is judged on."""
+    """The places of the images that one task of the profile is tested on."""
 
     task_name: str
     """The key in `downstream.tasks`."""

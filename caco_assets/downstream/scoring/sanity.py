@@ -1,4 +1,4 @@
-"""What no figure may be: impossible, or so far below an untrained network that only a fault explains it."""
+"""Sanity checks of scores: invalid numbers, and scores so far below an untrained network that only a fault explains them."""
 
 from __future__ import annotations
 

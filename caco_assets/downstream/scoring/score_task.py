@@ -1,4 +1,4 @@
-"""Judges contestants on one row of the profile's `downstream.tasks`: which trials there are, and what each yields as rows."""
+"""Scores candidates on one task of the profile's `downstream.tasks`: which evaluations there are, and the rows each gives."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResolvedTask:
-    """One row of the profile, its data found and checked; or the reason why it cannot be measured."""
+    """One task of the profile with its data found and checked, or the reason why it cannot be measured."""
 
     task_name: str
     """Its key in `downstream.tasks`."""
@@ -83,7 +83,7 @@ def resolve_tasks(settings: Settings) -> list[ResolvedTask]:
 
 
 def score_task(settings: Settings, resolved: ResolvedTask, candidates: Sequence[Candidate], cache: Path) -> Iterator[ScoreRow]:
-    """All rows of one assignment: every pass, contestant, size and seed; unchanged ones are not measured again.
+    """All rows of one task: every pass, candidate, size and seed; unchanged ones are not measured again.
 
     Raises:
         UserError: damaged pixels, or an encoder that needs bands the data does not have.
@@ -138,7 +138,7 @@ def _passes(resolved: ResolvedTask) -> list[_Pass]:
 
 
 def _unfit(resolved: ResolvedTask, candidate: Candidate, each: _Pass) -> str | None:
-    """Why this contestant cannot be judged this way, or None when it can."""
+    """Why this candidate cannot be scored this way, or None if it can."""
     if resolved.data is None:
         return resolved.reason
     if candidate.source is None:
@@ -189,7 +189,7 @@ def _variants(settings: Settings, resolved: ResolvedTask, candidate: Candidate, 
 def _measured(
     settings: Settings, resolved: ResolvedTask, candidate: Candidate, each: _Pass, size: int, seed: int, cache: FeatureCache
 ) -> list[ScoreRow]:
-    """Rows of one trial, from the store where nothing has changed."""
+    """Rows of one evaluation, from the store where nothing has changed."""
     data, source = resolved.data, candidate.source
     if data is None or source is None:
         raise ValueError(f"{resolved.task_name}: {candidate.name} cannot be measured")  # `_unfit` sees to it
@@ -229,7 +229,7 @@ def _measured(
     several = len({row.metric for row in rows}) > 1
     figures = ", ".join(f"{row.method} {f'{row.metric} ' if several else ''}{row.value:.1%}" for row in rows)
     logger.info(f"{resolved.task_name}: {candidate.name} (seed {seed}), {each.name}, {size} px: {figures}")
-    # the store does not know under which name or role an encoder is judged today
+    # the store does not know under which name or role an encoder is scored today
     today = {"row": base.row, "encoder": base.encoder, "role": base.role, "model_uri": base.model_uri}
     return [replace(row, **today) for row in rows]
 

@@ -112,7 +112,7 @@ def test_eight_positions_are_eight_different_pictures():
     assert (turned(picture, 0) == picture).all()
 
 
-def test_kept_features_are_those_of_encoding_anew_in_every_position(tmp_path):
+def test_kept_features_are_those_of_encoding_again_in_every_position(tmp_path):
     frozen, tiles = encoder(), squares(5)
     kept = pyramids(frozen, frozen.identity, tiles, "stem", POSITIONS, tmp_path, 1e9)
     assert isinstance(kept, Kept)
@@ -122,7 +122,7 @@ def test_kept_features_are_those_of_encoding_anew_in_every_position(tmp_path):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
 
 
-def test_features_that_would_take_too_much_are_encoded_anew_and_that_is_said(logged, tmp_path):
+def test_features_that_would_take_too_much_are_encoded_at_every_step_and_that_is_logged(logged, tmp_path):
     said = logged()
     frozen = encoder()
     assert isinstance(pyramids(frozen, frozen.identity, squares(5), "stem", POSITIONS, tmp_path, 1e3), Fresh)
@@ -223,7 +223,7 @@ def test_dense_rows_stand_beside_all_baselines_with_their_seeds_and_items(ready)
     assert absent
     assert all(row.status == "not_measured" for row in absent)
     assert score(ready).reused
-    # a few answers are kept as masks, the same tiles whoever is judged, and are shown beside image and truth
+    # a few answers are kept as masks, the same tiles for every encoder, and are shown beside image and truth
     for each in resolve_tasks(ready):
         assert isinstance(each.data, DenseImages)
         clean = [

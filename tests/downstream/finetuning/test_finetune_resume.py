@@ -31,10 +31,6 @@ SIDE = 32
 EPOCHS = 4
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 def encoder() -> Encoder:
     return Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "eurosat", SIDE), 0)
 
@@ -125,7 +121,7 @@ def test_a_fine_tuned_network_ends_as_if_nothing_had_happened(logged, tmp_path, 
     monkeypatch.undo()
     lines = logged()
     (found,) = protocol(evaluation(tmp_path, EpochCheckpoint(checkpoint.path, seconds=0)))
-    assert f"goes on after epoch {saved[-1][1]}" in lines
+    assert f"resumes after epoch {saved[-1][1]}" in lines
     assert found.note == expected.note
     np.testing.assert_array_equal(found.outcome.predictions, expected.outcome.predictions)
 
@@ -136,7 +132,7 @@ def test_a_damaged_state_is_said_and_removed(logged, tmp_path):
     checkpoint.path.write_bytes(b"not a state")
     assert checkpoint.load() is None
     assert not checkpoint.path.exists()
-    assert "training starts from its beginning" in lines[0]
+    assert "training starts from the beginning" in lines[0]
 
 
 def test_states_are_written_once_in_a_while_and_nothing_is_written_without_a_place(tmp_path):
@@ -158,12 +154,12 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_downstream_resume import EpochFile, fine_tune, trial, quiet
+from test_finetune_resume import EpochCheckpoint, evaluation, fine_tune
 folder = Path(sys.argv[2])
-kept = EpochFile(folder / "state.pt", quiet, seconds=0)
-save = kept.save
-kept.save = lambda state: (save(state), print(state["epoch"], flush=True), time.sleep(0.2))
-list(fine_tune(trial(folder, kept)))
+checkpoint = EpochCheckpoint(folder / "state.pt", seconds=0)
+save = checkpoint.save
+checkpoint.save = lambda state: (save(state), print(state["epoch"], flush=True), time.sleep(0.2))
+list(fine_tune(evaluation(folder, checkpoint)))
 """
 
 
@@ -178,6 +174,6 @@ def test_a_killed_process_goes_on_in_another(logged, tmp_path):
     assert process.returncode == -signal.SIGKILL
     lines = logged()
     (found,) = fine_tune(evaluation(tmp_path, EpochCheckpoint(tmp_path / "state.pt")))
-    assert "goes on after epoch" in lines[0]
+    assert "resumes after epoch" in lines[0]
     assert found.note == expected.note
     np.testing.assert_array_equal(found.outcome.predictions, expected.outcome.predictions)
