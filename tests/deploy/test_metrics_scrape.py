@@ -20,6 +20,8 @@ from caco_assets.observability.logs import bind, bound, json_line
 from caco_assets.observability.metrics import METRICS
 from caco_assets.resources.prometheus_exporter import READ, _Reader
 
+pytestmark = pytest.mark.deploy
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WATCH = REPOSITORY / "deploy" / "watch"
 # endings that Prometheus knows of a kind

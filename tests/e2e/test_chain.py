@@ -21,7 +21,7 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.pack.format import Pack
 from caco_assets.services.local_stack import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.systems]
 
 CACO = [sys.executable, "-m", "caco_assets.cli"]
 

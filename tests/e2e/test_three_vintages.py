@@ -46,7 +46,7 @@ from caco_assets.synthetic.stage import build_catalog
 from caco_assets.validation.drift.drift import accept, check_drift
 
 # whole runs in this process: what many libraries warn of there is no more an error than it is in a daemon's
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.e2e, pytest.mark.systems, pytest.mark.filterwarnings("default")]
 
 MONTHS = ("2026-10", "2026-11", "2026-12")
 MODEL = "caco-loop"

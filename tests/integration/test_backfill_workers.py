@@ -15,7 +15,7 @@ from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.stage import build_catalog
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 WORKER = """
 import os, sys

@@ -1,6 +1,6 @@
 """A provider that fails in every way, and processes that are killed: the archive is complete and the same to the bit.
 
-The quick twin of both is in `tests/imagery`: `test_imagery_remote.py` and `test_imagery_resume.py`.
+The quick twins are `tests/imagery/reading/test_cog_reader.py` and `tests/imagery/ingest/test_ingest_resume.py`.
 """
 
 import json
@@ -20,9 +20,8 @@ from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.imagery.reading.http.range_client import Patience
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
-from caco_assets.synthetic.stage import build_catalog
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 KINDS = "403,429,500,503,silence,reset,truncated,slow,html,xml"
 HASTE = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
@@ -32,16 +31,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> Settings:
+@pytest.fixture
+def clean(tiny_home: Path) -> Settings:
     """The embedded Earth at its smallest, read from the disk without any trouble."""
-    settings = load_settings("tiny", home=tmp_path_factory.mktemp("clean"))
-    sample(settings)
-    build_catalog(settings)
-    plan(settings)
-    for shard in (0, 1):
-        ingest_shard(settings, shard)
-    return settings
+    return load_settings("tiny", home=tiny_home)
 
 
 def index_of(catalog: Path, address: str, folder: Path) -> Path:

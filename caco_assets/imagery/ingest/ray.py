@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Product
 from caco_assets.observability.logs import bound, log_to
 from caco_assets.observability.metrics import count, gauge
+from caco_assets.resources.ray_cluster import cluster
 from caco_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,8 @@ def ingest_on_ray(settings: Settings, shards: Sequence[int], work: IngestShard) 
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         raise UserError('imagery.launcher=ray: ray is not installed here; pip install "ray", or set launcher to inline') from error
-    with _cluster(settings):
+    with cluster(settings.imagery.workers):
+        _check_cores(settings.imagery.workers)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         lines: Any = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
         # exceptions are the shard's; only lost machines and killed processes are worth another try
@@ -126,36 +126,18 @@ def _run(work: IngestShard, settings: Settings, shard: int, lines: Any) -> Produ
         return work(settings, shard)
 
 
-@contextmanager
-def _cluster(settings: Settings) -> Iterator[None]:
-    """A connection to the cluster for the duration of the work; an existing connection of this process is used and kept.
+def _check_cores(cores: int) -> None:
+    """Check that a machine of the cluster has the cores that one shard takes.
 
     Raises:
-        UserError: no machine of the cluster has the cores that one shard wants.
+        UserError: none has.
     """
-    # telemetry is off for every user
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray's workers otherwise run at a lower priority than every other program
-    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    known, cores = bool(os.environ.get("RAY_ADDRESS")), settings.imagery.workers
-    state = None if known else tempfile.mkdtemp(prefix="caco-ray-")
-    own = {} if known else {"num_cpus": max(cores, os.cpu_count() or 1), "include_dashboard": False, "_temp_dir": state}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-    try:
-        largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-        # a cluster that grows by itself may have no worker at all yet
-        if 0 < largest < cores and not os.environ.get("CACO_RAY_GROWS"):
-            raise UserError(
-                f"imagery.workers={cores}: no machine of the Ray cluster has so many cores (the largest has {largest:.0f}), and "
-                "each shard takes as many; lower it, or start larger machines (CACO_RAY_GROWS=1: the cluster adds them by itself)"
-            )
-        yield
-    finally:
-        ray.shutdown()
-        if state is not None:
-            shutil.rmtree(state, ignore_errors=True)
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    # an autoscaling cluster may have no worker yet
+    if 0 < largest < cores and not os.environ.get("CACO_RAY_GROWS"):
+        raise UserError(
+            f"imagery.workers={cores}: no machine of the Ray cluster has so many cores (the largest has {largest:.0f}), and "
+            "each shard takes as many; lower it, or start larger machines (CACO_RAY_GROWS=1: the cluster adds them by itself)"
+        )

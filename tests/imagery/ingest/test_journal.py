@@ -4,7 +4,7 @@ import os
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from caco_assets.imagery.ingest.journal import CHIPS, JOURNAL, IngestJournal
@@ -42,7 +42,6 @@ def test_what_was_added_is_read_back(tmp_path):
     assert check(tmp_path, 15) == 15
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from([CHIPS, JOURNAL]), st.floats(0, 1), st.booleans())
 def test_a_torn_tail_is_cut_and_the_rest_goes_on(tmp_path_factory, name, share, garbled):
     folder = tmp_path_factory.mktemp("spool")

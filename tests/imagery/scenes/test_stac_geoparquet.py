@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
@@ -101,7 +101,6 @@ def made_up_item(number: int, rng: random.Random) -> dict:
     }  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 25))
 def test_made_up_items_are_read_by_columns_as_one_by_one(tmp_path_factory, seed, count):
     rng = random.Random(seed)
