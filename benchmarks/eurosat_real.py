@@ -4,7 +4,7 @@
 
 Random weights of each backbone (seed 0), ImageNet weights where this machine has them (nothing is downloaded; else the row says
 so), means and deviations of the bands, and any trained encoder that is given. Nothing is compared here, so there is no ratio and
-no bar. Features are kept below the folder: an interrupted run goes on.
+no bar. Features are kept below the folder: an interrupted run resumes.
 """
 
 from __future__ import annotations

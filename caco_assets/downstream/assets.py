@@ -38,9 +38,9 @@ def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
     settings = profile.settings()
     product = score(settings)
     rows = read_rows(product.path)
-    with tracking.patience():
+    with tracking.retry_if_away():
         # made by a try or a run that has gone before the server had them all, they are sent again
-        if run_of(tracking.open(settings), "scores", product.content_hash, whole=True) is None:
+        if run_of(tracking.open(settings), "scores", product.content_hash, finished=True) is None:
             with live_run(settings, "downstream", data_versions(settings), context.run.run_id) as live:
                 ours = [row for row in rows if row.role == "candidate"]
                 names = {f"{row.row}.{row.protocol}.{row.method}.{row.size}": row.value for row in ours}
