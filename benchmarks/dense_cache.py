@@ -21,7 +21,7 @@ import torch
 
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH
 from caco_assets.downstream.features.pyramids import POSITIONS, Fresh, Kept, Pyramids, Tiles, pyramids
-from caco_assets.downstream.finetuning.decoder_loop import Part, Recipe, fit
+from caco_assets.downstream.finetuning.decoder_loop import DecoderConfig, Part, fit
 from caco_assets.downstream.finetuning.dense_targets import Change
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
@@ -33,8 +33,8 @@ SIDE = 96
 def seconds(source: Pyramids, tiles: Tiles, epochs: int) -> tuple[float, float]:
     """CPU seconds of training, and the size of the decoder's first weights afterwards."""
     start = time.process_time()
-    recipe = Recipe(epochs, 4, 1e-3, 1e-4, 0.95, 1e-4)
-    fitted = fit(Part(tiles, source), None, Change(), recipe, 0, torch.device("cpu"))
+    config = DecoderConfig(epochs, 4, 1e-3, 1e-4, 0.95, 1e-4)
+    fitted = fit(Part(tiles, source), None, Change(), config, 0, torch.device("cpu"))
     return time.process_time() - start, float(next(fitted.decoder.parameters()).detach().norm())
 
 

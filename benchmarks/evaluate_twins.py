@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from caco_assets.commands.evaluate import order_of
+from caco_assets.commands.evaluate import request_of_task
 from caco_assets.downstream.evaluate import evaluate
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
@@ -49,9 +49,9 @@ def main() -> int:
         settings = load_settings("embedded", home=Path(home))
         for task in tasks:
             before, start = cpu(), time.monotonic()
-            order = order_of(settings, task, twins=True)
+            request = request_of_task(settings, task, twins=True)
             drawn, drawn_wall = cpu(), time.monotonic()
-            rows = evaluate(settings, [order], encoder, name="random-7")
+            rows = evaluate(settings, [request], encoder, name="random-7")
             total += len(rows)
             print(
                 f"{task}: twin {drawn - before:.0f} s CPU ({drawn_wall - start:.0f} s), scored {cpu() - drawn:.0f} s CPU "

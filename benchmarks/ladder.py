@@ -199,7 +199,7 @@ def change(trained: Path, truth: Path) -> dict[str, float]:
 def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A random encoder of each seed, with the pack's preprocessing; first, plain statistics of the bands."""
     from caco_assets.downstream.features.baselines import baselines
-    from caco_assets.downstream.scoring.score_task import assignments, judge
+    from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 
@@ -208,7 +208,7 @@ def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Na
     if not result.exists():
         like = Encoder.random(options.backbone, Preprocessing.of_pack(opened.bands, opened.stretch, 64), 0)
         who = baselines(("raw_statistics",), like, (0,))
-        rows = [row for work in assignments(settings) for row in judge(settings, work, who, settings.paths.cache)]
+        rows = [row for work in resolve_tasks(settings) for row in score_task(settings, work, who, settings.paths.cache)]
         write_atomic(result, json.dumps({"name": "raw statistics", "seed": 0, **_figures(rows)}))
     found.append(json.loads(result.read_text()))
     for seed in options.seeds:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from caco_assets.registry.aliases.user import who
+from caco_assets.registry.aliases.user import current_user
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -35,7 +35,7 @@ EASY = {
     "not_collapsed": {"min_effective_rank": 1.0, "min_spread": 0.0},
     "draws": 1000,
     "latency": {"rounds": 5, "images": 1},
-    "override": {"allowed": [who()], "rules": ["main", "baseline"]},
+    "override": {"allowed": [current_user()], "rules": ["main", "baseline"]},
 }
 """An encoder of one epoch may not beat random weights surely enough: then a user promotes it, which the policy allows."""
 

@@ -46,12 +46,12 @@ pytestmark = [
 
 MODEL = "caco-killed"
 LOCATION = """
-from caco_assets.registry import promotion
+from caco_assets.registry.promotion import decision
 
 def weigh(*_):
-    return [promotion.Finding("beats random", True, "given", 0.1, 0.05, 0.15, 0.0)]
+    return [decision.Finding("beats random", True, "given", 0.1, 0.05, 0.15, 0.0)]
 
-promotion.weigh = weigh
+decision.weigh = weigh
 
 from caco_assets.definitions import defs
 """

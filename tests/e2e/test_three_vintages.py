@@ -23,11 +23,11 @@ from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.stage import pretrain
+from caco_assets.registry.aliases.champion import rollback
 from caco_assets.registry.lineage.restore import restore
 from caco_assets.registry.package.mlflow_model import load_encoder
 from caco_assets.registry.promotion.decision import Decision
 from caco_assets.registry.release.release import RELEASED
-from caco_assets.registry.stage import rollback
 from caco_assets.registry.versions import DECISION, aliases, find
 from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.resources.dagster.workspace_lock import release
@@ -179,9 +179,9 @@ def fixed_scores(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
         return [ScoreRow(**row)]
 
-    monkeypatch.setattr("caco_assets.registry.promotion.decide.score_encoder", score_encoder)
+    monkeypatch.setattr("caco_assets.registry.promotion.evidence.score_encoder", score_encoder)
     features = np.random.default_rng(0).normal(1, 1, (64, 32))
-    monkeypatch.setattr("caco_assets.registry.promotion.decide._features", lambda *_: features)
+    monkeypatch.setattr("caco_assets.registry.promotion.evidence._features", lambda *_: features)
 
 
 @pytest.mark.usefixtures("fixed_scores")
@@ -223,7 +223,7 @@ def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert released == {"1": True, "2": True, "3": False}
 
     # back to the first version, and to what it was made from
-    assert rollback(settings, reason="a customer complains", tracking=tracking) == "1"
+    assert rollback(settings, tracking, reason="a customer complains").after.champion == "1"
     assert aliases(tracking, MODEL)["champion"] == "1"
     restored = restore(settings, f"models:/{MODEL}/1", tmp_path / "then", tracking=tracking)
     assert restored.differs == ()
