@@ -30,15 +30,11 @@ SIDE = 96
 """Pixels, as OSCD's tiles."""
 
 
-def quiet(_line: str) -> None:
-    """No progress."""
-
-
 def seconds(source: Pyramids, tiles: Tiles, epochs: int) -> tuple[float, float]:
     """CPU seconds of training, and the size of the decoder's first weights afterwards."""
     start = time.process_time()
     recipe = Recipe(epochs, 4, 1e-3, 1e-4, 0.95, 1e-4)
-    fitted = fit(Part(tiles, source), None, Change(), recipe, 0, torch.device("cpu"), quiet)
+    fitted = fit(Part(tiles, source), None, Change(), recipe, 0, torch.device("cpu"))
     return time.process_time() - start, float(next(fitted.decoder.parameters()).detach().norm())
 
 
@@ -60,7 +56,7 @@ def main() -> int:
     ratios, pays, agree = [], [], True
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        kept = pyramids(encoder, encoder.identity, tiles, "benchmark", POSITIONS, Path(folder), 1e12, quiet)
+        kept = pyramids(encoder, encoder.identity, tiles, "benchmark", POSITIONS, Path(folder), 1e12)
         keeping = time.process_time() - start
         assert isinstance(kept, Kept)
         seconds(fresh, tiles, 1)

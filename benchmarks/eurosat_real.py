@@ -13,7 +13,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from caco_assets.core.progress import to_stderr
 from caco_assets.downstream.features.baselines import Contestant, baselines
 from caco_assets.downstream.scoring.score_task import assignments, judge
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
@@ -41,7 +40,7 @@ def main() -> int:
         contestants += [(name if who.name != "raw_statistics" else "–", who) for who in baselines(names, like, (0,))]
     print("| backbone | weights | protocol | side | method | accuracy, % | n |\n|---|---|---|---|---|---|---|", flush=True)
     for backbone, contestant in contestants:
-        for row in judge(settings, assignment, [contestant], settings.paths.cache, to_stderr):
+        for row in judge(settings, assignment, [contestant], settings.paths.cache):
             if row.value is None or row.ci_low is None or row.ci_high is None:
                 figure = f"not measured: {row.note}"
             else:

@@ -30,10 +30,6 @@ BAR_S = 900.0
 QUICK = ("eurosat", "levir_cd")
 
 
-def quiet(_line: str) -> None:
-    """No progress."""
-
-
 def cpu() -> float:
     """CPU seconds of this process and of those that it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -55,7 +51,7 @@ def main() -> int:
             before, start = cpu(), time.monotonic()
             order = order_of(settings, task, twins=True)
             drawn, drawn_wall = cpu(), time.monotonic()
-            rows = evaluate(settings, [order], encoder, name="random-7", say=quiet)
+            rows = evaluate(settings, [order], encoder, name="random-7")
             total += len(rows)
             print(
                 f"{task}: twin {drawn - before:.0f} s CPU ({drawn_wall - start:.0f} s), judged {cpu() - drawn:.0f} s CPU "

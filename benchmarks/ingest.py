@@ -178,7 +178,7 @@ def ours(job: Job, scratch: Path, connections: int) -> tuple[float, float]:
     for path in (target, spool_of(target)):
         shutil.rmtree(path, ignore_errors=True)
     start, cpu = time.monotonic(), time.process_time()
-    fill_shard(target, 0, job.places, job.rows, Want(BANDS, 0.9, scratch), 1, Pace(2, connections), lambda _: None)
+    fill_shard(target, 0, job.places, job.rows, Want(BANDS, 0.9, scratch), 1, Pace(2, connections))
     return time.monotonic() - start, time.process_time() - cpu
 
 

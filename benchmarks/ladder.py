@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from caco_assets.core.atomic import write_atomic
+from caco_assets.observability.logs import log_to
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.pack.format import Pack
 from caco_assets.pretraining.training.pretrain import make_encoder
@@ -159,7 +160,7 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
     start = time.monotonic()
     if not (trained / "encoder.safetensors").exists():
         options_of = settings.pretraining.model_copy(update=recipe)
-        facts = make_encoder(pack, trained, options_of, seed=seed, data={"ladder": options.places}, say=_say)
+        facts = make_encoder(pack, trained, options_of, seed=seed, data={"ladder": options.places})
         write_atomic(trained / "facts.json", json.dumps({**facts, "minutes": (time.monotonic() - start) / 60}))
     facts = json.loads((trained / "facts.json").read_text())
     found: dict[str, Any] = {"name": name, "seed": seed, "steps": facts["steps"], "minutes": facts["minutes"]}
@@ -174,7 +175,7 @@ def judged(settings: Settings, trained: Any, name: str) -> dict[str, Any]:
     """`<row>.<method>` → accuracy and its interval."""
     from caco_assets.downstream.stage import score_encoder
 
-    rows = score_encoder(settings, trained, name=name, say=_say)
+    rows = score_encoder(settings, trained, name=name)
     return _figures(rows)
 
 
@@ -205,7 +206,7 @@ def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Na
     if not result.exists():
         like = Encoder.random(options.backbone, Preprocessing.of_pack(opened.bands, opened.stretch, 64), 0)
         who = baselines(("raw_statistics",), like, (0,))
-        rows = [row for work in assignments(settings, _say) for row in judge(settings, work, who, settings.paths.cache, _say)]
+        rows = [row for work in assignments(settings) for row in judge(settings, work, who, settings.paths.cache)]
         write_atomic(result, json.dumps({"name": "raw statistics", "seed": 0, **_figures(rows)}))
     found.append(json.loads(result.read_text()))
     for seed in options.seeds:
@@ -254,6 +255,12 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
+    """Run with the package's log lines on standard error."""
+    with log_to(lambda _level, line: _say(line)):
+        return _main()
+
+
+def _main() -> int:
     """Draw, pretrain, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one objective, one seed, a few minutes")
@@ -287,7 +294,7 @@ def main() -> int:
 
         # a machine without rasterio, which writes them, is given a twin that another has made of the same options
         if not (settings.paths.benchmarks / "eurosat").exists():
-            build_benchmarks(settings, _say)
+            build_benchmarks(settings)
         pack = make_pack(folder, options)
         if options.draw_only:
             return 0

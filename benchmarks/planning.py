@@ -125,7 +125,7 @@ def places_in(tiles: list[tuple[int, str, float, float]], count: int, rng: np.ra
 def ours(index: Path, sites: Sites, target: Path) -> dict[str, int]:
     """The whole of planning, the index's reading included."""
     catalog = StaticCatalog.open(index, S2_BANDS, target.parent)
-    return write_plan(target, sites, catalog, WINDOWS, LIMITS, target.parent / "scratch", lambda _: None)
+    return write_plan(target, sites, catalog, WINDOWS, LIMITS, target.parent / "scratch")
 
 
 def plain(frame: Any, items: list[dict], sites: Sites) -> list[dict]:

@@ -37,18 +37,14 @@ BAR = 20.0
 SIDE, CLASSES = 64, 10
 
 
-def quiet(_line: str) -> None:
-    """No progress."""
-
-
 def ours(encoder: Encoder, data: LabelledImages, epochs: int) -> tuple[float, np.ndarray]:
     """CPU seconds from files to predictions of the held-out pictures, with an empty cache."""
     with tempfile.TemporaryDirectory() as scratch:
         start = time.process_time()
-        cache = FeatureCache(Path(scratch), quiet)
+        cache = FeatureCache(Path(scratch))
         identity = encoder.identity
         train, test = (cache.features(encoder, identity, data, part, SIDE) for part in ("train", "val"))
-        layer = fit_linear_adam([train], data.parts["train"].labels, CLASSES, PaperProtocol(), epochs, 0, quiet)
+        layer = fit_linear_adam([train], data.parts["train"].labels, CLASSES, PaperProtocol(), epochs, 0)
         return time.process_time() - start, layer.predict(test)
 
 

@@ -118,7 +118,7 @@ def child(folder: Path, places: int) -> None:
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    product = sample(profile(folder, places), lambda _: None)
+    product = sample(profile(folder, places))
     used = resource.getrusage(resource.RUSAGE_SELF)
     # ru_maxrss is in kilobytes on Linux
     report = {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_gb": used.ru_maxrss * 1024 / 1e9, "facts": product.facts}

@@ -58,7 +58,7 @@ def prepared(home: Path, places: int, shards: int, scenes: int) -> Settings:
         imagery={**CHIP, "source": {"kind": "synthetic", "scenes_per_season": scenes, "calendar": "2026-10"}},
     )
     for stage in (sample, build_catalog, plan):
-        stage(settings, lambda _: None)
+        stage(settings)
     return settings
 
 
@@ -77,12 +77,12 @@ def forget(settings: Settings) -> None:
 def plain(settings: Settings, shards: Sequence[int]) -> None:
     """One after the other, here."""
     for shard in shards:
-        ingest_shard(settings, shard, lambda _: None)
+        ingest_shard(settings, shard)
 
 
 def through_ray(settings: Settings, shards: Sequence[int]) -> None:
     """As many at once as there are free cores."""
-    list(ingest_on_ray(settings, shards, lambda _: None))
+    list(ingest_on_ray(settings, shards))
 
 
 @contextmanager

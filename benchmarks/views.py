@@ -27,6 +27,7 @@ from torchvision import transforms
 
 from caco_assets.pretraining.encoder.stretch import Stretch
 from caco_assets.pretraining.loading.cpu_loader import Loader
+from caco_assets.pretraining.loading.sampler import Sampler
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.views.view_plans import PLANS
 
@@ -61,7 +62,7 @@ def write(folder: Path, places: int) -> None:
     """The same chips twice: a pack, and one GeoTIFF of uint8 = reflectance × 255 per band and date."""
     chips = [make_chip(place, period, season) for place in range(places) for period in range(2) for season in range(SEASONS)]
     options = {"bands": BANDS, "archive_bands": BANDS, "stretch": "seco", "chip_size": SIDE, "seasons": SEASONS}
-    build(chips, folder / "pack", **options, min_seasons=SEASONS, say=lambda _: None, total=len(chips))
+    build(chips, folder / "pack", **options, min_seasons=SEASONS, total=len(chips))
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": SIDE, "width": SIDE, "compress": "deflate"}
     profile |= {"crs": "EPSG:32631", "transform": rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)}
     for chip in chips:
@@ -121,7 +122,8 @@ def usual_way(folder: Path, places: int, size: int) -> Callable[[int], float]:
 
 def our_way(folder: Path, size: int) -> Callable[[int], float]:
     """The same for the loader, batch by batch."""
-    loader = Loader(folder / "pack", PLANS["caco"], batch_size=BATCH, image_size=size, crop_scale=(0.2, 1.0), seed=0, threads=1)
+    sampler = Sampler(folder / "pack", PLANS["caco"], batch_size=BATCH, image_size=size, crop_scale=(0.2, 1.0), seed=0)
+    loader = Loader(sampler, threads=1)
     epochs = iter(range(1_000_000))
 
     def run(samples: int) -> float:

@@ -26,6 +26,7 @@ from caco_assets.commands.validation import validate
 from caco_assets.commands.vintages import drift, parent, vintages
 from caco_assets.commands.whole_chain import demo, settings, up
 from caco_assets.core.errors import UserError
+from caco_assets.observability.logs import log_to_stderr
 
 
 class _Group(click.Group):
@@ -51,6 +52,7 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """From a point on the Earth to a registered encoder."""
+    log_to_stderr()
 
 
 WHOLE_CHAIN = (settings, demo, up, vintages, server)

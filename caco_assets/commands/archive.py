@@ -10,7 +10,6 @@ import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 from caco_assets.settings import Settings
 
 
@@ -51,7 +50,7 @@ def archive_verify(profile: str, workers: int | None, repair: bool) -> None:
     from caco_assets.imagery.archive.verify import find_damage
 
     settings = settings_of(profile)
-    found = find_damage(settings.paths.archive, _shards(settings), workers, to_stderr)
+    found = find_damage(settings.paths.archive, _shards(settings), workers)
     for damage in found:
         click.echo(damage, err=True)
     if not found:
@@ -97,7 +96,7 @@ def archive_export(target: Path, profile: str, layout: str, uint8: bool) -> None
         raise UserError(f"--uint8 with --layout {layout}: only the published layout has uint8; add --layout published")
     folder = settings_of(profile).paths.archive
     kind = "uint8" if uint8 else "uint16"
-    facts = export_tifs(folder, target, to_stderr) if layout == "tif" else export_published(folder, target, kind, to_stderr)
+    facts = export_tifs(folder, target) if layout == "tif" else export_published(folder, target, kind)
     click.echo(f"{facts['chips']} chips of {facts['places']} places: {target}")
 
 
@@ -111,5 +110,5 @@ def archive_import(folder: Path, profile: str) -> None:
     """
     from caco_assets.imagery.seco_layout.import_archive import import_published
 
-    for product in import_published(settings_of(profile), folder, to_stderr):
+    for product in import_published(settings_of(profile), folder):
         show(product)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.core.progress import to_stderr
 
 
 @click.command()
@@ -14,7 +13,7 @@ def benchmarks(profile: str) -> None:
     """Downstream: make the labelled twins of the benchmark data sets."""
     from caco_assets.synthetic.stage import build_benchmarks
 
-    show(build_benchmarks(settings_of(profile), to_stderr))
+    show(build_benchmarks(settings_of(profile)))
 
 
 @click.command("probe-set")
@@ -27,8 +26,8 @@ def probe_set(profile: str) -> None:
     settings = settings_of(profile)
     row = settings.pretraining.probe_task
     if row is not None and settings.downstream.tasks[row].data is None:
-        build_benchmarks(settings, to_stderr)
-    show(run(settings, to_stderr))
+        build_benchmarks(settings)
+    show(run(settings))
 
 
 @click.command()
@@ -41,9 +40,9 @@ def score(profile: str, encoder: str | None) -> None:
 
     settings = settings_of(profile)
     if encoder is None:
-        show(run(settings, say=to_stderr))
+        show(run(settings))
         return
-    for row in score_imported(settings, encoder, to_stderr):
+    for row in score_imported(settings, encoder):
         value = (
             f"{row.value:.1%} [{row.ci_low:.1%}, {row.ci_high:.1%}]" if row.status == "measured" else f"not measured: {row.note}"
         )

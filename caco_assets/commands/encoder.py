@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.core.progress import to_stderr
 
 
 @click.group()
@@ -45,4 +44,4 @@ def import_(
     from caco_assets.pretraining.pretrained.import_weights import Wish, import_encoder
 
     wish = Wish(source, backbone, tuple(bands.split(",")) if bands else None, size, preprocessing)
-    show(import_encoder(settings_of(profile), weights, name, wish, to_stderr))
+    show(import_encoder(settings_of(profile), weights, name, wish))

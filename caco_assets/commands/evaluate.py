@@ -11,7 +11,6 @@ import click
 
 from caco_assets.commands.shared import profile_option, settings_of
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def evaluate(
     order = partial(order_of, settings, data=data, twins=twins, protocols=protocols, sizes=sizes, fine_tune=fine_tune, limit=limit)
     order = partial(order, optional=everything)
     orders = [order(task=task) for task in names]
-    rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, say=to_stderr, gpus=gpus())
+    rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, gpus=gpus())
     click.echo(_table(beside(evaluations_file(settings), rows), [order.row for order in orders if order.twin]))
     click.echo(f"{len(rows)} rows: {evaluations_file(settings)}")
 
@@ -85,7 +84,7 @@ def _encoder(settings: Settings, uri: str | None) -> tuple[Encoder, str]:
         from caco_assets.registry.package.mlflow_model import load_encoder
         from caco_assets.resources.mlflow.client import open_tracking
 
-        return load_encoder(uri, open_tracking(settings, to_stderr)), uri.removeprefix("models:/")
+        return load_encoder(uri, open_tracking(settings)), uri.removeprefix("models:/")
     folder = encoder_folder(settings, uri)
     return Encoder.load(folder), folder.name
 
@@ -127,8 +126,8 @@ def _twin(settings: Settings, task: str) -> Path:
     from caco_assets.synthetic.stage import TWINS, build_benchmarks, build_twin
 
     if task in TWINS:
-        return build_twin(settings, task, to_stderr).path
-    return build_benchmarks(settings, to_stderr).path / TASKS[task].folder
+        return build_twin(settings, task).path
+    return build_benchmarks(settings).path / TASKS[task].folder
 
 
 def _table(rows: list[ScoreRow], twins: list[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.core.progress import to_stderr
 
 
 @click.command()
@@ -14,4 +13,4 @@ def report(profile: str) -> None:
     """Evaluation: write the report."""
     from caco_assets.evaluation.stage import report as run
 
-    show(run(settings_of(profile), to_stderr))
+    show(run(settings_of(profile)))

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from caco_assets.core.progress import to_stderr
-
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -17,7 +15,7 @@ def footprints(folder: Path, out: Path, pattern: str | None) -> None:
     """Sampling: footprints of all georeferenced GeoTIFFs below FOLDER, to keep pretraining away from them."""
     from caco_assets.sampling.footprints import PATTERN, read_footprints, write_footprints
 
-    found = read_footprints(folder, pattern or PATTERN, to_stderr)
+    found = read_footprints(folder, pattern or PATTERN)
     write_footprints(found, out)
     for name, reason in found.refused.items():
         click.echo(f"{name}: {reason}", err=True)

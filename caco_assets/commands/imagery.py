@@ -9,7 +9,6 @@ import click
 from caco_assets.commands.shared import profile_option, settings_of, show
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Product
-from caco_assets.core.progress import to_stderr
 from caco_assets.settings import Settings
 
 
@@ -30,9 +29,9 @@ def _make_catalog(resolved: Settings) -> Product:
     from caco_assets.synthetic.stage import build_catalog
 
     if resolved.imagery.source.kind == "synthetic":
-        return build_catalog(resolved, to_stderr)
+        return build_catalog(resolved)
     if resolved.imagery.source.kind == "folder":
-        return index_folder(resolved, to_stderr)
+        return index_folder(resolved)
     raise UserError(
         f"imagery.source.kind={resolved.imagery.source.kind}: that catalog exists already; only synthetic and folder are made"
     )
@@ -66,7 +65,7 @@ def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, off
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"--{'-'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}") from error
-    for name, value in index_folder(source, out, to_stderr).items():
+    for name, value in index_folder(source, out).items():
         click.echo(f"{name}: {value}")
 
 
@@ -79,7 +78,7 @@ def plan(profile: str) -> None:
     resolved = settings_of(profile)
     if resolved.imagery.source.kind in ("synthetic", "folder"):
         show(_make_catalog(resolved))
-    show(run(resolved, to_stderr))
+    show(run(resolved))
 
 
 @click.command()
@@ -92,9 +91,9 @@ def ingest(profile: str, shard: int | None) -> None:
 
     resolved = settings_of(profile)
     if shard is not None:
-        show(ingest_shard(resolved, shard, to_stderr))
+        show(ingest_shard(resolved, shard))
         return
     shards = range(recorded(resolved.paths.records, "locations").facts["shards"])
-    for _, product in ingest_shards(resolved, shards, to_stderr):
+    for _, product in ingest_shards(resolved, shards):
         show(product)
-    show(collect(resolved, to_stderr))
+    show(collect(resolved))

@@ -10,7 +10,6 @@ import click
 
 from caco_assets.commands.shared import profile_option, settings_of
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 
 
 @click.command()
@@ -32,7 +31,7 @@ def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
             f"caco lineage {what} {digest or ''}: write `caco lineage models:/NAME@champion` or `caco lineage data HASH`"
         )
     settings = settings_of(profile)
-    tracking = open_tracking(settings, to_stderr)
+    tracking = open_tracking(settings)
     if digest is None:
         click.echo(json.dumps(lineage_json(tracking, what), indent=1) if as_json else lineage_tree(tracking, what))
         return
@@ -48,7 +47,7 @@ def restore(uri: str, out: Path, profile: str) -> None:
     """Registry: bring back the data and settings that made the version URI, in a home of their own."""
     from caco_assets.registry.lineage.restore import restore as run
 
-    click.echo(run(settings_of(profile), uri, out, to_stderr).text())
+    click.echo(run(settings_of(profile), uri, out).text())
 
 
 @click.command()
@@ -62,7 +61,7 @@ def gc(profile: str, yes: bool, remote: bool, older_than: float) -> None:
 
     from caco_assets.registry.lineage.gc import find_garbage
 
-    with find_garbage(settings_of(profile), to_stderr, remote=remote, older_than_days=older_than) as found:
+    with find_garbage(settings_of(profile), remote=remote, older_than_days=older_than) as found:
         click.echo(found.text())
         if not found.bytes:
             click.echo("nothing to delete")

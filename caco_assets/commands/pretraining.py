@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.core.progress import to_stderr
 
 
 @click.command()
@@ -14,7 +13,7 @@ def pack(profile: str) -> None:
     """Pretraining: build the pack that training reads."""
     from caco_assets.pretraining.stage import build_pack
 
-    show(build_pack(settings_of(profile), to_stderr))
+    show(build_pack(settings_of(profile)))
 
 
 @click.command()
@@ -23,4 +22,4 @@ def pretrain(profile: str) -> None:
     """Pretraining: train the encoder."""
     from caco_assets.pretraining.stage import pretrain as run
 
-    show(run(settings_of(profile), to_stderr))
+    show(run(settings_of(profile)))

@@ -8,7 +8,6 @@ import click
 
 from caco_assets.commands.shared import profile_option, settings_of
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 from caco_assets.settings import load_settings
 
 
@@ -21,7 +20,7 @@ def register(profile: str, encoder: str | None) -> None:
     from caco_assets.resources.dvc.commit import data_versions
 
     resolved = settings_of(profile)
-    registered = run(resolved, to_stderr, data_versions=data_versions(resolved) or None, encoder=encoder)
+    registered = run(resolved, data_versions=data_versions(resolved) or None, encoder=encoder)
     click.echo(f"{registered.uri} (alias {registered.alias})")
 
 
@@ -37,9 +36,9 @@ def promote(profile: str, override: bool, reason: str) -> None:
     if reason and not override:
         raise UserError("--reason: belongs to --override; without it the policy alone decides")
     resolved = settings_of(profile)
-    if not decide(resolved, to_stderr, override=reason if override else None).passed and not override:
+    if not decide(resolved, override=reason if override else None).passed and not override:
         raise UserError("the challenger does not pass the policy (see above); the champion stays")
-    publish(resolved, to_stderr)
+    publish(resolved)
 
 
 @click.command()
@@ -48,7 +47,7 @@ def release(profile: str) -> None:
     """Registry: exports and model card of the champion, as files of its run; once per version."""
     from caco_assets.registry.stage import release as run
 
-    released = run(settings_of(profile), to_stderr)
+    released = run(settings_of(profile))
     if released is None:
         raise UserError("there is no champion to release; `caco promote` decides on the challenger")
     click.echo(f"version {released.version}: {released.where}")
@@ -62,7 +61,7 @@ def rollback(profile: str, reason: str, restore: bool) -> None:
     """Registry: swap champion and previous."""
     from caco_assets.registry.stage import rollback as run
 
-    click.echo(f"version {run(settings_of(profile), to_stderr, reason=reason, restore=restore)} serves")
+    click.echo(f"version {run(settings_of(profile), reason=reason, restore=restore)} serves")
 
 
 @click.command()
@@ -73,7 +72,7 @@ def export(profile: str, uri: str, out: Path) -> None:
     """Registry: the encoder URI (models:/name@champion, or a folder) as timm, ONNX, torch.export and a STAC item."""
     from caco_assets.registry.stage import export as run
 
-    found = run(load_settings(profile), uri, out, to_stderr)
+    found = run(load_settings(profile), uri, out)
     click.echo(f"{out}: {', '.join(found)}; largest difference {max(found.values()):.1g} standard deviations of the features")
 
 
@@ -110,7 +109,7 @@ def embed(
     from caco_assets.resources.mlflow.client import open_tracking
 
     resolved = load_settings(profile)
-    encoder = load_encoder(uri, open_tracking(resolved, to_stderr))
+    encoder = load_encoder(uri, open_tracking(resolved))
     names = bands.split(",") if bands else None
     targets = [image.with_name(f"{image.stem}.embeddings.parquet") for image in images]
     if out is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.core.progress import to_stderr
 
 
 @click.command()
@@ -14,4 +13,4 @@ def sample(profile: str) -> None:
     """Sampling: draw the places."""
     from caco_assets.sampling.stage import sample as run
 
-    show(run(settings_of(profile), to_stderr))
+    show(run(settings_of(profile)))

@@ -46,27 +46,24 @@ def health() -> None:
 @server.command()
 def migrate() -> None:
     """Make databases and buckets that are missing, and migrate those of an earlier version."""
-    from caco_assets.core.progress import to_stderr
     from caco_assets.services.migrate import migrate
 
-    migrate(to_stderr)
+    migrate()
 
 
 @server.command("save-objects")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def save_objects(folder: Path) -> None:
     """Copy what the store holds into FOLDER; what lies there already is not copied again."""
-    from caco_assets.core.progress import to_stderr
     from caco_assets.services.object_backup import save
 
-    save(folder, to_stderr)
+    save(folder)
 
 
 @server.command("load-objects")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def load_objects(folder: Path) -> None:
     """Copy FOLDER back into the store; an object of the same size is left alone."""
-    from caco_assets.core.progress import to_stderr
     from caco_assets.services.object_backup import load
 
-    load(folder, to_stderr)
+    load(folder)

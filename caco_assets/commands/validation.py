@@ -6,7 +6,6 @@ import click
 
 from caco_assets.commands.shared import profile_option, settings_of
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 
 
 @click.command()
@@ -16,7 +15,7 @@ def validate(profile: str, product: str) -> None:
     """Validation: run the expectations of a product."""
     from caco_assets.validation.stage import validate as run
 
-    result = run(settings_of(profile), product, to_stderr)
+    result = run(settings_of(profile), product)
     for line in [*result.blocking_failed, *result.warnings]:
         click.echo(line, err=True)
     if result.blocking_failed:

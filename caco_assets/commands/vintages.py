@@ -9,7 +9,6 @@ import click
 
 from caco_assets.commands.shared import profile_option, show
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.settings import Settings, load_settings
 
@@ -56,9 +55,9 @@ def drift(profile: str, vintage: str | None, reason: str | None) -> None:
 
     resolved = _settings(profile, vintage)
     if reason is not None:
-        accept(resolved, getpass.getuser(), reason, to_stderr)
+        accept(resolved, getpass.getuser(), reason)
         return
-    product, _ = judge_drift(resolved, to_stderr)
+    product, _ = judge_drift(resolved)
     facts = product.facts
     click.echo(f"{resolved.vintage} against {facts['reference'] or 'nothing (the first accepted vintage)'}")
     for row in facts["rules"]:
@@ -79,4 +78,4 @@ def parent(profile: str, vintage: str | None, again: bool) -> None:
     """Pretraining: look up what training begins with (`pretraining.warm_start`)."""
     from caco_assets.registry.parent import find_parent
 
-    show(find_parent(_settings(profile, vintage), to_stderr, again=again))
+    show(find_parent(_settings(profile, vintage), again=again))

@@ -1,32 +1,25 @@
-"""Progress of a long step as plain lines: what, how far, how fast, time left. Works in a terminal, a log file and Dagster."""
+"""Progress of a long step as plain log lines: what, how far, how fast, time left. Works in a terminal, a log file and Dagster."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
-from caco_assets.observability.logs import json_line, structured
-
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 # A line each five seconds: often enough to see life, rare enough to keep logs readable.
 INTERVAL_S = 5.0
 
 
-def to_stderr(line: str) -> None:
-    """The default outlet: one line on standard error; `CACO_LOG=json` makes it a JSON object."""
-    print(json_line(line) if structured() else line, file=sys.stderr, flush=True)
-
-
 class Progress:
-    """Counts finished units of one step and says so at most every `INTERVAL_S` seconds, plus once at the end."""
+    """Counts finished units of one step and logs them at most every `INTERVAL_S` seconds, plus once at the end."""
 
-    def __init__(self, what: str, total: int, unit: str, say: Say = to_stderr, done: int = 0) -> None:
-        self._what, self._total, self._unit, self._say = what, total, unit, say
-        self._resumed, self._done, self._said = done, done, -1
+    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._resumed, self._done, self._logged = done, done, -1
         self._start = self._last = time.monotonic()
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -35,26 +28,26 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= INTERVAL_S:
             self._last = now
-            self._line(now - self._start, note)
+            self._log(now - self._start, note)
 
     def close(self, note: str = "") -> None:
-        """Say the last line, where it would say anything new."""
-        if self._said == self._done and not note:
+        """Log the last line, unless it would repeat the one before."""
+        if self._logged == self._done and not note:
             return
-        self._line(time.monotonic() - self._start, note)
+        self._log(time.monotonic() - self._start, note)
 
-    def _line(self, elapsed: float, note: str) -> None:
+    def _log(self, elapsed: float, note: str) -> None:
         meter = tqdm.format_meter(
             self._done, self._total, elapsed, prefix=self._what, unit=f" {self._unit}", ncols=0, initial=self._resumed
         )
-        self._said = self._done
+        self._logged = self._done
         # the blank before the unit is for "4 chips/s"; a slow step reads "2.0s/chip"
-        self._say(f"{meter.replace('s/ ', 's/')} {note}".rstrip())
+        logger.info(f"{meter.replace('s/ ', 's/')} {note}".rstrip())
 
 
-def track[T](items: Iterable[T], what: str, total: int, unit: str, say: Say = to_stderr) -> Iterator[T]:
-    """Iterate over `items`, reporting each as one finished unit."""
-    progress = Progress(what, total, unit, say)
+def track[T](items: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
+    """Iterate over `items`, logging each as one finished unit."""
+    progress = Progress(what, total, unit)
     for item in items:
         yield item
         progress.advance()

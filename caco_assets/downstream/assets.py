@@ -22,10 +22,10 @@ ENCODERS = dg.DynamicPartitionsDefinition(name="encoders")
 
 
 @dg.asset(group_name="downstream", code_version=recipe("probe_set"), deps=[dg.AssetKey("benchmarks")], kinds={"numpy"})
-def probe_set(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+def probe_set(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """A few labelled images, of training and validation parts alone, on which the encoder is probed while it trains."""
     settings = profile.settings()
-    product = make_probe_set(settings, context.log.info)
+    product = make_probe_set(settings)
     versions.commit(settings, "probe_set")
     return describe(product)
 
@@ -36,13 +36,12 @@ def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
     from caco_assets.downstream.score_rows import read_rows
 
     settings = profile.settings()
-    product = score(settings, say=context.log.info)
+    product = score(settings)
     rows = read_rows(product.path)
-    say = context.log.info
-    with tracking.patience(say):
+    with tracking.patience():
         # made by a try or a run that has gone before the server had them all, they are sent again
-        if run_of(tracking.open(settings, say), "scores", product.content_hash, whole=True) is None:
-            with live_run(settings, "downstream", data_versions(settings), context.run.run_id, say) as live:
+        if run_of(tracking.open(settings), "scores", product.content_hash, whole=True) is None:
+            with live_run(settings, "downstream", data_versions(settings), context.run.run_id) as live:
                 ours = [row for row in rows if row.role == "candidate"]
                 names = {f"{row.row}.{row.protocol}.{row.method}.{row.size}": row.value for row in ours}
                 live.log(0, {name: value for name, value in names.items() if value is not None})
@@ -62,13 +61,13 @@ def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
-def scores_are_of_other_places(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
+def scores_are_of_other_places(profile: Profile) -> dg.AssetCheckResult:
     """No image that the encoder is judged on lies where it was pretrained."""
+    from caco_assets.downstream.scoring.image_locations import ground_of
     from caco_assets.downstream.scoring.score_task import assignments
-    from caco_assets.downstream.scoring.test_locations import ground_of
 
     settings = profile.settings()
-    paths, work = settings.paths, assignments(settings, context.log.info)
+    paths, work = settings.paths, assignments(settings)
     return elsewhere(settings, [ground_of(each, paths.benchmarks, paths.cache) for each in work])
 
 
@@ -99,15 +98,15 @@ def matrix(settings: Settings) -> dg.Definitions:
         """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
         from caco_assets.downstream.inspection.cell_report import places_unknown, view
         from caco_assets.downstream.matrix import judge_cell
-        from caco_assets.downstream.scoring.test_locations import ground_of
+        from caco_assets.downstream.scoring.image_locations import ground_of
 
         settings = profile.settings()
         chosen = context.partition_key
         assert isinstance(chosen, dg.MultiPartitionKey)  # noqa: S101 - the definition above
         row, name = (chosen.keys_by_dimension[dimension] for dimension in ("task", "encoder"))
-        cell = judge_cell(settings, row, name, encoders, context.log.info)
+        cell = judge_cell(settings, row, name, encoders)
         ground = ground_of(cell.assignment, settings.paths.benchmarks, settings.paths.cache)
-        seen = view(settings, cell, context.log.info)
+        seen = view(settings, cell)
         classes = {"classes": table(seen.classes)} if seen.classes else {}
         pictures = {title: picture(png, title) for title, png in seen.pictures.items()}
         return dg.MaterializeResult(

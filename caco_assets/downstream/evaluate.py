@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from caco_assets.core.atomic import replacing
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ def evaluate(
     name: str,
     model_uri: str | None = None,
     with_baselines: bool = True,
-    say: Say = to_stderr,
     gpus: Sequence[str] = (),
 ) -> list[ScoreRow]:
     """Judge one encoder on some tasks; every task's data is found and checked before anything is computed.
@@ -58,7 +56,6 @@ def evaluate(
         name: of the encoder in the rows.
         model_uri: written to the rows.
         with_baselines: judge the profile's baselines too; those measured before come from the cache.
-        say: outlet for progress.
         gpus: where there are several, each task goes to a process of its own on the next one that is free (see `gpus`).
 
     Returns:
@@ -73,7 +70,7 @@ def evaluate(
     from caco_assets.downstream.scoring.score_task import check_fits
 
     seeds = settings.downstream.seeds
-    work = [_assigned(settings, order, say) for order in orders]
+    work = [_assigned(settings, order) for order in orders]
     contestants = [Contestant.of(name, "candidate", seeds[0], encoder, model_uri)]
     if with_baselines:
         contestants += baselines(settings.downstream.baselines, encoder, seeds)
@@ -83,21 +80,19 @@ def evaluate(
     if len(gpus) > 1 and len(orders) > 1:
         jobs = [(settings, order, contestants, file) for order in orders]
         return [row for rows in one_each(gpus, _elsewhere, jobs) for row in rows]
-    return [row for own, assignment in work for row in _judge_and_record(own, assignment, contestants, file, say)]
+    return [row for own, assignment in work for row in _judge_and_record(own, assignment, contestants, file)]
 
 
 def _elsewhere(settings: Settings, order: Order, contestants: Sequence[Contestant], file: Path) -> list[ScoreRow]:
     # data sets hold open files, which do not travel to another process: it opens them anew
-    return _judge_and_record(*_assigned(settings, order, to_stderr), contestants, file, to_stderr)
+    return _judge_and_record(*_assigned(settings, order), contestants, file)
 
 
-def _judge_and_record(
-    settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], file: Path, say: Say
-) -> list[ScoreRow]:
+def _judge_and_record(settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], file: Path) -> list[ScoreRow]:
     """Rows of one task, kept as soon as they are there."""
     from caco_assets.downstream.scoring.score_task import judge
 
-    rows = list(judge(settings, assignment, contestants, settings.paths.cache, say))
+    rows = list(judge(settings, assignment, contestants, settings.paths.cache))
     record(file, rows)
     return rows
 
@@ -111,7 +106,7 @@ def record(file: Path, rows: Sequence[ScoreRow]) -> None:
     """Put rows into a file of rows; they take the place of older ones about the same thing. One process at a time."""
     from caco_assets.core.file_lock import alone
 
-    with alone(file.with_name(f".{file.name}.lock"), file.name, to_stderr):
+    with alone(file.with_name(f".{file.name}.lock"), file.name):
         _put(file, rows)
 
 
@@ -153,7 +148,7 @@ def _about(row: ScoreRow) -> tuple[object, ...]:
     return (row.row, row.data_version, *who, row.protocol, row.method, row.size, row.metric)
 
 
-def _assigned(settings: Settings, order: Order, say: Say) -> tuple[Settings, Assignment]:
+def _assigned(settings: Settings, order: Order) -> tuple[Settings, Assignment]:
     """The profile with this task alone, its data found and checked."""
     from caco_assets.downstream.scoring.score_task import assignments
 
@@ -163,7 +158,7 @@ def _assigned(settings: Settings, order: Order, say: Say) -> tuple[Settings, Ass
         # twins that lie outside the profile's benchmarks have a path, and are twins all the same
         changes |= dict(_twin_settings(settings))
     own = settings.model_copy(update={"downstream": wanted.model_copy(update=changes)})
-    (assignment,) = assignments(own, say)
+    (assignment,) = assignments(own)
     if assignment.data is None:
         raise UserError(f"{order.row}: {assignment.reason}")
     return own, assignment

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Versions(Protocol):
         """`name/3` of each version of the profile's model, oldest first."""
         ...
 
-    def load(self, settings: Settings, name: str, say: Say = to_stderr) -> Version:
+    def load(self, settings: Settings, name: str) -> Version:
         """The version of that name.
 
         Raises:
@@ -69,7 +68,7 @@ def columns(settings: Settings, versions: Versions) -> list[str]:
     return list(dict.fromkeys([*settings.downstream.baselines, *imported, *versions.names(settings)]))
 
 
-def judge_cell(settings: Settings, row: str, name: str, versions: Versions, say: Say = to_stderr) -> Cell:
+def judge_cell(settings: Settings, row: str, name: str, versions: Versions) -> Cell:
     """Judge one encoder on one row of the profile and record its rows in `evaluations.parquet`.
 
     What was measured before with the same weights, data and protocol comes from the cache, whoever measured it: the scores of the
@@ -80,7 +79,6 @@ def judge_cell(settings: Settings, row: str, name: str, versions: Versions, say:
         row: a key of `downstream.tasks`.
         name: a column.
         versions: where registered encoders come from.
-        say: outlet for progress.
 
     Raises:
         UserError: no such row or encoder, data absent or damaged, or bands that the data lacks.
@@ -91,17 +89,17 @@ def judge_cell(settings: Settings, row: str, name: str, versions: Versions, say:
     wanted = settings.downstream
     if row not in wanted.tasks:
         raise UserError(f"task={row}: no row of downstream.tasks of profile {settings.profile} ({', '.join(wanted.tasks)})")
-    contestants, chance, data = _contestants(settings, name, versions, say)
+    contestants, chance, data = _contestants(settings, name, versions)
     own = settings.model_copy(update={"downstream": wanted.model_copy(update={"tasks": {row: wanted.tasks[row]}})})
     (assignment,) = assignments(own)
-    rows = tuple(judge(own, assignment, contestants, own.paths.cache, say))
+    rows = tuple(judge(own, assignment, contestants, own.paths.cache))
     record(evaluations_file(settings), rows)
-    random = tuple(judge(own, assignment, chance, own.paths.cache, say))
+    random = tuple(judge(own, assignment, chance, own.paths.cache))
     return Cell(assignment, name, rows, random, data)
 
 
 def _contestants(
-    settings: Settings, name: str, versions: Versions, say: Say
+    settings: Settings, name: str, versions: Versions
 ) -> tuple[Sequence[Contestant], Sequence[Contestant], Mapping[str, str]]:
     """Who is judged, the untrained networks beside it, and what the encoder was made from."""
     from caco_assets.downstream.features.baselines import Contestant, baselines
@@ -112,7 +110,7 @@ def _contestants(
     if name in settings.downstream.baselines:
         return baselines([name], _like(settings), seeds), [], {}
     if "/" in name:
-        version = versions.load(settings, name, say)
+        version = versions.load(settings, name)
         encoder, uri, data = version.encoder, version.uri, version.data
     else:
         folder = encoder_folder(settings, name)

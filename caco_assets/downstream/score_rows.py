@@ -13,7 +13,6 @@ import numpy as np
 from caco_assets.core.atomic import replacing, write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.file_lock import alone
-from caco_assets.core.progress import Say, to_stderr
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class ScoreRow:
 class RowStore:
     """Groups of rows measured together, kept under a key that stands for everything they depend on."""
 
-    def __init__(self, root: Path, cache: Path, say: Say = to_stderr) -> None:
-        self._root, self._say = root, say
+    def __init__(self, root: Path, cache: Path) -> None:
+        self._root = root
         self._cache = cache / "score_rows"
 
     def rows(self, key: str, measure: Callable[[], Sequence[ScoreRow]]) -> list[ScoreRow]:
@@ -62,7 +61,7 @@ class RowStore:
         file = self._cache / f"{key}.json"
         if (known := self._known(file)) is not None:
             return known
-        with alone(self._cache / "locks" / key[:3], "these scores", self._say):
+        with alone(self._cache / "locks" / key[:3], "these scores"):
             if (known := self._known(file)) is not None:
                 return known
             measured = list(measure())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core import products
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from caco_assets.downstream.score_rows import ScoreRow
     from caco_assets.pretraining.encoder.encoder import Encoder
 
+logger = logging.getLogger(__name__)
 
-def probe_set(settings: Settings, say: Say = to_stderr) -> products.Product:
+
+def probe_set(settings: Settings) -> products.Product:
     """Make `probe_set.npz` from the row of `downstream.tasks` that `pretraining.probe_task` names.
 
     Raises:
@@ -26,7 +28,7 @@ def probe_set(settings: Settings, say: Say = to_stderr) -> products.Product:
     from caco_assets.downstream.scoring.probe_set import TRAIN_IMAGES, VALIDATION_IMAGES, data_of_row, write_probe_set
 
     paths, data = settings.paths, data_of_row(settings, settings.pretraining.probe_task)
-    say(f"probe set: {data.task}, at most {TRAIN_IMAGES} + {VALIDATION_IMAGES} images")
+    logger.info(f"probe set: {data.task}, at most {TRAIN_IMAGES} + {VALIDATION_IMAGES} images")
     return products.produce(
         "probe_set",
         paths.probe_set,
@@ -37,13 +39,12 @@ def probe_set(settings: Settings, say: Say = to_stderr) -> products.Product:
     )
 
 
-def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: Say = to_stderr) -> products.Product:
+def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> products.Product:
     """Make `scores.parquet`: every task, protocol, seed and size of the profile, for the encoders and the baselines.
 
     Args:
         settings: the profile.
         encoders: name → folder of an encoder; default the one of this profile, named after its objective. All are candidates.
-        say: outlet for progress.
 
     Returns:
         The product `scores`. Rows whose encoder, data and protocol have not changed are not measured again.
@@ -60,7 +61,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
     wanted = settings.downstream
     if not wanted.tasks:
         raise UserError(f"profile {settings.profile}: downstream.tasks is empty; name at least one task to judge the encoder on")
-    work = assignments(settings, say)
+    work = assignments(settings)
     folders = dict(encoders or {settings.pretraining.objective: settings.paths.encoder})
     loaded = {name: Encoder.load(folder) for name, folder in folders.items()}
     contestants = [
@@ -75,7 +76,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None, say: S
         check_fits(assignment, contestants)
 
     def make(path: Path) -> dict[str, Any]:
-        rows = [row for assignment in work for row in judge(settings, assignment, contestants, settings.paths.cache, say)]
+        rows = [row for assignment in work for row in judge(settings, assignment, contestants, settings.paths.cache)]
         write_rows(path, rows)
         return _facts(rows)
 
@@ -114,7 +115,6 @@ def score_encoder(
     *,
     name: str | None = None,
     model_uri: str | None = None,
-    say: Say = to_stderr,
 ) -> list[ScoreRow]:
     """Judge one encoder alone on every task of the profile: a registered version, or one in memory.
 
@@ -124,11 +124,10 @@ def score_encoder(
         role: written to the rows.
         name: of the encoder in the rows; default the profile's objective.
         model_uri: written to the rows; default the folder.
-        say: outlet for progress.
 
     Returns:
         Its rows, baselines left out. Rows measured before with the same weights, data and protocol come from the cache; the
-        per-item tables for `metrics.paired_gain` lie at `settings.paths.root / row.items`.
+        per-item tables for `metrics.paired.paired_gain` lie at `settings.paths.root / row.items`.
 
     Raises:
         UserError: as `score`.
@@ -137,16 +136,16 @@ def score_encoder(
     from caco_assets.downstream.scoring.score_task import assignments, judge
     from caco_assets.pretraining.encoder.encoder import Encoder
 
-    work = assignments(settings, say)
+    work = assignments(settings)
     folder = encoder if isinstance(encoder, Path) else None
     loaded = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
     uri = model_uri or (_uri(settings, folder) if folder else None)
     seeds = settings.downstream.seeds
     contestant = Contestant.of(name or settings.pretraining.objective, role, seeds[0], loaded, uri)
-    return [row for assignment in work for row in judge(settings, assignment, [contestant], settings.paths.cache, say)]
+    return [row for assignment in work for row in judge(settings, assignment, [contestant], settings.paths.cache)]
 
 
-def score_imported(settings: Settings, name: str, say: Say = to_stderr) -> list[ScoreRow]:
+def score_imported(settings: Settings, name: str) -> list[ScoreRow]:
     """Judge an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
 
     Raises:
@@ -156,7 +155,7 @@ def score_imported(settings: Settings, name: str, say: Say = to_stderr) -> list[
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     folder = encoder_folder(settings, name)
-    rows = score_encoder(settings, folder, name=folder.name, say=say)
+    rows = score_encoder(settings, folder, name=folder.name)
     write_rows(settings.paths.encoder_scores(folder.name), rows)
     return rows
 

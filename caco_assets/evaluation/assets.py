@@ -10,13 +10,13 @@ from caco_assets.resources.profile import Profile
 
 
 @dg.asset(group_name="evaluation", code_version=recipe("report"), deps=[scores], kinds={"html"})
-def report(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+def report(profile: Profile) -> dg.MaterializeResult:
     """Scores beside published numbers, the data and its quarantine, training and lineage: one HTML file that opens from disk."""
     from caco_assets.evaluation.report.render import twin_rows
     from caco_assets.evaluation.scorecard import scorecard, scorecard_text
 
     settings = profile.settings()
-    product = write_report(settings, context.log.info)
+    product = write_report(settings)
     text = scorecard_text(scorecard(settings.paths.scores, twins=twin_rows(settings)))
     return describe(
         product,

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from caco_assets.core import products
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
+logger = logging.getLogger(__name__)
 
-def report(settings: Settings, say: Say = to_stderr) -> products.Product:
+
+def report(settings: Settings) -> products.Product:
     """Write `report.html` (one self-contained page), `model_card.md` and `scorecard.json`.
 
     Args:
         settings: the profile.
-        say: outlet for progress; the scorecard is said as text.
 
     Returns:
         The product `report`.
@@ -44,7 +45,7 @@ def report(settings: Settings, say: Say = to_stderr) -> products.Product:
         (folder / "model_card.md").write_text(model_card)
         (folder / "scorecard.json").write_text(json.dumps(card.to_json(), indent=1) + "\n")
         for line in scorecard_text(card).splitlines():
-            say(line)
+            logger.info(line)
         return {"sections": len(card.sections), "bytes": len(page.encode())}
 
     checked = [{key: value for key, value in result.items() if key != "validated_at"} for result in validations(settings)]

@@ -17,16 +17,16 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 @dg.asset(group_name="imagery", code_version=recipe("catalog"), deps=[locations], kinds={"stac"})
-def catalog(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+def catalog(profile: Profile) -> dg.MaterializeResult:
     """A folder of GeoTIFFs indexed as a static STAC catalog; unreadable files are listed with their reason."""
-    return describe(index_folder(profile.settings(), context.log.info))
+    return describe(index_folder(profile.settings()))
 
 
 @dg.asset(group_name="imagery", code_version=recipe("scenes"), deps=[locations, dg.AssetKey("catalog")], kinds={"parquet"})
-def scenes(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+def scenes(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """Which scene serves each place, period and season, with fallbacks in the order in which they are tried."""
     settings = profile.settings()
-    product = plan(settings, context.log.info)
+    product = plan(settings)
     versions.commit(settings, "scenes")
     return describe(product)
 
@@ -45,7 +45,7 @@ def archive(context: dg.AssetExecutionContext, profile: Profile) -> dg.Materiali
     """Chips of the shard's places: clear, harmonised reflectance on one grid, in one tar with an index of byte ranges."""
     settings = profile.settings()
     keys = {int(key): key for key in context.partition_keys}
-    for shard, product in ingest_shards(settings, list(keys), context.log.info):
+    for shard, product in ingest_shards(settings, list(keys)):
         key = keys[shard]
         context.add_asset_metadata({**facts(product.facts), "content_hash": product.content_hash}, partition_key=key)
     return dg.MaterializeResult()
@@ -57,12 +57,12 @@ def archive(context: dg.AssetExecutionContext, profile: Profile) -> dg.Materiali
     deps=[dg.AssetDep(archive, partition_mapping=dg.AllPartitionMapping())],
     kinds={"parquet"},
 )
-def quarantine(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+def quarantine(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """Every chip refused and every place that could not be served, with the reason; the whole archive is versioned here."""
     from caco_assets.imagery.archive.preview import chips_preview
 
     settings = profile.settings()
-    product = collect(settings, context.log.info)
+    product = collect(settings)
     hashes = versions.commit(settings, "archive")
     archive_hash = hashes[settings.paths.archive.relative_to(settings.home).as_posix()]
     preview = picture(chips_preview(settings.paths.archive), "chips of a few places over the dates")

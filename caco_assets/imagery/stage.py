@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from caco_assets.core import object_store
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, content_hash, produce, recorded
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.observability.logs import bound
 from caco_assets.observability.metrics import count, gauge, observe
@@ -20,8 +20,10 @@ from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, S
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest.fill_shard import Place
 
+logger = logging.getLogger(__name__)
 
-def index_folder(settings: Settings, say: Say = to_stderr) -> Product:
+
+def index_folder(settings: Settings) -> Product:
     """Index the profile's folder of GeoTIFFs as a static STAC catalog.
 
     Raises:
@@ -37,7 +39,7 @@ def index_folder(settings: Settings, say: Say = to_stderr) -> Product:
 
     def make(path: Path) -> Facts:
         shutil.rmtree(path, ignore_errors=True)
-        return write_catalog(source, path, say)
+        return write_catalog(source, path)
 
     return produce(
         "catalog",
@@ -49,7 +51,7 @@ def index_folder(settings: Settings, say: Say = to_stderr) -> Product:
     )
 
 
-def plan(settings: Settings, say: Say = to_stderr) -> Product:
+def plan(settings: Settings) -> Product:
     """Choose the scenes for every place, period and season, and write `scenes.parquet`.
 
     Raises:
@@ -60,7 +62,7 @@ def plan(settings: Settings, say: Say = to_stderr) -> Product:
         raise UserError("imagery.source.kind=published: an imported archive has no scenes to choose; go on with `caco pack`")
 
     def make(path: Path) -> Facts:
-        return _plan(settings, path, say)
+        return _plan(settings, path)
 
     return produce(
         "scenes",
@@ -78,7 +80,7 @@ def plan(settings: Settings, say: Say = to_stderr) -> Product:
     )
 
 
-def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Product:
+def ingest_shard(settings: Settings, shard: int) -> Product:
     """Read the chips of one shard into the archive: the whole shard or nothing of it.
 
     Raises:
@@ -87,7 +89,7 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
     start = time.monotonic()
     with bound(profile=settings.profile, vintage=settings.vintage, shard=f"{shard:04d}"):
         try:
-            product = _ingest_shard(settings, shard, say)
+            product = _ingest_shard(settings, shard)
         except BaseException:
             count("caco_shards", outcome="failed")
             raise
@@ -98,7 +100,7 @@ def ingest_shard(settings: Settings, shard: int, say: Say = to_stderr) -> Produc
     return product
 
 
-def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
+def _ingest_shard(settings: Settings, shard: int) -> Product:
     from caco_assets.core.file_lock import alone
     from caco_assets.imagery.archive.shard import rows_hash, shard_name
     from caco_assets.imagery.ingest.reuse import is_noted, known, note
@@ -125,11 +127,11 @@ def _ingest_shard(settings: Settings, shard: int, say: Say) -> Product:
         places = [place for place, _ in _places(settings, shard)]
         rows = table.to_pylist()
         earlier = known(noted, _on_record(records, name), reading, rows, places)
-        want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings, say))
+        want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings))
         pace = Pace(imagery.workers, imagery.connections)
-        return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, say, earlier, stored_at(settings, shard))
+        return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, earlier, stored_at(settings, shard))
 
-    with alone(records / f"{name}.lock", name, say):
+    with alone(records / f"{name}.lock", name):
         product = produce(
             name,
             settings.paths.archive / shard_name(shard),
@@ -159,7 +161,7 @@ def stored_at(settings: Settings, shard: int) -> str | None:
     return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
 
 
-def ingest_shards(settings: Settings, shards: Sequence[int], say: Say = to_stderr) -> Iterator[tuple[int, Product]]:
+def ingest_shards(settings: Settings, shards: Sequence[int]) -> Iterator[tuple[int, Product]]:
     """Make these shards as `imagery.launcher` says, here or on a cluster; gives each as it is finished.
 
     Raises:
@@ -168,15 +170,15 @@ def ingest_shards(settings: Settings, shards: Sequence[int], say: Say = to_stder
     if settings.imagery.launcher == "ray":
         from caco_assets.imagery.ingest.ray import ingest_on_ray
 
-        yield from ingest_on_ray(settings, shards, say)
+        yield from ingest_on_ray(settings, shards)
         return
     for done, shard in enumerate(shards):
         gauge("caco_shards_waiting", len(shards) - done)
-        yield shard, ingest_shard(settings, shard, say)
+        yield shard, ingest_shard(settings, shard)
     gauge("caco_shards_waiting", 0)
 
 
-def collect(settings: Settings, say: Say = to_stderr) -> Product:
+def collect(settings: Settings) -> Product:
     """Gather the refusals of all shards in `quarantine.parquet`; its facts describe the whole archive.
 
     Shards beyond the last one (of a run with more places) are removed, so that nothing stale is read.
@@ -192,7 +194,7 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
     shards = [recorded(records, f"archive/{name}") for name in names]
     for folder in shard_folders(settings.paths.archive):
         if folder.name not in names:
-            say(f"archive: {folder.name} belongs to an earlier run with more places; removed")
+            logger.info(f"archive: {folder.name} belongs to an earlier run with more places; removed")
             shutil.rmtree(folder)
             (records / "archive" / f"{folder.name}.json").unlink(missing_ok=True)
 
@@ -217,7 +219,7 @@ def collect(settings: Settings, say: Say = to_stderr) -> Product:
     )
 
 
-def _plan(settings: Settings, path: Path, say: Say) -> Facts:
+def _plan(settings: Settings, path: Path) -> Facts:
     import pyarrow.parquet as pq
 
     from caco_assets.imagery.catalogs.catalog import open_catalog
@@ -229,13 +231,13 @@ def _plan(settings: Settings, path: Path, say: Say) -> Facts:
     table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"])
     ids, lon, lat, shards = (table[name].to_numpy() for name in table.column_names)
     sites = Sites.of(ids, lon, lat, shards, imagery.chip_size, imagery.resolution)
-    catalog = open_catalog(settings, say)
+    catalog = open_catalog(settings)
     windows = period_windows(settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons)
     limits = Limits(imagery.max_scene_cloud, imagery.candidates)
-    facts = write_plan(path, sites, catalog, windows, limits, settings.paths.cache / "planning", say)
+    facts = write_plan(path, sites, catalog, windows, limits, settings.paths.cache / "planning")
     if not facts["candidates"]:
         raise UserError(_no_scene(settings, windows, catalog.refused))
-    say(
+    logger.info(
         f"scenes: {facts['scenes']} near {len(ids)} places; of their dates {facts['planned']} planned, "
         f"{facts['widened']} taken from outside the season, {facts['missing']} without a scene"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.inference.embeddings import Embeddings
 from caco_assets.pretraining.encoder.encoder import Encoder, PixelFormat
 from caco_assets.pretraining.encoder.preprocessing import ARCHIVE
@@ -19,6 +20,8 @@ from caco_assets.pretraining.encoder.preprocessing import ARCHIVE
 if TYPE_CHECKING:
     import rasterio
     from rasterio.io import DatasetReader
+
+logger = logging.getLogger(__name__)
 
 TILE = 64
 """Default side of a tile, pixels: that of EuroSAT's images."""
@@ -35,7 +38,6 @@ def embed(
     reflectance_per_dn: float | None = None,
     offset: float | None = None,
     overlap: bool = False,
-    say: Say = to_stderr,
 ) -> Embeddings:
     """Embed an image tile by tile. Vectors are those of `Encoder.features` on the same pixels.
 
@@ -52,7 +54,6 @@ def embed(
         reflectance_per_dn: reflectance per digital number; default the file's band scale, else 1e-4.
         offset: reflectance at digital number 0; default the file's band offset, else 0.
         overlap: cover the rest at the edges too.
-        say: outlet for progress.
 
     Raises:
         UserError: the file is not readable, not georeferenced, smaller than a tile, or has not the encoder's bands as integers.
@@ -75,7 +76,7 @@ def embed(
                 indexes = [index + 1 for index in fmt.select(encoder.preprocessing.bands)]
                 read = partial(_strip, source, indexes, tile)
                 place = (source.transform, source.crs, source.nodata)
-                return _embed(read, (source.height, source.width), place, encoder, fmt, tile, size, overlap, image.name, say)
+                return _embed(read, (source.height, source.width), place, encoder, fmt, tile, size, overlap, image.name)
     except RasterioError as error:
         raise UserError(f"{image}: not readable as a GeoTIFF ({' '.join(str(error).split())[:200]})") from error
 
@@ -118,7 +119,6 @@ def embed_array(
     nodata: float | None = None,
     overlap: bool = False,
     name: str = "array",
-    say: Say = to_stderr,
 ) -> Embeddings:
     """Embed an array as `embed` does a file; coordinates are pixels.
 
@@ -131,7 +131,6 @@ def embed_array(
         nodata: number that means no data; None: there is none.
         overlap: cover the rest at the edges too.
         name: for messages.
-        say: outlet for progress.
 
     Raises:
         UserError: the array is not of that shape or of integers, smaller than a tile, or lacks a band of the encoder.
@@ -151,7 +150,7 @@ def embed_array(
     def read(top: int) -> np.ndarray:
         return np.asarray(pixels[wanted, top : top + tile])
 
-    return _embed(read, (pixels.shape[1], pixels.shape[2]), place, encoder, fmt, tile, size, overlap, name, say)
+    return _embed(read, (pixels.shape[1], pixels.shape[2]), place, encoder, fmt, tile, size, overlap, name)
 
 
 def _strip(source: DatasetReader, indexes: list[int], tile: int, top: int) -> np.ndarray:
@@ -171,18 +170,17 @@ def _embed(
     size: int | None,
     overlap: bool,
     name: str,
-    say: Say,
 ) -> Embeddings:
     (height, width), (transform, crs, nodata) = extent, place
     if width < tile or height < tile:
         raise UserError(f"{name}: {width} × {height} pixels hold no tile of {tile}; choose a smaller tile")
     left, below = width % tile, height % tile
     if (left or below) and not overlap:
-        say(f"{name}: {left} columns at the right and {below} rows at the bottom make no whole tile and are left out")
+        logger.info(f"{name}: {left} columns at the right and {below} rows at the bottom make no whole tile and are left out")
     tops, starts = _starts(height, tile, overlap), _starts(width, tile, overlap)
     read_as = PixelFormat(encoder.preprocessing.bands, fmt.reflectance_per_dn, fmt.offset)
     vectors, shares = [], []
-    progress = Progress(f"embed {name}", len(starts) * len(tops), "tile", say)
+    progress = Progress(f"embed {name}", len(starts) * len(tops), "tile")
     # one row of tiles at a time: an image of any height fits into memory
     for top in tops:
         strip = read(top)

@@ -1,18 +1,23 @@
-"""Lines of progress with the fields that say whose they are: run, vintage, shard. `CACO_LOG=json` writes them as JSON objects.
+"""Where log lines go, and the fields that they carry: run, vintage, shard. `CACO_LOG=json` writes each line as a JSON object.
 
-Without it a line is a line, as people read it. The fields are bound by whoever knows them: a command or a Dagster run for all that
-its process says, a stage for the time it works on a shard.
+Modules log to `logging.getLogger(__name__)`. A command shows the lines on standard error; Dagster captures them (`python_logs` in
+`dagster.yaml`); a training that Dagster started sends them there. Fields are bound by a command or a Dagster run for its whole
+process, and by a stage while it works on a shard.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+PACKAGE = logging.getLogger("caco_assets")
 VARIABLE = "CACO_LOG"
 _START = '{"time": '
 _PROCESS: dict[str, str] = {}
@@ -20,18 +25,18 @@ _HERE: ContextVar[Mapping[str, str] | None] = ContextVar("caco_log_fields", defa
 
 
 def structured() -> bool:
-    """Whether lines are to be JSON objects."""
+    """Whether lines are JSON objects."""
     return os.environ.get(VARIABLE) == "json"
 
 
 def bind(**fields: str) -> None:
-    """Fields of everything that this process says from now on."""
+    """Fields of every line that this process logs from now on."""
     _PROCESS.update(fields)
 
 
 @contextmanager
 def bound(**fields: str) -> Iterator[None]:
-    """Further fields of what is said while the block runs, in this thread."""
+    """Further fields of the lines that this thread logs while the block runs."""
     token = _HERE.set({**(_HERE.get() or {}), **fields})
     try:
         yield
@@ -40,13 +45,74 @@ def bound(**fields: str) -> Iterator[None]:
 
 
 def fields() -> dict[str, str]:
-    """The fields of a line that is said now."""
+    """The fields of a line that is logged now."""
     return {**_PROCESS, **(_HERE.get() or {})}
 
 
 def json_line(message: str, level: str = "info", when: datetime | None = None, **more: str) -> str:
-    """One JSON object: `time` (UTC), `level`, `message`, then the fields; what a child process has said as one stays."""
+    """One JSON object: `time` (UTC), `level`, `message`, then the fields; a line that is one already stays."""
     if message.startswith(_START):
         return message
     time = (when or datetime.now(UTC)).isoformat(timespec="milliseconds")
     return json.dumps({"time": time, "level": level, "message": message, **fields(), **more}, ensure_ascii=False)
+
+
+class _Stderr(logging.Handler):
+    """One line per record on what is standard error at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = record.getMessage()
+            sys.stderr.write((json_line(line, record.levelname.lower()) if structured() else line) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _Forward(logging.Handler):
+    def __init__(self, log: Callable[[int, str], None], thread: int | None) -> None:
+        super().__init__()
+        self._log, self._thread = log, thread
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._thread in (None, record.thread):
+            self._log(record.levelno, record.getMessage())
+
+
+_STDERR = _Stderr()
+
+
+def log_to_stderr() -> None:
+    """Show the package's lines on standard error from now on."""
+    PACKAGE.setLevel(logging.INFO)
+    PACKAGE.addHandler(_STDERR)
+
+
+@contextmanager
+def not_on_stderr() -> Iterator[None]:
+    """Stop showing lines on standard error while the block runs: something else captures them."""
+    shown = _STDERR in PACKAGE.handlers
+    PACKAGE.removeHandler(_STDERR)
+    try:
+        yield
+    finally:
+        if shown:
+            PACKAGE.addHandler(_STDERR)
+
+
+@contextmanager
+def log_to(log: Callable[[int, str], None], *, this_thread: bool = False) -> Iterator[None]:
+    """Hand level and text of each line to `log` while the block runs; with `this_thread`, those of the calling thread alone."""
+    handler, level = _Forward(log, threading.get_ident() if this_thread else None), PACKAGE.level
+    PACKAGE.setLevel(logging.INFO)
+    PACKAGE.addHandler(handler)
+    try:
+        yield
+    finally:
+        PACKAGE.removeHandler(handler)
+        PACKAGE.setLevel(level)
+
+
+def log_nothing() -> None:
+    """Drop the lines of this process: another one logs for both."""
+    PACKAGE.setLevel(logging.CRITICAL)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from caco_assets.core.errors import UserError
+from caco_assets.observability.logs import not_on_stderr
 from caco_assets.resources.dagster.instance import dagster_home, open_instance
 from caco_assets.resources.dagster.workspace_lock import release
 from caco_assets.sampling.partitions import announce_shards, shard_range_tags
@@ -25,7 +26,8 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
         UserError: a step failed for a reason the user can put right, or a blocking check did not pass.
     """
     home = dagster_home(settings)
-    with _alone(settings), open_instance(home) as instance:
+    # Dagster captures the log lines, and its console shows them
+    with _alone(settings), open_instance(home) as instance, not_on_stderr():
         bury(instance)
         announce_shards(settings, instance)
         try:

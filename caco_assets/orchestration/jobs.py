@@ -41,14 +41,14 @@ class Challenger(dg.Config):
 
 
 @dg.op(pool="gpu")
-def judge_version(context: dg.OpExecutionContext, config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
+def judge_version(config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
     """Scores a registered version that came from elsewhere, and lets the policy decide on it."""
     from caco_assets.registry.stage import judge, release
 
     settings = profile.settings()
     server = tracking.open(settings)
-    if judge(settings, server, config.version, context.log.info).passed:
-        release(settings, context.log.info, tracking=server)
+    if judge(settings, server, config.version).passed:
+        release(settings, tracking=server)
 
 
 @dg.job(description="Scores one registered version and lets the promotion policy decide on it.")
@@ -58,13 +58,13 @@ def judge_challenger() -> None:
 
 
 @dg.op
-def release_version(context: dg.OpExecutionContext, profile: Profile, tracking: TrackingResource) -> None:
+def release_version(profile: Profile, tracking: TrackingResource) -> None:
     """Exports and card of the version that serves, where it has none yet."""
     from caco_assets.registry.stage import release
 
-    settings, say = profile.settings(), context.log.info
-    with tracking.patience(say):
-        release(settings, say, tracking=tracking.open(settings, say))
+    settings = profile.settings()
+    with tracking.patience():
+        release(settings, tracking=tracking.open(settings))
 
 
 @dg.job(description="Releases the version that serves: exports and model card, once per version.")

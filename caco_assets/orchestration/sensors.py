@@ -74,7 +74,7 @@ def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking:
     settings = profile.settings()
     try:
         server = tracking.open(settings)
-        found = notice(settings, server, context.log.info)
+        found = notice(settings, server)
         deciding = dg.RunsFilter(tags={"profile": settings.profile}, statuses=UNDER_WAY)
         at_work = {run.job_name for run in context.instance.get_runs(filters=deciding)} & {CHAIN.name, judge_challenger.name}
         waiting = unreleased(settings, server, under_way=bool(at_work))

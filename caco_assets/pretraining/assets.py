@@ -17,10 +17,10 @@ from caco_assets.resources.profile import Profile
 
 
 @dg.asset(group_name="pretraining", code_version=recipe("pack"), deps=[quarantine], kinds={"numpy"})
-def pack(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
+def pack(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """The archive as uint8 arrays in the bands and the stretch that training reads."""
     settings = profile.settings()
-    product = build_pack(settings, context.log.info)
+    product = build_pack(settings)
     versions.commit(settings, "pack")
     return describe(product)
 
@@ -40,11 +40,11 @@ def encoder(
     data = {"pack": recorded(settings.paths.records, "pack").content_hash, **data_versions(settings)}
     note = tracked_run(settings)
     with (
-        tracking.patience(context.log.info),
-        live_run(settings, "pretraining", data, context.run.run_id, context.log.info, note) as live,
+        tracking.patience(),
+        live_run(settings, "pretraining", data, context.run.run_id, note) as live,
     ):
         try:
-            product = pretrain(settings, context.log.info, sinks=(live,), start=training.start(context, before=live.begin))
+            product = pretrain(settings, sinks=(live,), start=training.start(context, before=live.begin))
         except Stopped as stopped:
             raise dg.Failure(f"training was {stopped}, with a checkpoint; materialize again to go on from it") from stopped
         names = ("loss_curve.png", "change_histogram.png", "change_gallery.png", "change_estimates.parquet", "metrics.jsonl")

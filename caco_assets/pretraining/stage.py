@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, fingerprint, produce, recorded
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from caco_assets.pretraining.training.metrics_log import MetricsSink
 
 
-def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
+def build_pack(settings: Settings) -> Product:
     """Make `pack/` from the archive: one stretch, one choice of bands, uint8, ready to be read in any order.
 
     Raises:
@@ -57,18 +56,16 @@ def build_pack(settings: Settings, say: Say = to_stderr) -> Product:
             chip_size=imagery.chip_size,
             seasons=imagery.seasons,
             min_seasons=imagery.min_seasons,
-            say=say,
             total=sum(pq.read_metadata(shard / "chips.parquet").num_rows for shard in shards),
         ),
     )
 
 
-def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Product:
+def pretrain(settings: Settings, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Product:
     """Make `encoder/` from the pack: self-supervised pretraining with the profile's objective.
 
     Args:
         settings: the profile.
-        say: outlet of the progress.
         sinks: further takers of the figures beside `metrics.jsonl`.
         start: of the process that trains (see `apart`); default: as `pretraining.launcher` says.
 
@@ -95,11 +92,11 @@ def pretrain(settings: Settings, say: Say = to_stderr, sinks: Sequence[MetricsSi
         told = {"seed": settings.seed, "data": data, "probe": probe, "truth": truth, "parent": parent}
         if start is not None or options.launcher != "inline":
             config = RunConfig(pack=paths.pack, target=folder, pretraining=options, starter=this_process(), **told)
-            return make_encoder_apart(config, say, sinks, start)
+            return make_encoder_apart(config, sinks, start)
         from caco_assets.pretraining.training.pretrain import make_encoder
 
         with stop_requests() as stop:
-            return make_encoder(paths.pack, folder, options, say=say, sinks=sinks, stop=stop, **told)
+            return make_encoder(paths.pack, folder, options, sinks=sinks, stop=stop, **told)
 
     # probe set and truth are looked at, not trained on: they decide no weight and are no inputs
     return produce(

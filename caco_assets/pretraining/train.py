@@ -6,6 +6,7 @@ a checkpoint from which the same command goes on. CONFIG: see `run_config.RunCon
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
+from caco_assets.observability.logs import log_to, log_to_stderr
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.stop_request import Stopped, StopRequest, stop_requests, stop_with
+
+logger = logging.getLogger(__name__)
 
 USER_ERROR = 2
 
@@ -23,18 +26,18 @@ USER_ERROR = 2
 def main(arguments: list[str]) -> int:
     """Train what the CONFIG file says and return the exit status."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        to_stderr("usage: python -m caco_assets.pretraining.train CONFIG")
+        logger.info("usage: python -m caco_assets.pretraining.train CONFIG")
         return USER_ERROR
     # before the imports, which take seconds: a signal in the meantime is a request like any other
-    with stop_requests() as stop, reporting() as say:
+    with stop_requests() as stop, reporting():
         try:
-            return run(read_config(Path(arguments[0])), say, stop)
+            return run(read_config(Path(arguments[0])), stop)
         except UserError as error:
-            say(f"pretrain: {error}")
+            logger.info(f"pretrain: {error}")
             return USER_ERROR
 
 
-def run(config: RunConfig, say: Say, stop: StopRequest) -> int:
+def run(config: RunConfig, stop: StopRequest) -> int:
     """Train, and leave word of the outcome beside the target."""
     from caco_assets.pretraining.training.pretrain import make_encoder
     from caco_assets.pretraining.training.run_state import ERROR, STOPPED, write_outcome
@@ -48,7 +51,6 @@ def run(config: RunConfig, say: Say, stop: StopRequest) -> int:
             config.pretraining,
             seed=config.seed,
             data=config.data,
-            say=say,
             probe=config.probe,
             truth=config.truth,
             parent=config.parent,
@@ -59,21 +61,22 @@ def run(config: RunConfig, say: Say, stop: StopRequest) -> int:
         raise
     except Stopped as stopped:
         write_outcome(config.target, STOPPED, signum=stopped.signum)
-        say(f"pretrain: {stopped}, with a checkpoint; the same command goes on from it")
+        logger.info(f"pretrain: {stopped}, with a checkpoint; the same command goes on from it")
         return stopped.status
     return 0
 
 
 @contextmanager
-def reporting() -> Iterator[Say]:
-    """Where lines go: to the Dagster run that started this process, if one did, else to standard error."""
+def reporting() -> Iterator[None]:
+    """Log to the Dagster run that started this process, if one did, else to standard error."""
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
-        yield to_stderr
+        log_to_stderr()
+        yield
         return
     from dagster_pipes import open_dagster_pipes
 
-    with open_dagster_pipes() as pipes:
-        yield pipes.log.info
+    with open_dagster_pipes() as pipes, log_to(pipes.log.log):
+        yield
 
 
 if __name__ == "__main__":

@@ -14,24 +14,24 @@ from caco_assets.resources.profile import Profile
 
 
 @dg.asset(group_name="pretraining", kinds={"mlflow"})
-def parent(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+def parent(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """What training begins with: the champion where the profile wants that and there is one, else nothing."""
-    settings, say = profile.settings(), context.log.info
-    with tracking.patience(say):
-        server = tracking.open(settings, say) if settings.pretraining.warm_start != "none" else None
-        return describe(find_parent(settings, say, tracking=server, again=profile.force))
+    settings = profile.settings()
+    with tracking.patience():
+        server = tracking.open(settings) if settings.pretraining.warm_start != "none" else None
+        return describe(find_parent(settings, tracking=server, again=profile.force))
 
 
 @dg.asset(group_name="registry", deps=[report], kinds={"mlflow"})
-def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+def challenger(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The encoder as a registered version with its preprocessing, data hashes and scores."""
     from caco_assets.registry.lineage.tree import lineage_tree
 
-    settings, say = profile.settings(), context.log.info
-    with tracking.patience(say):
-        server = tracking.open(settings, say)
+    settings = profile.settings()
+    with tracking.patience():
+        server = tracking.open(settings)
         run_id = run_of(server, "encoder", recorded(settings.paths.records, "encoder").content_hash)
-        registered = register(settings, say, tracking=server, data_versions=data_versions(settings), run_id=run_id)
+        registered = register(settings, tracking=server, data_versions=data_versions(settings), run_id=run_id)
         tree = dg.MetadataValue.md(f"```\n{lineage_tree(server, registered.uri)}\n```")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registered.uri),
@@ -48,11 +48,11 @@ def challenger(context: dg.AssetExecutionContext, profile: Profile, tracking: Tr
 
 # what the policy compares is scored on this data where it has not been yet: a champion of an older month
 @dg.asset(group_name="registry", deps=[challenger], pool="gpu", kinds={"mlflow"})
-def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+def champion(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The policy's decision on the challenger, rule by rule; the version that serves."""
-    settings, say = profile.settings(), context.log.info
-    with tracking.patience(say):
-        decision = decide(settings, say, tracking=tracking.open(settings, say))
+    settings = profile.settings()
+    with tracking.patience():
+        decision = decide(settings, tracking=tracking.open(settings))
     verdict = "passes" if decision.passed else f"does not pass: {', '.join(finding.rule for finding in decision.failed)}"
     against = f"champion {decision.champion}" if decision.champion else "no champion"
     return dg.MaterializeResult(
@@ -67,11 +67,11 @@ def champion(context: dg.AssetExecutionContext, profile: Profile, tracking: Trac
 
 
 @dg.asset(group_name="registry", deps=[champion], kinds={"mlflow", "onnx"})
-def release(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+def release(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The champion's exports and model card, logged to its run; made once per version."""
-    settings, say = profile.settings(), context.log.info
-    with tracking.patience(say):
-        released = publish(settings, say, tracking=tracking.open(settings, say))
+    settings = profile.settings()
+    with tracking.patience():
+        released = publish(settings, tracking=tracking.open(settings))
     if released is None:
         return dg.MaterializeResult(metadata={"released": False, "why": "no version has passed the promotion policy yet"})
     shown = {"places": picture(released.places, "where the pixels come from")} if released.places else {}

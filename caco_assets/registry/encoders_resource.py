@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.downstream.matrix import Version
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
@@ -20,12 +19,12 @@ class RegisteredEncoders(dg.ConfigurableResource):
         model = settings.registry.model
         return [f"{model}/{version.version}" for version in versions(open_tracking(settings), model)]
 
-    def load(self, settings: Settings, name: str, say: Say = to_stderr) -> Version:
+    def load(self, settings: Settings, name: str) -> Version:
         """A version of any model; raises `UserError` where there is none or its files are damaged."""
         from caco_assets.registry.package.mlflow_model import load_version
         from caco_assets.registry.versions import DATA, find
 
-        tracking, uri = open_tracking(settings, say), f"models:/{name}"
+        tracking, uri = open_tracking(settings), f"models:/{name}"
         found = find(tracking, uri)
         data = {tag.removeprefix(DATA): str(value) for tag, value in found.tags.items() if tag.startswith(DATA)}
         return Version(load_version(tracking, found), uri, data)

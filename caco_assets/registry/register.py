@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.champion import challenge
@@ -20,12 +20,14 @@ from caco_assets.registry.package.mlflow_model import package, preprocessing_has
 from caco_assets.registry.promotion.decide import scores_line
 from caco_assets.registry.promotion.rules import PREPROCESSING, drift_tags
 from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
-from caco_assets.resources.mlflow.client import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking, open_tracking
 from caco_assets.resources.mlflow.runs import Run, code_version, open_run
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
 
 _CARD = "mlflow/model_card.md.j2"
 _DEFAULT_CARD = "{{ objective }}, {{ architecture }}, bands {{ bands }}; profile {{ profile }}, vintage {{ vintage }}; {{ scores }}"
@@ -49,7 +51,6 @@ def register_encoder(
     scores_path: Path | None,
     data_versions: Mapping[str, str],
     run_id: str | None = None,
-    say: Say = to_stderr,
     tracking: Tracking | None = None,
     lineage: Lineage | None = None,
 ) -> Registered:
@@ -61,14 +62,13 @@ def register_encoder(
         scores_path: `scores.parquet`; None: not scored yet.
         data_versions: product → content hash; part of what makes a version new.
         run_id: MLflow run that made the encoder; None: a run of room `registry` is opened for it.
-        say: outlet for progress.
         tracking: default: opened here.
         lineage: what made it; kept with the version.
 
     Raises:
         UserError: no sound encoder or scores there, or the server refuses.
     """
-    tracking = tracking or open_tracking(settings, say)
+    tracking = tracking or open_tracking(settings)
     model = settings.registry.model
     encoder = Encoder.load(encoder_dir)
     tags = {
@@ -85,19 +85,17 @@ def register_encoder(
     rows = _rows(scores_path)
     if rows is not None:
         tags[SCORES] = scores_line(rows)
-    with registry_lock(tracking, model, say):
+    with registry_lock(tracking, model):
         if (known := _same(versions(tracking, model), encoder.identity, data_versions)) is not None:
             version, reused = str(known.version), True
-            say(f"{model}: this encoder is version {version} already")
+            logger.info(f"{model}: this encoder is version {version} already")
             # what may have become known since
             anew = {**drifted, **({} if rows is None else {SCORES: tags[SCORES]})}
-            with tracking.explained():
-                for name, value in anew.items():
-                    tracking.client.set_model_version_tag(model, version, name, value)
+            for name, value in anew.items():
+                tracking.client.set_model_version_tag(model, version, name, value)
             if lineage is not None and LINEAGE not in known.tags and known.run_id:
                 path = store(tracking, known.run_id, lineage)
-                with tracking.explained():
-                    tracking.client.set_model_version_tag(model, version, LINEAGE, path)
+                tracking.client.set_model_version_tag(model, version, LINEAGE, path)
         else:
             opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
             with opened as run:
@@ -105,7 +103,7 @@ def register_encoder(
                     tags[LINEAGE] = store(tracking, run.run_id, lineage)
                 card = _card(settings, encoder, _description(encoder_dir), data_versions, tags.get(SCORES, "not scored yet"))
                 version, reused = _create(tracking, model, encoder_dir, run, tags, card, scores_path), False
-            say(f"{model}: registered version {version}")
+            logger.info(f"{model}: registered version {version}")
         challenge(tracking, model, version)
     return Registered(version, f"models:/{model}/{version}", CHALLENGER, reused)
 
@@ -113,8 +111,6 @@ def register_encoder(
 def _create(
     tracking: Tracking, model: str, encoder_dir: Path, run: Run, tags: Mapping[str, str], card: str, scores_path: Path | None
 ) -> str:
-    from mlflow.exceptions import MlflowException
-
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         package(encoder_dir, folder)
@@ -122,18 +118,17 @@ def _create(
     if scores_path is not None:
         run.file(scores_path, "scores")
     client = tracking.client
-    with tracking.explained():
-        try:
-            client.create_registered_model(model)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
-        made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
-        # a request whose answer was lost has been repeated: the later ones of the same files are doubles
-        first, *doubles = [each for each in versions(tracking, model) if each.source == made.source]
-        for double in doubles:
-            client.delete_model_version(model, str(double.version))
+    try:
+        client.create_registered_model(model)
+    except RequestRefusedError as error:
+        if error.code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
+    made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
+    # a request whose answer was lost has been repeated: the later ones of the same files are doubles
+    first, *doubles = [each for each in versions(tracking, model) if each.source == made.source]
+    for double in doubles:
+        client.delete_model_version(model, str(double.version))
     return str(first.version)
 
 

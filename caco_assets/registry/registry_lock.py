@@ -6,6 +6,7 @@ MLflow has no compare-and-swap. It has one thing that only one of many can do: g
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -15,8 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
-from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".lock"
 OWNER, TOKEN, PLACE = "owner", "token", "place"
@@ -49,13 +51,12 @@ class Lease:
 
 
 @contextmanager
-def lease(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Iterator[Lease]:
+def lease(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[Lease]:
     """Hold the lock of a model on the server; callers hold `versions.registry_lock` of their workspace.
 
     Args:
         tracking: the server.
         model: whose aliases are to be moved; it exists.
-        say: told when somebody else holds the lock.
         wait: False: do not.
 
     Raises:
@@ -71,7 +72,9 @@ def lease(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = 
             watched, since = held.get(TOKEN), time.monotonic()
         # this workspace's own lock is ours already, so whoever took this one from here is dead
         if held.get(PLACE) == place or time.monotonic() - since > STALE_S:
-            say(f"{model}: the lock of {held.get(OWNER, 'nobody')} is left over from a process that has died; it is removed")
+            logger.info(
+                f"{model}: the lock of {held.get(OWNER, 'nobody')} is left over from a process that has died; it is removed"
+            )
             if not _break(tracking, name, held.get(TOKEN, "")):
                 time.sleep(_PAUSE_S)
                 if time.monotonic() - since > 2 * STALE_S:
@@ -81,7 +84,7 @@ def lease(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = 
         if not wait:
             raise UserError(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases")
         if not told:
-            say(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases; waiting for it (at most {STALE_S:g} s)")
+            logger.info(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases; waiting for it (at most {STALE_S:g} s)")
             told = True
         time.sleep(_PAUSE_S)
     held_lease = Lease(tracking, name, token, time.monotonic())
@@ -101,17 +104,14 @@ def is_lock(model: str) -> bool:
 
 def _take(tracking: Tracking, name: str, token: str, place: str) -> bool:
     """Whether the name was free and is ours now."""
-    from mlflow.exceptions import MlflowException
-
     tags = {OWNER: f"process {os.getpid()} on {socket.gethostname()}", TOKEN: token, PLACE: place}
     said = "Held while aliases are moved, for some milliseconds. If it stays for minutes, its holder has died; it may be deleted."
-    with tracking.explained():
-        try:
-            tracking.client.create_registered_model(name, tags=tags, description=said)
-        except MlflowException as error:
-            # MLflow looks at the name that was taken, which may be free again by then
-            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
-                raise
+    try:
+        tracking.client.create_registered_model(name, tags=tags, description=said)
+    except RequestRefusedError as error:
+        # MLflow looks at the name that was taken, which may be free again by then
+        if error.code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
+            raise
     # a request that was repeated meets what its first try has made
     held = _tags(tracking, name)
     return held is not None and held.get(TOKEN) == token
@@ -138,27 +138,21 @@ def _mark(name: str, token: str) -> str:
 
 def _tags(tracking: Tracking, name: str) -> dict[str, str] | None:
     """Tags of a lock; None: there is none."""
-    from mlflow.exceptions import MlflowException
-
-    with tracking.explained():
-        try:
-            return tracking.client.get_registered_model(name).tags
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+    try:
+        return tracking.client.get_registered_model(name).tags
+    except RequestRefusedError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _remove(tracking: Tracking, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.explained():
-        try:
-            tracking.client.delete_registered_model(name)
-        except MlflowException as error:
-            # a repeated request finds nothing left to do
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+    try:
+        tracking.client.delete_registered_model(name)
+    except RequestRefusedError as error:
+        # a repeated request finds nothing left to do
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _place(tracking: Tracking) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from caco_assets.registry.release.release import Released
     from caco_assets.resources.mlflow.client import Tracking
 
+logger = logging.getLogger(__name__)
+
 
 def register(
     settings: Settings,
-    say: Say = to_stderr,
     *,
     tracking: Tracking | None = None,
     data_versions: Mapping[str, str] | None = None,
@@ -31,7 +32,6 @@ def register(
 
     Args:
         settings: the profile.
-        say: outlet for progress.
         tracking: default: opened here.
         data_versions: product → content hash; of data outside DVC; those that DVC's lock names are added.
         run_id: MLflow run that made the encoder; None: one is opened.
@@ -53,7 +53,7 @@ def register(
         folder = encoder_folder(settings, encoder)
         judged = settings.paths.encoder_scores(folder.name)
         version = {"encoder": products.content_hash(folder)}
-        return register_encoder(settings, folder, judged if judged.exists() else None, version, run_id, say, tracking)
+        return register_encoder(settings, folder, judged if judged.exists() else None, version, run_id, tracking)
     made = products.recorded(settings.paths.records, "encoder")
     if made.facts.get("collapsed"):
         spread = made.facts["embedding_std"]
@@ -63,18 +63,17 @@ def register(
         )
     scores = products.recorded(settings.paths.records, "scores")
     # who runs stage after stage by commands has committed nothing yet
-    commit_stale(settings, say)
+    commit_stale(settings)
     lineage = collect(settings, made.path, Encoder.load(made.path).identity)
     named = {**(data_versions or {}), **committed(settings)}
-    return register_encoder(settings, made.path, scores.path, named, run_id, say, tracking, lineage)
+    return register_encoder(settings, made.path, scores.path, named, run_id, tracking, lineage)
 
 
-def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None, override: str | None = None) -> Decision:
+def decide(settings: Settings, *, tracking: Tracking | None = None, override: str | None = None) -> Decision:
     """Let the policy decide on the challenger.
 
     Args:
         settings: the profile.
-        say: outlet for progress.
         tracking: default: opened here.
         override: reason to promote it although rules fail, for those whom the policy allows.
 
@@ -85,12 +84,12 @@ def decide(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | Non
     from caco_assets.registry.versions import find
     from caco_assets.resources.mlflow.client import open_tracking
 
-    tracking = tracking or open_tracking(settings, say)
+    tracking = tracking or open_tracking(settings)
     challenger = find(tracking, f"models:/{settings.registry.model}@challenger")
-    return judge(settings, tracking, str(challenger.version), say, override=override)
+    return judge(settings, tracking, str(challenger.version), override=override)
 
 
-def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_stderr, *, override: str | None = None) -> Decision:
+def judge(settings: Settings, tracking: Tracking, version: str, *, override: str | None = None) -> Decision:
     """Score one version, from wherever it came, and let the policy decide on it.
 
     Raises:
@@ -98,19 +97,18 @@ def judge(settings: Settings, tracking: Tracking, version: str, say: Say = to_st
     """
     from caco_assets.registry.promotion.decide import judge_version
 
-    decision = judge_version(settings, tracking, version, say, override=override)
-    say(decision.text())
+    decision = judge_version(settings, tracking, version, override=override)
+    logger.info(decision.text())
     return decision
 
 
-def export(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tracking: Tracking | None = None) -> dict[str, float]:
+def export(settings: Settings, uri: str, out: Path, *, tracking: Tracking | None = None) -> dict[str, float]:
     """Write an encoder in the forms of other tools to the folder `out`: see `exports.export`.
 
     Args:
         settings: the profile.
         uri: `models:/name@champion`, `models:/name/3`, or the folder of an encoder.
         out: folder to make; an older export there is replaced.
-        say: outlet for progress.
         tracking: default: opened here where `uri` is in a registry.
 
     Returns:
@@ -127,23 +125,20 @@ def export(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tra
     from caco_assets.resources.mlflow.client import open_tracking
 
     if not uri.startswith("models:/"):
-        return export_files(files_of(Path(uri), uri), out, name=Path(uri).name, vintage=settings.vintage, say=say)
-    tracking = tracking or open_tracking(settings, say)
+        return export_files(files_of(Path(uri), uri), out, name=Path(uri).name, vintage=settings.vintage)
+    tracking = tracking or open_tracking(settings)
     version = find(tracking, uri)
     with tempfile.TemporaryDirectory() as scratch:
         files = files_of(download(tracking, version, Path(scratch)), uri)
         vintage = version.tags.get("vintage", settings.vintage)
-        return export_files(files, out, name=f"{version.name}-{version.version}", vintage=vintage, say=say)
+        return export_files(files, out, name=f"{version.name}-{version.version}", vintage=vintage)
 
 
-def rollback(
-    settings: Settings, say: Say = to_stderr, *, reason: str, restore: bool = False, tracking: Tracking | None = None
-) -> str:
+def rollback(settings: Settings, *, reason: str, restore: bool = False, tracking: Tracking | None = None) -> str:
     """Swap champion and previous, and return the version that serves now.
 
     Args:
         settings: the profile.
-        say: outlet for progress.
         reason: why, in a line; kept with the version taken out, which is not promoted again.
         restore: also to a version that a rollback took out of service before.
         tracking: default: opened here.
@@ -154,13 +149,13 @@ def rollback(
     from caco_assets.registry.aliases.champion import rollback as back
     from caco_assets.resources.mlflow.client import open_tracking
 
-    tracking = tracking or open_tracking(settings, say)
-    move = back(tracking, settings.registry.model, reason, say, restore=restore)
-    tell(settings, tracking, move, say)
+    tracking = tracking or open_tracking(settings)
+    move = back(tracking, settings.registry.model, reason, restore=restore)
+    tell(settings, tracking, move)
     return str(move.after.champion)
 
 
-def release(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | None = None) -> Released | None:
+def release(settings: Settings, *, tracking: Tracking | None = None) -> Released | None:
     """Export the champion, write its model card and log both to its run; once per version. None: there is no champion.
 
     Raises:
@@ -169,10 +164,10 @@ def release(settings: Settings, say: Say = to_stderr, *, tracking: Tracking | No
     from caco_assets.registry.release.release import release_champion
     from caco_assets.resources.mlflow.client import open_tracking
 
-    return release_champion(settings, tracking or open_tracking(settings, say), say)
+    return release_champion(settings, tracking or open_tracking(settings))
 
 
-def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tuple[str, ...]:
+def notice(settings: Settings, tracking: Tracking) -> tuple[str, ...]:
     """Record what a person has moved in MLflow, and finish what was cut short; does not wait for a decision that is under way.
 
     Returns:
@@ -185,9 +180,9 @@ def notice(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> tupl
     from caco_assets.registry.aliases.alias_moves import settle
 
     model = settings.registry.model
-    mover = settle(tracking, model, say, wait=False)
+    mover = settle(tracking, model, wait=False)
     if mover.noticed:
-        tell(settings, tracking, history(tracking, model)[-1], say, warnings=list(mover.noticed))
+        tell(settings, tracking, history(tracking, model)[-1], warnings=list(mover.noticed))
     return mover.noticed
 
 
@@ -219,11 +214,11 @@ def unreleased(settings: Settings, tracking: Tracking, *, under_way: bool = Fals
     return (version, since) if may_serve and RELEASED not in tags else None
 
 
-def tell(settings: Settings, tracking: Tracking, move: Move, say: Say, **more: object) -> None:
+def tell(settings: Settings, tracking: Tracking, move: Move, **more: object) -> None:
     """Notify of a move that no decision made."""
     from dataclasses import asdict
 
     from caco_assets.registry.aliases.notify import notify
 
     uri = f"models:/{settings.registry.model}/{move.after.champion}"
-    notify(settings, tracking, move.what, say, version=move.after.champion, uri=uri, **asdict(move), **more)
+    notify(settings, tracking, move.what, version=move.after.champion, uri=uri, **asdict(move), **more)

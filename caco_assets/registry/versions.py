@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.registry.registry_lock import is_lock
-from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+logger = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -64,8 +66,7 @@ def find(tracking: Tracking, uri: str) -> ModelVersion:
     wanted = ModelUri.parse(uri)
     model = _model(tracking, wanted.name)
     if model is None:
-        with tracking.explained():
-            names = sorted(known.name for known in tracking.client.search_registered_models() if not is_lock(known.name))
+        names = sorted(known.name for known in tracking.client.search_registered_models() if not is_lock(known.name))
         raise UserError(f"{uri}: no model of that name is registered; there {_are(names)}")
     version = wanted.version or model.aliases.get(wanted.alias or "")
     if version is None:
@@ -81,13 +82,12 @@ def versions(tracking: Tracking, model: str) -> list[ModelVersion]:
     found: list[ModelVersion] = []
     token = None
     quoted = model.replace("'", "\\'")
-    with tracking.explained():
-        while True:
-            page = tracking.client.search_model_versions(f"name='{quoted}'", max_results=200, page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return sorted(found, key=lambda version: int(version.version))
+    while True:
+        page = tracking.client.search_model_versions(f"name='{quoted}'", max_results=200, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.version))
 
 
 def aliases(tracking: Tracking, model: str) -> dict[str, str]:
@@ -108,7 +108,7 @@ def unscored(tracking: Tracking, model: str) -> list[str]:
 
 
 @contextmanager
-def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Iterator[None]:
+def registry_lock(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[None]:
     """One process or thread of this workspace at a time may register a version or move an alias of a model.
 
     Raises:
@@ -122,22 +122,19 @@ def registry_lock(tracking: Tracking, model: str, say: Say = to_stderr, *, wait:
         except BlockingIOError as error:
             if not wait:
                 raise UserError(f"{model}: another decision is being taken") from error
-            say(f"{model}: another decision is being taken; waiting for it")
+            logger.info(f"{model}: another decision is being taken; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         # closing the file releases the lock, also when the process is killed
         yield
 
 
 def _model(tracking: Tracking, name: str) -> RegisteredModel | None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.explained():
-        try:
-            return tracking.client.get_registered_model(name)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+    try:
+        return tracking.client.get_registered_model(name)
+    except RequestRefusedError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _are(names: list[str]) -> str:

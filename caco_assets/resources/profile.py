@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 from caco_assets.observability.logs import bind
 from caco_assets.resources.dagster.workspace_lock import hold
 from caco_assets.settings import Settings, load_settings
@@ -69,9 +68,8 @@ class Profile(dg.ConfigurableResource):
         run = context.run
         if run is None or context.instance is None:
             return
-        say = context.log.info if context.log else to_stderr
         home = Path(context.instance.root_directory)
         whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE
         # "from failure", or a choice of steps; a run in this process names all of its own
         part = bool(whole) and run.step_keys_to_execute is not None and FIRST not in run.step_keys_to_execute
-        hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", say, whole=whole, part=part)
+        hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", whole=whole, part=part)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.sampling.exclusion import Zones, zones_of
 from caco_assets.sampling.land import Mask, is_land, land_of
 from caco_assets.sampling.region import Region, region_of
@@ -27,11 +26,11 @@ class Ground:
         return cls(Region(), is_land, Zones(np.array([], object), 0.0))
 
 
-def ground_of(settings: Settings, say: Say = to_stderr) -> Ground:
+def ground_of(settings: Settings) -> Ground:
     """The ground of a profile; of the zones only those that a chip can meet.
 
     Raises:
         UserError: the region is empty or lies outside the Earth, a benchmark is not known, or a file cannot be used.
     """
     region = region_of(settings)
-    return Ground(region, land_of(settings), zones_of(settings, say).within(region.bounds))
+    return Ground(region, land_of(settings), zones_of(settings).within(region.bounds))

@@ -16,7 +16,7 @@ def locations(context: dg.AssetExecutionContext, profile: Profile, versions: Dat
     from caco_assets.sampling.map import spread, world_map
 
     settings = profile.settings()
-    product = sample(settings, context.log.info)
+    product = sample(settings)
     versions.commit(settings, "locations")
     context.instance.add_dynamic_partitions("shards", [shard_key(shard) for shard in range(product.facts["shards"])])
     return describe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,12 @@ import shapely
 from numpy.typing import NDArray
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.sampling.footprints import read_footprints
 from caco_assets.sampling.polygons import Shapes, clean, read_polygons
 from caco_assets.sampling.sphere import Floats
 from caco_assets.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 KNOWN = Path(__file__).with_name("zones") / "known.csv"
 SLACK = 1.1
@@ -121,7 +123,7 @@ class Zones:
         return digest.hexdigest()
 
 
-def zones_of(settings: Settings, say: Say = to_stderr) -> Zones:
+def zones_of(settings: Settings) -> Zones:
     """The zones that `sampling.exclude_benchmarks` and `sampling.exclude` put in force.
 
     Raises:
@@ -140,11 +142,11 @@ def zones_of(settings: Settings, say: Say = to_stderr) -> Zones:
     for path in (settings.home / path.expanduser() for path in sampling.exclude):
         if path.is_dir():
             try:
-                found = read_footprints(path, say=say)
+                found = read_footprints(path)
             except UserError as error:
                 raise UserError(f"sampling.exclude={error}") from error
             for name, reason in found.refused.items():
-                say(f"sampling.exclude: {path / name} excludes nothing: {reason}")
+                logger.info(f"sampling.exclude: {path / name} excludes nothing: {reason}")
             shapes.append(clean(found.shapes))
         else:
             shapes.append(read_polygons(path, "sampling.exclude"))

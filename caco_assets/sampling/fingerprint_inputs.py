@@ -8,7 +8,6 @@ from typing import Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import file_md5
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 ALWAYS = ("strategy", "places", "cities", "sigma_km", "min_distance_km", "region", "places_per_shard")
@@ -17,7 +16,7 @@ IN_FORCE = ("shard_by", "city_weight", "region_file", "exclude_benchmarks", "exc
 """Fields that enter only where they change what may come out, files by their content and never by their path."""
 
 
-def decisive(settings: Settings, say: Say = to_stderr) -> dict[str, Any]:
+def decisive(settings: Settings) -> dict[str, Any]:
     """The settings of the room as they enter a fingerprint and DVC's stage settings: JSON-able, free of machine paths.
 
     Zones that no chip of the region can meet are left out: a new one elsewhere changes nothing here.
@@ -36,7 +35,7 @@ def decisive(settings: Settings, say: Say = to_stderr) -> dict[str, Any]:
     if sampling.region_file is not None:
         values["region_file"] = _content(settings, "region_file", sampling.region_file)
     if sampling.exclude_benchmarks != () or sampling.exclude:
-        zones = ground_of(settings, say).zones
+        zones = ground_of(settings).zones
         if len(zones):
             values["exclusion"] = zones.mark()
     return values

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr, track
+from caco_assets.core.progress import track
 from caco_assets.sampling.polygons import Shapes, clean
 
 PATTERN = "**/*.tif*"
@@ -37,13 +37,12 @@ class Footprints:
     """Relative path → why it has no footprint."""
 
 
-def read_footprints(folder: Path, pattern: str = PATTERN, say: Say = to_stderr) -> Footprints:
+def read_footprints(folder: Path, pattern: str = PATTERN) -> Footprints:
     """Footprints of all GeoTIFFs below a folder; bands and dates of one footprint count once.
 
     Args:
         folder: of the GeoTIFFs.
         pattern: which files, as `Path.glob` understands it: `**/*_B02.tif` opens one band of each BigEarthNet patch.
-        say: progress.
 
     Raises:
         UserError: no such folder, no file of that pattern, or none with a georeference.
@@ -55,7 +54,7 @@ def read_footprints(folder: Path, pattern: str = PATTERN, say: Say = to_stderr) 
         raise UserError(f"{folder}: no file matches {pattern}")
     shapes: dict[bytes, Polygon] = {}
     names, refused = [], {}
-    for path in track(files, "footprints", len(files), "files", say):
+    for path in track(files, "footprints", len(files), "files"):
         name = path.relative_to(folder).as_posix()
         try:
             shape = raster_footprint(path)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from caco_assets.core.products import Facts, Product, produce, recorded
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.sampling.fingerprint_inputs import decisive, tables
 from caco_assets.settings import PublishedSource, Settings
 
+logger = logging.getLogger(__name__)
 
-def sample(settings: Settings, say: Say = to_stderr) -> Product:
+
+def sample(settings: Settings) -> Product:
     """Draw the places of the profile and write `locations.parquet`. A published set has places of its own, which stay.
 
     Raises:
@@ -27,12 +29,12 @@ def sample(settings: Settings, say: Say = to_stderr) -> Product:
         from caco_assets.sampling.locations import shards_of, write_locations
         from caco_assets.sampling.sampler import draw
 
-        cities, ground = cities_of(settings), ground_of(settings, say)
+        cities, ground = cities_of(settings), ground_of(settings)
         places = draw(settings.sampling, settings.seed, cities, ground)
         wanted = settings.sampling
         facts = write_locations(path, places, cities, shards_of(places.lon, places.lat, wanted.places_per_shard, wanted.shard_by))
         facts["zones"] = len(ground.zones)
-        say(
+        logger.info(
             f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn, "
             f"{places.counts['excluded']} of them in the {len(ground.zones)} exclusion zones"
         )
@@ -43,6 +45,6 @@ def sample(settings: Settings, say: Say = to_stderr) -> Product:
         settings.paths.locations,
         records=settings.paths.records,
         recipe=recipe("locations"),
-        inputs={"sampling": decisive(settings, say), "seed": settings.seed, **tables(settings)},
+        inputs={"sampling": decisive(settings), "seed": settings.seed, **tables(settings)},
         make=make,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -13,9 +14,10 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 # Both UIs answer within a quarter of a minute even while the database migrates; three mean that something is wrong.
@@ -51,7 +53,7 @@ def commands(settings: Settings, ports: Mapping[str, int]) -> dict[str, list[str
     }
 
 
-def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port: int, say: Say = to_stderr) -> None:
+def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
     """Start everything, print where it is, and wait for Ctrl-C or for one of the processes to end.
 
     Raises:
@@ -63,7 +65,7 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
     ports = {name: free_port(port) for name, port in wanted.items()}
     for name, port in ports.items():
         if port != wanted[name]:
-            say(f"port {wanted[name]} is in use; {name} takes {port}")
+            logger.info(f"port {wanted[name]} is in use; {name} takes {port}")
     logs = settings.paths.workspace / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     home = dagster_home(settings)
@@ -87,17 +89,17 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
                 )
         for name, port in ports.items():
             _wait_for(name, port, children[name], logs)
-        say(f"Dagster  http://{HOST}:{ports['dagster']}")
-        say(f"MLflow   http://{HOST}:{ports['mlflow']}")
-        say(f"Report   http://{HOST}:{ports['pages']}/report/report.html    data docs: /data_docs/")
-        say(f"logs in {logs}; Ctrl-C stops everything")
+        logger.info(f"Dagster  http://{HOST}:{ports['dagster']}")
+        logger.info(f"MLflow   http://{HOST}:{ports['mlflow']}")
+        logger.info(f"Report   http://{HOST}:{ports['pages']}/report/report.html    data docs: /data_docs/")
+        logger.info(f"logs in {logs}; Ctrl-C stops everything")
         while True:
             for name, child in children.items():
                 if child.poll() is not None:
                     raise _ended(name, child, logs)
             time.sleep(0.5)
     except KeyboardInterrupt:
-        say("stopping")
+        logger.info("stopping")
     finally:
         signal.signal(signal.SIGTERM, previous)
         _stop(children)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
 from caco_assets.resources.dagster.instance import instance_home
 from caco_assets.settings import find_home
 from caco_assets.settings.deployment import DATABASE, STORE, deployment, read_secrets
+
+logger = logging.getLogger(__name__)
 
 DAGSTER, MLFLOW, LOGINS = "dagster", "mlflow", "mlflow_auth"
 DATABASES = (DAGSTER, MLFLOW, LOGINS)
@@ -25,7 +27,7 @@ _KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
 """What names a bucket; the last one may be left out."""
 
 
-def migrate(say: Say) -> None:
+def migrate() -> None:
     """Make what is missing, and migrate what an earlier version has left; twice is as good as once.
 
     Raises:
@@ -34,17 +36,17 @@ def migrate(say: Say) -> None:
     read_secrets()
     deployment().require((*DATABASE, *STORE, *_URIS), os.environ)
     for name in make_databases():
-        say(f"migrate: made the database {name}")
+        logger.info(f"migrate: made the database {name}")
     for name in make_buckets():
-        say(f"migrate: made the bucket {name}")
+        logger.info(f"migrate: made the bucket {name}")
     home = instance_home(find_home() / "workspace")
     _run([sys.executable, "-m", "dagster", "instance", "migrate"], {"DAGSTER_HOME": str(home)})
-    say("migrate: dagster is up to date")
+    logger.info("migrate: dagster is up to date")
     # an empty database is filled by the server itself, which the upgrade cannot do
     if _has_tables(MLFLOW):
         _run([sys.executable, "-m", "mlflow", "db", "upgrade", f"postgresql:///{MLFLOW}"])
     _run([sys.executable, "-m", "mlflow.server.auth", "db", "upgrade", "--url", f"postgresql:///{LOGINS}"])
-    say("migrate: mlflow is up to date")
+    logger.info("migrate: mlflow is up to date")
 
 
 def make_databases() -> list[str]:

@@ -6,21 +6,23 @@ same.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from caco_assets.core.progress import Say
 from caco_assets.services.migrate import make_buckets, store
 from caco_assets.settings.deployment import STORE, deployment, read_secrets
+
+logger = logging.getLogger(__name__)
 
 _URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")
 _KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
 """What names a bucket; the last one may be left out."""
 
 
-def save(folder: Path, say: Say) -> None:
+def save(folder: Path) -> None:
     """Copy the buckets of artifacts, data versions and archive into `folder/BUCKET/KEY`.
 
     Raises:
@@ -37,10 +39,10 @@ def save(folder: Path, say: Say) -> None:
         client.download_file(bucket, key, str(partial))
         partial.replace(target)
         copied += 1
-    say(f"objects: {copied} copied to {folder}, {kept} were there")
+    logger.info(f"objects: {copied} copied to {folder}, {kept} were there")
 
 
-def load(folder: Path, say: Say) -> None:
+def load(folder: Path) -> None:
     """Copy `folder/BUCKET/KEY` into the store, whose buckets are made where they are missing.
 
     Raises:
@@ -56,7 +58,7 @@ def load(folder: Path, say: Say) -> None:
             continue
         client.upload_file(str(path), bucket, key)
         copied += 1
-    say(f"objects: {copied} copied from {folder}, {kept} were there")
+    logger.info(f"objects: {copied} copied from {folder}, {kept} were there")
 
 
 def _opened() -> Any:

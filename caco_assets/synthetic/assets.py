@@ -9,12 +9,12 @@ from caco_assets.synthetic.stage import build_benchmarks, build_catalog
 
 
 @dg.asset(group_name="imagery", code_version=recipe("catalog"), deps=[dg.AssetKey("locations")], kinds={"stac", "cog"})
-def catalog(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+def catalog(profile: Profile) -> dg.MaterializeResult:
     """The embedded Earth around the places, written as a provider would: a STAC catalog of COGs, with the truth beside it."""
-    return describe(build_catalog(profile.settings(), context.log.info))
+    return describe(build_catalog(profile.settings()))
 
 
 @dg.asset(group_name="downstream", code_version=recipe("benchmarks"), kinds={"jpeg", "geotiff"})
-def benchmarks(context: dg.AssetExecutionContext, profile: Profile) -> dg.MaterializeResult:
+def benchmarks(profile: Profile) -> dg.MaterializeResult:
     """Labelled twins of the benchmark data sets in their published layouts, from places disjoint from pretraining."""
-    return describe(build_benchmarks(profile.settings(), context.log.info))
+    return describe(build_benchmarks(profile.settings()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce, recorded
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings, SyntheticSource
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from caco_assets.synthetic.catalog.scene_plan import Tile
 
 
-def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
+def build_catalog(settings: Settings) -> Product:
     """Draw the embedded Earth around the profile's places and write it as a static STAC catalog with its truth.
 
     Raises:
@@ -45,7 +45,7 @@ def build_catalog(settings: Settings, say: Say = to_stderr) -> Product:
         when = settings.vintage, source.calendar or settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons
         jobs = [(folder, tile, *when, source.scenes_per_season) for tile in tiles]
         per_tile = 2 * imagery.seasons * source.scenes_per_season
-        progress = Progress("catalog", per_tile * len(tiles), "scenes", say)
+        progress = Progress("catalog", per_tile * len(tiles), "scenes")
         items: list[Path] = []
         truth: list[dict[str, Any]] = []
         for names, rows in _run(_draw_tile, jobs, imagery.workers):
@@ -86,10 +86,10 @@ TWINS: dict[str, str] = {
     **{name: name for name in ("oscd", "dynamicearthnet", "levir_cd", "whu_cd", "loveda", "potsdam", "vaihingen")},
 }
 """Task → the folder of its twin, where that is not EuroSAT's; the folder's twin is drawn by `synthetic/<folder>_twin.py`:
-`write_twin(folder, seed, count, say) -> Facts`, `count` being the number of images that EuroSAT's twin has in each class."""
+`write_twin(folder, seed, count) -> Facts`, `count` being the number of images that EuroSAT's twin has in each class."""
 
 
-def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
+def build_benchmarks(settings: Settings) -> Product:
     """Write the labelled twins of the embedded Earth in the layouts of the real data sets.
 
     EuroSAT's always, the others' where the profile has a row for their task without data of its own. Profiles with imagery of
@@ -101,7 +101,7 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
     def make(folder: Path) -> Facts:
         from caco_assets.synthetic.twins.eurosat import draw_town, towns, write_twin
 
-        progress = Progress("benchmarks", 10 * count, "pictures", say)
+        progress = Progress("benchmarks", 10 * count, "pictures")
         pictures = []
         for found in _run(draw_town, [(settings.seed, *town) for town in towns(settings.seed, count)], settings.imagery.workers):
             pictures += found
@@ -109,7 +109,7 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
         facts = write_twin(folder, settings.seed, pictures)
         progress.close()
         for name in others:
-            facts |= {f"{name}_{fact}": value for fact, value in _writer(name)(folder / name, settings.seed, count, say).items()}
+            facts |= {f"{name}_{fact}": value for fact, value in _writer(name)(folder / name, settings.seed, count).items()}
         return facts
 
     return produce(
@@ -122,13 +122,12 @@ def build_benchmarks(settings: Settings, say: Say = to_stderr) -> Product:
     )
 
 
-def build_twin(settings: Settings, task: str, say: Say = to_stderr) -> Product:
+def build_twin(settings: Settings, task: str) -> Product:
     """Write the twin of one task alone, beside the benchmarks of the profile: for judging on a task that the profile lacks.
 
     Args:
         settings: the profile.
         task: a key of `TWINS`.
-        say: outlet for progress.
     """
     name, count = TWINS[task], _images_per_class(settings)
     return produce(
@@ -137,7 +136,7 @@ def build_twin(settings: Settings, task: str, say: Say = to_stderr) -> Product:
         records=settings.paths.records,
         recipe=recipe("benchmarks"),
         inputs={"seed": settings.seed, "benchmark_images_per_class": count},
-        make=lambda folder: _writer(name)(folder, settings.seed, count, say),
+        make=lambda folder: _writer(name)(folder, settings.seed, count),
     )
 
 
@@ -146,7 +145,7 @@ def _images_per_class(settings: Settings) -> int:
     return source.benchmark_images_per_class
 
 
-def _writer(name: str) -> Callable[[Path, int, int, Say], Facts]:
+def _writer(name: str) -> Callable[[Path, int, int], Facts]:
     """The function that draws the twin of a folder."""
     return import_module(f"caco_assets.synthetic.twins.{name}").write_twin
 

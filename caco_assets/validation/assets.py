@@ -19,10 +19,10 @@ def build_checks(without: str | None = None) -> list[dg.AssetChecksDefinition]:
 
 
 @dg.asset_check(asset="quarantine", blocking=True)
-def vintage_has_not_drifted(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
+def vintage_has_not_drifted(profile: Profile) -> dg.AssetCheckResult:
     """Bands, ground and sky of the vintage beside those of the last one that was accepted."""
     settings = profile.settings()
-    product, result = judge_drift(settings, context.log.info)
+    product, result = judge_drift(settings)
     facts = product.facts
     shown = {"rules": table(facts["rules"])} if facts["rules"] else {}
     if result.evaluated:
@@ -48,9 +48,9 @@ def vintage_has_not_drifted(context: dg.AssetCheckExecutionContext, profile: Pro
 
 def _check(product: str, asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=f"{product}_are_sound", blocking=True, description=f"Great Expectations suite of {product}.")
-    def check(context: dg.AssetCheckExecutionContext, profile: Profile) -> dg.AssetCheckResult:
+    def check(profile: Profile) -> dg.AssetCheckResult:
         settings = profile.settings()
-        result = validate(settings, product, context.log.info)
+        result = validate(settings, product)
         docs: Path = build_docs(settings)
         return dg.AssetCheckResult(
             passed=result.success,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from caco_assets.validation.facts.table import Table
+
+logger = logging.getLogger(__name__)
 
 PRODUCTS = ("locations", "scenes", "archive", "pack", "scores")
 """What can be validated, in the order of the chain."""
@@ -39,7 +41,7 @@ class ValidationResult:
     """The data docs' first page (see `build_docs`)."""
 
 
-def validate(settings: Settings, product_name: str, say: Say = to_stderr) -> ValidationResult:
+def validate(settings: Settings, product_name: str) -> ValidationResult:
     """Check one product and keep the result below `settings.paths.data_docs / "results"`.
 
     Raises:
@@ -51,10 +53,10 @@ def validate(settings: Settings, product_name: str, say: Say = to_stderr) -> Val
 
     from caco_assets.validation.suites import SUITES
 
-    return keep(settings, product_name, tables, SUITES[product_name](settings), say)
+    return keep(settings, product_name, tables, SUITES[product_name](settings))
 
 
-def keep(settings: Settings, product_name: str, tables: list[Table], suites: list[Any], say: Say) -> ValidationResult:
+def keep(settings: Settings, product_name: str, tables: list[Table], suites: list[Any]) -> ValidationResult:
     """Run suites over their tables of facts, and keep what they found."""
     from great_expectations.core.run_identifier import RunIdentifier
 
@@ -81,9 +83,9 @@ def keep(settings: Settings, product_name: str, tables: list[Table], suites: lis
     write_atomic(folder / "results" / f"{product_name}.json", json.dumps(summary, indent=1) + "\n")
     for kind in ("blocking", "warning"):
         for line in lines[kind]:
-            say(f"{kind}: {line}")
+            logger.info(f"{kind}: {line}")
     held = len(rows) - len(lines["blocking"]) - len(lines["warning"])
-    say(f"validate {product_name}: {held} of {len(rows)} expectations hold")
+    logger.info(f"validate {product_name}: {held} of {len(rows)} expectations hold")
     fields = ("success", "blocking_failed", "warnings", "evaluated", "table")
     return ValidationResult(**{name: summary[name] for name in fields}, docs=folder / "index.html")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Known weaknesses of what the lock pins, from a copy of the advisories: no service is asked, nothing leaves the machine.
+"""Finds known vulnerabilities of the locked packages in a local copy of the advisories; queries no service.
 
-    curl -O https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip      # where the network reaches it; some 30 MB
+    curl -O https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip      # on a machine with network access; some 30 MB
     .venv/bin/python deploy/images/audit.py all.zip [requirements.lock]
 
-One line for each weakness; exit status 1 when there is one, 2 when nothing could be looked up.
+Prints one line per vulnerability; exit status 1 if there is one, 2 if nothing could be looked up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from packages import entries, normal
 from packaging.version import InvalidVersion, Version
 
 LEAST = 1000
-"""Advisories that a copy has at least: fewer is no copy of them."""
+"""Fewer advisories than this cannot be a complete copy."""
 
 
 def pinned(lock: str) -> dict[str, str]:
@@ -29,7 +29,7 @@ def pinned(lock: str) -> dict[str, str]:
 
 
 def advisories(copy: Path) -> Iterator[Mapping[str, Any]]:
-    """All of an export of OSV that have not been withdrawn."""
+    """All advisories of an OSV export that have not been withdrawn."""
     with zipfile.ZipFile(copy) as archive:
         for name in archive.namelist():
             if name.endswith(".json") and not (found := json.loads(archive.read(name))).get("withdrawn"):
@@ -37,7 +37,7 @@ def advisories(copy: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def concerns(affected: Mapping[str, Any], version: str) -> bool:
-    """Whether one `affected` of an advisory names a version: in its list, or between two of its events."""
+    """Whether one `affected` entry of an advisory covers a version: in its list, or between two of its events."""
     if version in affected.get("versions", ()):
         return True
     here = Version(version)
@@ -58,8 +58,8 @@ def concerns(affected: Mapping[str, Any], version: str) -> bool:
     return False
 
 
-def weaknesses(lock: str, known: Iterable[Mapping[str, Any]]) -> tuple[list[str], int]:
-    """A line for each weakness, sorted; and how many advisories were read."""
+def vulnerabilities(lock: str, known: Iterable[Mapping[str, Any]]) -> tuple[list[str], int]:
+    """One line per vulnerability, sorted; and how many advisories were read."""
     versions, found, read = pinned(lock), [], 0
     for advisory in known:
         read += 1
@@ -76,15 +76,15 @@ def weaknesses(lock: str, known: Iterable[Mapping[str, Any]]) -> tuple[list[str]
 def main() -> int:
     """Command line."""
     if not 2 <= len(sys.argv) <= 3 or not zipfile.is_zipfile(sys.argv[1]):
-        sys.stderr.write("usage: audit.py ALL.ZIP [requirements.lock], where ALL.ZIP is OSV's export for PyPI\n")
+        sys.stderr.write("usage: audit.py ALL.ZIP [requirements.lock]; ALL.ZIP is OSV's export for PyPI\n")
         return 2
     lock = Path(sys.argv[2] if len(sys.argv) == 3 else Path(__file__).parents[2] / "requirements.lock").read_text()
-    found, read = weaknesses(lock, advisories(Path(sys.argv[1])))
+    found, read = vulnerabilities(lock, advisories(Path(sys.argv[1])))
     if read < LEAST:
-        sys.stderr.write(f"audit: {sys.argv[1]} has {read} advisories: no copy of OSV's export; nothing was looked up\n")
+        sys.stderr.write(f"audit: {sys.argv[1]} has only {read} advisories: not a copy of OSV's export; nothing was looked up\n")
         return 2
     sys.stdout.write("".join(f"{line}\n" for line in found))
-    sys.stdout.write(f"{len(pinned(lock))} packages against {read} advisories: {len(found)} known weaknesses\n")
+    sys.stdout.write(f"{len(pinned(lock))} packages against {read} advisories: {len(found)} known vulnerabilities\n")
     return 1 if found else 0
 
 

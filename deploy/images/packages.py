@@ -1,7 +1,7 @@
-"""Prints the part of a lock file that some packages need: `python packages.py requirements.lock NAME … [--without NAME …]`.
+"""Prints the part of a lock file that given packages need: `python packages.py requirements.lock NAME … [--without NAME …]`.
 
-The lock says of each package who asked for it (`# via`), so what a few of them need is found without asking any index, and every
-pin and hash stays as it was compiled. What is asked for by `--without` packages alone stays out.
+The lock names the dependents of each package (`# via`), so the dependencies of a few packages are found without querying an index,
+and every pin and hash stays as compiled. Packages needed only by `--without` packages are left out.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 _ENTRY = re.compile(r"^(?=[A-Za-z0-9])", re.MULTILINE)
-_ASKED = re.compile(r"^    #(?: via)?\s+(\S+)$", re.MULTILINE)
+_DEPENDENT = re.compile(r"^    #(?: via)?\s+(\S+)$", re.MULTILINE)
 
 
 def normal(name: str) -> str:
-    """The name as the lock writes it: without extras, in small letters, with hyphens."""
+    """The name as the lock writes it: without extras, in lower case, with hyphens."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~ ]", name, maxsplit=1)[0]).lower()
 
 
@@ -26,33 +26,33 @@ def entries(lock: str) -> dict[str, str]:
 
 
 def needs(lock: dict[str, str]) -> dict[str, set[str]]:
-    """Package → the packages that it asks for."""
+    """Package → its direct dependencies."""
     found: dict[str, set[str]] = {name: set() for name in lock}
     for name, text in lock.items():
-        for asker in _ASKED.findall(text):
-            if normal(asker) in found:
-                found[normal(asker)].add(name)
+        for dependent in _DEPENDENT.findall(text):
+            if normal(dependent) in found:
+                found[normal(dependent)].add(name)
     return found
 
 
 def closure(lock: dict[str, str], wanted: list[str], without: list[str]) -> list[str]:
-    """Names of the wanted packages and of all that they need, but for `without`.
+    """Names of the wanted packages and all their dependencies, except `without`.
 
     Raises:
         SystemExit: a name is not in the lock.
     """
     if unknown := sorted({*wanted, *without} - set(lock)):
-        raise SystemExit(f"{', '.join(unknown)}: not in the lock; compile it again, or correct the name")
-    asks, left, kept = needs(lock), [name for name in wanted if name not in without], set[str]()
+        raise SystemExit(f"{', '.join(unknown)}: not in the lock; compile the lock again, or correct the name")
+    needed, left, kept = needs(lock), [name for name in wanted if name not in without], set[str]()
     while left:
         if (name := left.pop()) not in kept:
             kept.add(name)
-            left += [each for each in asks[name] if each not in without]
+            left += [each for each in needed[name] if each not in without]
     return sorted(kept)
 
 
 def main(arguments: list[str]) -> None:
-    """Write the part to standard output."""
+    """Write the part of the lock to standard output."""
     path, *names = arguments
     cut = names.index("--without") if "--without" in names else len(names)
     lock = entries(Path(path).read_text())

@@ -1,4 +1,4 @@
-"""Known weaknesses of pinned packages, found in a copy of the advisories: made ones here, the real ones where a copy is given."""
+"""Known vulnerabilities of pinned packages, from a copy of the advisories: generated ones here, real ones if a copy is given."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def advisory(name: str, *events: dict[str, str], **more: object) -> dict:
     ],
 )
 def test_a_version_between_two_events_is_affected(audit: ModuleType, events: list[dict[str, str]], found: bool) -> None:
-    lines, read = audit.weaknesses(LOCK, [advisory("One", *events)])
+    lines, read = audit.vulnerabilities(LOCK, [advisory("One", *events)])
     assert read == 1
     assert lines == (["one 1.5.0: PYSEC-1: bad"] if found else [])
 
 
 def test_names_are_compared_as_the_index_does_and_versions_may_be_listed(audit: ModuleType) -> None:
-    assert audit.weaknesses(LOCK, [advisory("The_Other", versions=["2.0"])])[0] == ["the-other 2.0: PYSEC-1: bad"]
+    assert audit.vulnerabilities(LOCK, [advisory("The_Other", versions=["2.0"])])[0] == ["the-other 2.0: PYSEC-1: bad"]
 
 
-def test_the_whole_lock_is_read_and_a_planted_weakness_makes_it_fail(tmp_path: Path) -> None:
+def test_the_whole_lock_is_read_and_a_planted_vulnerability_makes_it_fail(tmp_path: Path) -> None:
     copy = tmp_path / "all.zip"
     with zipfile.ZipFile(copy, "w") as archive:
         for k in range(1200):
@@ -68,21 +68,21 @@ def test_the_whole_lock_is_read_and_a_planted_weakness_makes_it_fail(tmp_path: P
     line = [sys.executable, str(IMAGES / "audit.py"), str(copy)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "against 1200 advisories: 0 known weaknesses" in done.stdout
+    assert "against 1200 advisories: 0 known vulnerabilities" in done.stdout
     with zipfile.ZipFile(copy, "a") as archive:
         archive.writestr("PYSEC-y.json", json.dumps(advisory("Jinja2", {"introduced": "0"})))
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "jinja2" in done.stdout
-    # what is no copy of the advisories finds nothing, and says so
+    # an incomplete copy of the advisories is an error
     with zipfile.ZipFile(copy, "w") as archive:
         archive.writestr("a.json", json.dumps(advisory("one")))
     assert subprocess.run(line, capture_output=True, check=False).returncode == 2
 
 
-def test_no_pinned_package_has_a_known_weakness() -> None:
+def test_no_pinned_package_has_a_known_vulnerability() -> None:
     copy = os.environ.get("CACO_ADVISORIES")
     if not copy:
-        pytest.skip("CACO_ADVISORIES names no copy of the advisories; deploy/images/audit.py says where to fetch one")
+        pytest.skip("CACO_ADVISORIES names no copy of the advisories; deploy/images/audit.py says where to download one")
     done = subprocess.run([sys.executable, str(IMAGES / "audit.py"), copy], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

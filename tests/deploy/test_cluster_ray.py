@@ -83,18 +83,18 @@ def archive_of(settings: Settings) -> dict[str, str]:
     archive = settings.paths.archive
     assert verify(archive) == []
     hashes = {p.relative_to(archive).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in archive.rglob("*.*")}
-    return {**hashes, "quarantine": collect(settings, [].append).content_hash}
+    return {**hashes, "quarantine": collect(settings).content_hash}
 
 
 def test_a_backfill_over_two_nodes_of_which_one_is_lost_makes_the_archive_that_one_process_makes(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     alone = load_settings("tiny", home=tmp_path / "alone", **SHARDS)
-    sample(alone, [].append)
-    build_catalog(alone, [].append)
-    plan(alone, [].append)
+    sample(alone)
+    build_catalog(alone)
+    plan(alone)
     together = load_settings("tiny", home=Path(shutil.copytree(alone.home, tmp_path / "together", symlinks=True)), **SHARDS)
-    assert len(dict(ingest_shards(alone, range(12), [].append))) == 12
+    assert len(dict(ingest_shards(alone, range(12)))) == 12
 
     told = {"CACO_HOME": str(together.home), "CACO_SAMPLING__PLACES": "24", "CACO_SAMPLING__PLACES_PER_SHARD": "2"}
     told |= {"CACO_IMAGERY__LAUNCHER": "ray", "CACO_IMAGERY__WORKERS": "2", "RAY_ADDRESS": nodes.address}
@@ -134,7 +134,7 @@ def start(pack: Path, target: Path, environment: dict[str, str], **changes: obje
 def test_training_over_two_nodes_of_which_one_is_lost_gives_the_losses_of_one_process(nodes: Nodes, tmp_path: Path) -> None:
     chips = (Chip(*where) for where in np.ndindex(12, 2, 3))
     sizes = {"chip_size": 40, "seasons": 3, "min_seasons": 3, "total": 72}
-    build(chips, tmp_path / "pack", bands=BANDS, archive_bands=BANDS, stretch="seco", say=[].append, **sizes)
+    build(chips, tmp_path / "pack", bands=BANDS, archive_bands=BANDS, stretch="seco", **sizes)
     alone = start(tmp_path / "pack", tmp_path / "alone", {}, launcher="process")
     assert alone.communicate(timeout=PATIENCE_S)[1] is not None
     assert alone.returncode == 0

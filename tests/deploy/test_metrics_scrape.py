@@ -77,14 +77,16 @@ def test_a_backfill_is_counted_and_its_lines_say_which_shard(watched, tmp_path):
     url, told = watched
     code = """
 from caco_assets.imagery.stage import ingest_shards, plan
-from caco_assets.core.progress import to_stderr
+import logging
+from caco_assets.observability.logs import log_to_stderr
+log_to_stderr()
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import load_settings
 from caco_assets.synthetic.stage import build_catalog
 settings = load_settings("tiny", sampling={"places": 2, "places_per_shard": 1})
 for stage in (sample, build_catalog, plan):
-    stage(settings, [].append)
-print(sum(product.facts["chips"] for _, product in ingest_shards(settings, range(2), to_stderr)))
+    stage(settings)
+print(sum(product.facts["chips"] for _, product in ingest_shards(settings, range(2))))
 """
     done = subprocess.run([sys.executable, "-c", code], env=told | {"CACO_LOG": "json"}, capture_output=True, text=True, check=True)
     found = scrape(url)
@@ -118,12 +120,14 @@ def test_dagsters_queue_is_read_at_each_scrape(tmp_path):
 
 def test_lines_are_json_objects_with_run_vintage_and_shard(tmp_path):
     code = """
-from caco_assets.core.progress import to_stderr
+import logging
+from caco_assets.observability.logs import log_to_stderr
+log_to_stderr()
 from caco_assets.observability.logs import bind, bound
 bind(run="r1", vintage="2026-10")
 with bound(shard="0003"):
-    to_stderr("shard 0003: 4/12")
-to_stderr("done")
+    logging.getLogger("caco_assets").info("shard 0003: 4/12")
+logging.getLogger("caco_assets").info("done")
 """
     told = {**os.environ, "CACO_LOG": "json"}
     done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)

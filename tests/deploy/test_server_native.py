@@ -86,7 +86,7 @@ def test_a_backup_comes_back_in_empty_stores_and_never_over_full_ones(new_team: 
     assert "0 copied" in team.caco("server", "save-objects", str(copy / "objects"))
     refused = team.by_hand("restore", copy)
     assert refused.returncode == 1
-    assert "the database dagster is there already" in refused.stderr
+    assert "the database dagster already exists" in refused.stderr
     team.stop_all()
     other = new_team(secrets=team.secrets)
     other.start_stores()

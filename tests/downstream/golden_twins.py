@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 
-from caco_assets.core.progress import to_stderr
 from caco_assets.downstream.evaluate import Order, evaluate
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.downstream.tasks import TASKS
@@ -49,10 +48,6 @@ TRAINED, TRAINED_AP, FROZEN_AP, PLAIN = 0.05, 0.1, 0.03, 0.01
 """Tolerances; see above."""
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 def encoder() -> Encoder:
     """The same weights wherever torch draws the same numbers; the table holds their hash."""
     return Encoder.random("resnet18", Preprocessing.of_pack(RGB, "seco", SIDE), 0)
@@ -65,7 +60,7 @@ def rows_of(task: str, home: Path) -> list[ScoreRow]:
     if TASKS[task].dense:
         fields |= {"tile": 64, "limit": TILES}
     order = Order(TaskData.model_validate(fields), twin=True)
-    return [row for row in evaluate(settings, [order], encoder(), name="resnet18", say=quiet) if row.status == "measured"]
+    return [row for row in evaluate(settings, [order], encoder(), name="resnet18") if row.status == "measured"]
 
 
 def figures(rows: list[ScoreRow]) -> dict[str, float]:
@@ -77,8 +72,8 @@ def figures(rows: list[ScoreRow]) -> dict[str, float]:
 
 def _twin(settings: Settings, task: str) -> Path:
     if task in TWINS:
-        return build_twin(settings, task, quiet).path
-    return build_benchmarks(settings, quiet).path / TASKS[task].folder
+        return build_twin(settings, task).path
+    return build_benchmarks(settings).path / TASKS[task].folder
 
 
 def measure(task: str) -> dict[str, list[float]]:
@@ -111,7 +106,7 @@ def main(tasks: list[str]) -> None:
     table["torch"], table["encoder"] = torch.__version__.partition("+")[0], encoder().identity
     for task in tasks or [name for name in TASKS if name not in LEFT_OUT]:
         table["tasks"][task] = measure(task)
-        to_stderr(f"{task}: {len(table['tasks'][task])} figures")
+        sys.stderr.write(f"{task}: {len(table['tasks'][task])} figures\n")
         TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
 
 

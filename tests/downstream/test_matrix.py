@@ -156,7 +156,7 @@ def test_an_imported_encoder_is_a_column_and_where_listed_a_line_of_the_scores(t
     wanted = Preprocessing.of_pack(RGB, "seco", 32)
     Encoder.random("test_resnet", wanted, 5).save(settings.paths.encoder, {}, {})
     Encoder.random("test_resnet", wanted, 6).save(settings.paths.encoders / "bought", {}, {})
-    card = scorecard(score(settings, say=lambda _line: None).path)
+    card = scorecard(score(settings).path)
     section = card.find("eurosat_twin", "clean", "linear_probe")
     assert section is not None
     assert [(line.encoder, line.role) for line in sorted(section.lines, key=lambda line: line.encoder)] == [

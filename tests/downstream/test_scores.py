@@ -11,7 +11,7 @@ import torch
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.features.baselines import RawStatistics, baselines
 from caco_assets.downstream.features.batch_norm import train_mode_features
-from caco_assets.downstream.metrics.bootstrap import paired_gain
+from caco_assets.downstream.metrics.paired import paired_gain
 from caco_assets.downstream.protocols.single_label import PROTOCOLS
 from caco_assets.downstream.score_rows import ScoreRow, read_rows
 from caco_assets.downstream.stage import score, score_encoder
@@ -32,8 +32,8 @@ def no_weights_of_this_machine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def lines() -> list[str]:
-    return []
+def lines(logged) -> list[str]:
+    return logged()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def ready(tmp_path, make_eurosat):
 
 
 def test_every_encoder_stands_beside_all_baselines_in_both_protocols(ready, lines):
-    product = score(ready, say=lines.append)
+    product = score(ready)
     frame = pd.read_parquet(product.path)
     measured = frame[frame["status"] == "measured"]
     for protocol, methods in {
@@ -72,7 +72,7 @@ def test_every_encoder_stands_beside_all_baselines_in_both_protocols(ready, line
 
 
 def test_per_item_tables_agree_with_the_rows_and_feed_the_paired_test(ready, lines):
-    rows = [row for row in read_rows(score(ready, say=lines.append).path) if row.status == "measured"]
+    rows = [row for row in read_rows(score(ready).path) if row.status == "measured"]
     for row in rows:
         table = pd.read_parquet(ready.paths.root / row.items)
         assert (table["label"] == table["prediction"]).mean() == pytest.approx(row.value)
@@ -86,8 +86,8 @@ def test_per_item_tables_agree_with_the_rows_and_feed_the_paired_test(ready, lin
 
 
 def test_unchanged_rows_are_not_measured_again_and_a_new_encoder_is(ready, lines, monkeypatch):
-    first = score(ready, say=lines.append)
-    assert score(ready, say=lines.append).reused
+    first = score(ready)
+    assert score(ready).reused
     before = pd.read_parquet(first.path)
     Encoder.random(ARCHITECTURE, Preprocessing.of_pack(RGB, "seco", 32), 6).save(ready.paths.encoder, {}, {})
     judged = []
@@ -98,7 +98,7 @@ def test_unchanged_rows_are_not_measured_again_and_a_new_encoder_is(ready, lines
             for name, protocol in PROTOCOLS.items()
         },
     )
-    after = pd.read_parquet(score(ready, say=lines.append).path)
+    after = pd.read_parquet(score(ready).path)
     assert set(judged) == {"caco"}
     same = [frame[frame["role"] == "baseline"].reset_index(drop=True) for frame in (before, after)]
     pd.testing.assert_frame_equal(*same)
@@ -108,17 +108,17 @@ def test_scores_are_the_same_on_a_second_machine(ready, lines, tmp_path, make_eu
     other = load_settings("tiny", home=tmp_path / "other", downstream={"seeds": [0, 1]})
     make_eurosat(other.paths.benchmarks / "eurosat")
     Encoder.load(ready.paths.encoder).save(other.paths.encoder, {}, {})
-    assert score(ready, say=lines.append).content_hash == score(other, say=lines.append).content_hash
+    assert score(ready).content_hash == score(other).content_hash
 
 
 def test_a_version_can_be_judged_alone_and_shares_the_rows(ready, lines):
-    score(ready, say=lines.append)
+    score(ready)
     lines.clear()
-    rows = score_encoder(ready, ready.paths.encoder, "candidate", name="version-1", model_uri="models:/x/1", say=lines.append)
+    rows = score_encoder(ready, ready.paths.encoder, "candidate", name="version-1", model_uri="models:/x/1")
     assert all(isinstance(row, ScoreRow) for row in rows)
     assert {(row.encoder, row.model_uri) for row in rows} == {("version-1", "models:/x/1")}
     assert not any("encode" in line for line in lines)
-    in_memory = score_encoder(ready, Encoder.load(ready.paths.encoder), "candidate", name="version-1", say=lines.append)
+    in_memory = score_encoder(ready, Encoder.load(ready.paths.encoder), "candidate", name="version-1")
     assert [row.value for row in in_memory] == [row.value for row in rows]
 
 
@@ -128,9 +128,9 @@ def test_absent_data_stops_unless_the_row_is_optional(ready, lines):
     with pytest.raises(
         UserError, match=r"downstream\.tasks\.eurosat_real: .*nothing there; fetch it from https://github.com/phelber"
     ):
-        score(strict, say=lines.append)
+        score(strict)
     tasks["eurosat_real"]["optional"] = True
-    frame = pd.read_parquet(score(load_settings("tiny", home=ready.home, downstream={"tasks": tasks}), say=lines.append).path)
+    frame = pd.read_parquet(score(load_settings("tiny", home=ready.home, downstream={"tasks": tasks})).path)
     absent = frame[frame["row"] == "eurosat_real"]
     assert set(absent["status"]) == {"not_measured"}
     assert absent["note"].str.contains("nothing there").all()
@@ -140,10 +140,10 @@ def test_absent_data_stops_unless_the_row_is_optional(ready, lines):
 
 def test_an_unknown_task_and_an_empty_list_stop_before_work(ready, lines):
     with pytest.raises(UserError, match="did you mean eurosat"):
-        score(load_settings("tiny", home=ready.home, downstream={"tasks": {"x": {"task": "eurosta"}}}), say=lines.append)
+        score(load_settings("tiny", home=ready.home, downstream={"tasks": {"x": {"task": "eurosta"}}}))
     empty = ready.model_copy(update={"downstream": ready.downstream.model_copy(update={"tasks": {}})})
     with pytest.raises(UserError, match=r"downstream\.tasks is empty"):
-        score(empty, say=lines.append)
+        score(empty)
     assert not any("encode" in line for line in lines)
 
 
@@ -153,7 +153,6 @@ def test_an_encoder_that_needs_more_bands_is_refused_or_reported(ready, lines):
     with pytest.raises(UserError, match=r"downstream\.tasks\.eurosat_twin: bands: .*B08"):
         score(
             load_settings("tiny", home=ready.home, downstream={"tasks": {"eurosat_twin": {"protocols": ["clean"]}}}),
-            say=lines.append,
         )
 
 
@@ -165,7 +164,7 @@ def test_a_misfit_is_found_before_any_task_is_scored(ready, lines, monkeypatch):
         "caco_assets.downstream.scoring.score_task.judge", lambda *_: pytest.fail("scored before all tasks were looked at")
     )
     with pytest.raises(UserError, match=r"bands: .*B08.*; give an encoder of bands it has, or leave the task out"):
-        score(settings, say=lines.append)
+        score(settings)
 
 
 def test_imagenet_weights_are_shown_what_they_are_shown_when_imported(monkeypatch):
@@ -183,7 +182,7 @@ def test_thirteen_bands_feed_an_encoder_of_four_and_the_paper_row_says_why_not(r
     bands = (*RGB, "B08")
     Encoder.random(ARCHITECTURE, Preprocessing.of_pack(bands, "seco", 32), 5).save(ready.paths.encoder, {}, {})
     tasks = {"eurosat_twin": {"task": "eurosat_ms", "data": str(eurosat_ms)}}
-    frame = pd.read_parquet(score(load_settings("tiny", home=ready.home, downstream={"tasks": tasks}), say=lines.append).path)
+    frame = pd.read_parquet(score(load_settings("tiny", home=ready.home, downstream={"tasks": tasks})).path)
     ours = frame[frame["encoder"] == "caco"]
     assert set(ours.loc[ours["protocol"] == "clean", "status"]) == {"measured"}
     assert ours.loc[ours["protocol"] == "paper", "note"].item().startswith("the paper protocol is RGB; this encoder takes 4 bands")
@@ -200,9 +199,7 @@ def test_train_mode_leaves_the_encoder_alone_and_moves_the_copys_statistics():
     encoder = Encoder.random(ARCHITECTURE, Preprocessing.unit_rgb(32), 0)
     before = encoder.identity
     pixels = np.random.default_rng(0).integers(0, 256, (33, 3, 32, 32), dtype=np.uint8)
-    versions, adapted = train_mode_features(
-        encoder, pixels, EUROSAT_RGB, size=32, batch_size=8, shuffles=2, seed=0, say=lambda _line: None
-    )
+    versions, adapted = train_mode_features(encoder, pixels, EUROSAT_RGB, size=32, batch_size=8, shuffles=2, seed=0)
     assert encoder.identity == before != adapted.identity
     assert [features.shape for features in versions] == [(33, encoder.width)] * 2
     # another order, other neighbours in the batch, other features
@@ -233,7 +230,7 @@ def test_plain_statistics_of_the_real_eurosat_reach_the_known_neighbourhood(real
     settings = load_settings("tiny", home=tmp_path, downstream={"tasks": {"eurosat_twin": data}})
     contestant = Contestant.of("raw_statistics", "baseline", 0, RawStatistics())
     (work,) = assignments(settings)
-    values = {row.method: row.value for row in judge(settings, work, [contestant], tmp_path / "cache", lines.append)}
+    values = {row.method: row.value for row in judge(settings, work, [contestant], tmp_path / "cache")}
     assert 0.63 < values["linear_probe"] < 0.69
     assert 0.66 < values["knn5"] < 0.76
 
@@ -246,10 +243,7 @@ def test_a_random_encoder_on_the_real_eurosat_stays_in_the_known_neighbourhood(r
         "tiny", home=tmp_path, downstream={"tasks": {"eurosat_twin": data}, "paper_epochs": 30, "baselines": ["raw_statistics"]}
     )
     encoder = Encoder.random("resnet18", Preprocessing.unit_rgb(), 0)
-    values = {
-        (row.protocol, row.method): row.value
-        for row in score_encoder(settings, encoder, "baseline", name="random", say=lines.append)
-    }
+    values = {(row.protocol, row.method): row.value for row in score_encoder(settings, encoder, "baseline", name="random")}
     assert 0.5 < values["clean", "linear_probe"] < 0.72
     assert 0.3 < values["clean", "knn5"] < 0.6
     assert 0.25 < values["paper", "linear_probe_eval_bn"] < 0.55

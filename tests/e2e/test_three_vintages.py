@@ -52,17 +52,13 @@ MONTHS = ("2026-10", "2026-11", "2026-12")
 MODEL = "caco-loop"
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 def provider(folder: Path, scratch: Path, months: tuple[str, ...] = MONTHS) -> dict[str, set[str]]:
     """A catalog with the scenes of all months; month → the scenes that come with it."""
     new: dict[str, set[str]] = {}
     for month in months:
         settings = load_settings("tiny", home=scratch, vintage=month)
-        sample(settings, quiet)
-        build_catalog(settings, quiet)
+        sample(settings)
+        build_catalog(settings)
         scenes = {path.name: path for path in (settings.paths.catalog / COLLECTION).iterdir() if path.is_dir()}
         new[month] = set(scenes) - set().union(*new.values())
         for name in new[month]:
@@ -86,12 +82,12 @@ def test_damage_in_the_newest_month_is_refused_by_the_name_of_its_rule(tmp_path:
     for month in MONTHS[:2]:
         source = {"kind": "catalog", "path": tmp_path / "provider"}
         settings = load_settings("tiny", home=tmp_path / "home", vintage=month, imagery={"source": source})
-        sample(settings, quiet)
-        plan(settings, quiet)
+        sample(settings)
+        plan(settings)
         for shard in range(settings.shards):
-            ingest_shard(settings, shard, quiet)
-        facts = collect(settings, quiet).facts
-        verdicts[month] = judge_drift(settings, quiet)[0].facts
+            ingest_shard(settings, shard)
+        facts = collect(settings).facts
+        verdicts[month] = judge_drift(settings)[0].facts
     assert facts["taken_over"] > 0.7 * facts["chips"]
     assert verdicts["2026-10"]["accepted"]
     assert not verdicts["2026-11"]["accepted"]
@@ -110,7 +106,7 @@ def test_damage_in_the_newest_month_is_refused_by_the_name_of_its_rule(tmp_path:
         return answer.run_key if isinstance(answer, dg.RunRequest) else None
 
     assert ask() is None
-    accept(settings, "ada", "the sensor was recalibrated", quiet)
+    accept(settings, "ada", "the sensor was recalibrated")
     assert ask() == "drift-tiny-2026-11"
 
 
@@ -227,12 +223,12 @@ def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert released == {"1": True, "2": True, "3": False}
 
     # back to the first version, and to what it was made from
-    assert rollback(settings, quiet, reason="a customer complains", tracking=tracking) == "1"
+    assert rollback(settings, reason="a customer complains", tracking=tracking) == "1"
     assert aliases(tracking, MODEL)["champion"] == "1"
-    restored = restore(settings, f"models:/{MODEL}/1", tmp_path / "then", quiet, tracking=tracking)
+    restored = restore(settings, f"models:/{MODEL}/1", tmp_path / "then", tracking=tracking)
     assert restored.differs == ()
     there = load_settings(str(restored.profile), home=restored.home)
-    pretrain(there, quiet)
+    pretrain(there)
     assert Encoder.load(there.paths.encoder).identity == then
 
 

@@ -56,7 +56,7 @@ def quiet(_line: str) -> None:
 
 @pytest.fixture
 def page(complete, monkeypatch):
-    html = (report(complete, quiet).path / "report.html").read_text()
+    html = (report(complete).path / "report.html").read_text()
     return html, Page(html)
 
 
@@ -138,35 +138,35 @@ def _light(colour: str) -> float:
 
 
 def test_scores_alone_are_enough_for_a_report(scored):
-    product = report(scored, quiet)
+    product = report(scored)
     assert Page((product.path / "report.html").read_text()).open == []
     assert {path.name for path in product.path.iterdir()} == {"report.html", "model_card.md", "scorecard.json"}
 
 
 def test_without_scores_there_is_no_report(settings):
     with pytest.raises(UserError, match="scores: not made yet"):
-        report(settings, quiet)
+        report(settings)
 
 
 def test_an_unchanged_report_is_reused_and_is_the_same_when_made_again(complete):
-    first = report(complete, quiet)
-    assert report(complete, quiet).reused
+    first = report(complete)
+    assert report(complete).reused
     (complete.paths.records / "report.json").unlink()
-    assert report(complete, quiet).content_hash == first.content_hash
+    assert report(complete).content_hash == first.content_hash
 
 
 def test_a_new_validation_result_makes_a_new_report(complete):
-    report(complete, quiet)
+    report(complete)
     file = complete.paths.data_docs / "results" / "pack.json"
     result = json.loads(file.read_text())
     file.write_text(json.dumps({**result, "validated_at": "2027-01-01T00:00:00"}))
-    assert report(complete, quiet).reused
+    assert report(complete).reused
     file.write_text(json.dumps({**result, "warnings": []}))
-    assert not report(complete, quiet).reused
+    assert not report(complete).reused
 
 
 def test_the_model_card_and_the_json_say_the_same(complete):
-    product = report(complete, quiet)
+    product = report(complete)
     card = (product.path / "model_card.md").read_text()
     assert "| CACo | candidate | 82.0 |" in card
     assert "| ImageNet weights | baseline | not measured | ImageNet weights of resnet18" in card
@@ -174,9 +174,9 @@ def test_the_model_card_and_the_json_say_the_same(complete):
     assert len(sections) == product.facts["sections"] == 5
 
 
-def test_the_scorecard_is_said_in_the_terminal(complete):
-    said = []
-    report(complete, said.append)
+def test_the_scorecard_is_said_in_the_terminal(logged, complete):
+    said = logged()
+    report(complete)
     assert any("eurosat_real · clean · linear probe" in line for line in said)
 
 

@@ -37,7 +37,7 @@ def pack(cuda: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu") / "pack"
     chips = [chip(*date) for date in np.ndindex(PLACES, 2, SEASONS)]
     arguments = {"bands": BANDS, "archive_bands": BANDS, "stretch": "reflectance", "chip_size": SIDE, "seasons": SEASONS}
-    build(chips, folder, **arguments, min_seasons=3, say=lambda line: None, total=len(chips))
+    build(chips, folder, **arguments, min_seasons=3, total=len(chips))
     return folder
 
 

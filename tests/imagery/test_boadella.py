@@ -16,17 +16,17 @@ def boadella(real, tmp_path_factory) -> Settings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CACO_REAL", str(real))
         settings = load_settings("boadella", home=tmp_path_factory.mktemp("boadella"))
-    shards = sample(settings, [].append).facts["shards"]
-    index_folder(settings, [].append)
-    plan(settings, [].append)
+    shards = sample(settings).facts["shards"]
+    index_folder(settings)
+    plan(settings)
     for shard in range(shards):
-        ingest_shard(settings, shard, [].append)
-    collect(settings, [].append)
+        ingest_shard(settings, shard)
+    collect(settings)
     return settings
 
 
 def test_every_place_of_the_grid_is_complete_with_five_dates_per_period(boadella):
-    facts = collect(boadella, [].append).facts
+    facts = collect(boadella).facts
     assert facts["places"] == facts["places_complete"] == 25
     assert facts["chips"] == 25 * 10
     assert facts["clear_fraction"] > 0.99

@@ -18,18 +18,18 @@ def pucallpa(real, tmp_path_factory) -> Settings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CACO_REAL", str(real))
         settings = load_settings("pucallpa", home=tmp_path_factory.mktemp("pucallpa"))
-    shards = sample(settings, [].append).facts["shards"]
-    index_folder(settings, [].append)
-    plan(settings, [].append)
+    shards = sample(settings).facts["shards"]
+    index_folder(settings)
+    plan(settings)
     for shard in range(shards):
-        ingest_shard(settings, shard, [].append)
-    collect(settings, [].append)
-    build_pack(settings, [].append)
+        ingest_shard(settings, shard)
+    collect(settings)
+    build_pack(settings)
     return settings
 
 
 def test_every_place_has_four_years_in_each_period(pucallpa):
-    facts = collect(pucallpa, [].append).facts
+    facts = collect(pucallpa).facts
     assert (facts["places"], facts["places_complete"], facts["chips"], facts["refused"]) == (45, 45, 360, {})
     rows = read_index(shard_folders(pucallpa.paths.archive)[0]).to_pylist()[:8]
     assert [row["datetime"].year for row in rows] == [1985, 1990, 1995, 2000, 2005, 2010, 2015, 2020]
@@ -39,8 +39,7 @@ def test_every_place_has_four_years_in_each_period(pucallpa):
 
 
 def test_it_is_said_that_cloud_is_not_looked_for(pucallpa):
-    said: list[str] = []
-    facts = index_folder(pucallpa, said.append).facts
+    facts = index_folder(pucallpa).facts
     assert facts["clear_test"] == "nodata"
     assert any("cloud is not looked for, only pixels without data count against a chip" in note for note in facts["notes"])
 

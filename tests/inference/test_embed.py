@@ -42,7 +42,7 @@ def _said_nothing(line: str) -> None:
 
 def test_vectors_are_those_of_the_encoder_on_the_same_pixels(encoder: Encoder, tmp_path: Path) -> None:
     pixels = _pixels(96, 64)
-    found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32, say=_said_nothing)
+    found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32)
     assert list(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) == [
         (0, 0), (0, 32), (32, 0), (32, 32), (64, 0), (64, 32)
     ]  # fmt: skip
@@ -53,9 +53,9 @@ def test_vectors_are_those_of_the_encoder_on_the_same_pixels(encoder: Encoder, t
     np.testing.assert_array_equal(one.vectors, encoder.features(tiles[:1], replace(ARCHIVE, bands=BANDS), 32))
 
 
-def test_a_rest_narrower_than_a_tile_is_left_out_and_said(encoder: Encoder, tmp_path: Path) -> None:
-    said: list[str] = []
-    found = embed(_write(tmp_path / "scene.tif", _pixels(70, 100)), encoder, tile=32, say=said.append)
+def test_a_rest_narrower_than_a_tile_is_left_out_and_said(logged, encoder: Encoder, tmp_path: Path) -> None:
+    said = logged()
+    found = embed(_write(tmp_path / "scene.tif", _pixels(70, 100)), encoder, tile=32)
     assert len(found.vectors) == 6
     assert any("4 columns at the right and 6 rows at the bottom" in line for line in said)
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_embedded_is_refused_with_a_reason(encoder: Encoder, tmp_
 
 def test_overlapping_tiles_cover_every_pixel_of_any_size(encoder: Encoder, tmp_path: Path) -> None:
     pixels = _pixels(70, 100)
-    found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32, overlap=True, say=_said_nothing)
+    found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32, overlap=True)
     assert sorted(set(found.rows.tolist())) == [0, 32, 38]
     assert sorted(set(found.columns.tolist())) == [0, 32, 64, 68]
     covered = np.zeros((70, 100), bool)

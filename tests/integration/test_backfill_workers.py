@@ -46,9 +46,9 @@ def planned(tmp_path_factory) -> Settings:
     """Four shards of three places, their scenes chosen, nothing ingested yet."""
     home = tmp_path_factory.mktemp("planned")
     settings = load_settings("tiny", home=home, sampling={"places_per_shard": 3})
-    assert sample(settings, [].append).facts["shards"] == 4
-    build_catalog(settings, [].append)
-    plan(settings, [].append)
+    assert sample(settings).facts["shards"] == 4
+    build_catalog(settings)
+    plan(settings)
     return settings
 
 
@@ -82,7 +82,7 @@ def archive_of(home: Path) -> dict[str, str]:
     assert verify(settings.paths.archive) == []
     files = [path for path in settings.paths.archive.rglob("*") if path.is_file()]
     hashes = {path.relative_to(settings.paths.archive).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {**hashes, "quarantine": collect(settings, [].append).content_hash}
+    return {**hashes, "quarantine": collect(settings).content_hash}
 
 
 def test_many_workers_make_the_archive_that_one_makes(home_of):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 KINDS = "403,429,500,503,silence,reset,truncated,slow,html,xml"
 HASTE = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
-SERVER = Path(__file__).parents[2] / "benchmarks" / "cog_server.py"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -35,23 +33,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def running():
-    spec = spec_from_file_location("cog_server", SERVER)
-    module = module_from_spec(spec)
-    sys.modules["cog_server"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module.running
-
-
-@pytest.fixture(scope="module")
 def clean(tmp_path_factory) -> Settings:
     """The embedded Earth at its smallest, read from the disk without any trouble."""
     settings = load_settings("tiny", home=tmp_path_factory.mktemp("clean"))
-    sample(settings, [].append)
-    build_catalog(settings, [].append)
-    plan(settings, [].append)
+    sample(settings)
+    build_catalog(settings)
+    plan(settings)
     for shard in (0, 1):
-        ingest_shard(settings, shard, [].append)
+        ingest_shard(settings, shard)
     return settings
 
 
@@ -72,18 +61,18 @@ def index_of(catalog: Path, address: str, folder: Path) -> Path:
 
 def planned(home: Path, index: Path) -> Settings:
     settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog", "path": str(index)}})
-    sample(settings, [].append)
-    plan(settings, [].append)
+    sample(settings)
+    plan(settings)
     return settings
 
 
-def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path, monkeypatch):
+def test_failures_in_one_request_of_ten_leave_no_trace(clean, serving, tmp_path, monkeypatch):
     monkeypatch.setattr(fill_shard, "Pace", partial(fill_shard.Pace, patience=HASTE))
-    with running(clean.paths.catalog, patience=1.0) as provider:
+    with serving(clean.paths.catalog, patience=1.0) as provider:
         settings = planned(tmp_path / "home", index_of(clean.paths.catalog, provider.address, tmp_path / "index"))
         provider.fail(kinds=KINDS, share=0.1, seed=1)
         for shard in (0, 1):
-            ingest_shard(settings, shard, [].append)
+            ingest_shard(settings, shard)
         stats = provider.stats()
     assert contents(settings.paths.archive) == contents(clean.paths.archive)
     failed = {kind for kind in KINDS.split(",") if stats[f"failed {kind}"]}
@@ -103,7 +92,7 @@ settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog
 pace = fill_shard.Pace
 patience = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
 fill_shard.Pace = lambda workers, connections: pace(1, 3, patience)
-ingest_shard(settings, shard, lambda line: None)
+ingest_shard(settings, shard)
 """
 
 
@@ -119,8 +108,8 @@ def journalled(settings: Settings, shard: int) -> int:
     return sum(path.stat().st_size for path in settings.paths.archive.glob(f".shard={shard:04d}.partial-*/journal.jsonl"))
 
 
-def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_archive_of_a_clean_run(clean, running, tmp_path):
-    with running(clean.paths.catalog, latency=0.01, patience=1.0) as provider:
+def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_archive_of_a_clean_run(clean, serving, tmp_path):
+    with serving(clean.paths.catalog, latency=0.01, patience=1.0) as provider:
         index = index_of(clean.paths.catalog, provider.address, tmp_path / "index")
         settings = planned(tmp_path / "home", index)
         provider.fail(kinds=KINDS, share=0.1, seed=2)
@@ -140,4 +129,4 @@ def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_a
         assert sum(number for name, number in provider.stats().items() if name.startswith("failed ")) > 20
     assert contents(settings.paths.archive) == contents(clean.paths.archive)
     assert verify(settings.paths.archive) == []
-    assert collect(settings, [].append).facts == collect(clean, [].append).facts
+    assert collect(settings).facts == collect(clean).facts

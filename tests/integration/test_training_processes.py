@@ -53,7 +53,7 @@ class Chip:
 def write_pack(folder: Path) -> dict:
     chips = (Chip(*where) for where in np.ndindex(12, 2, 3))
     sizes = {"chip_size": 40, "seasons": 3, "min_seasons": 3, "total": 72}
-    return build(chips, folder, bands=BANDS, archive_bands=BANDS, stretch="seco", say=lambda line: None, **sizes)
+    return build(chips, folder, bands=BANDS, archive_bands=BANDS, stretch="seco", **sizes)
 
 
 @pytest.fixture(scope="module")

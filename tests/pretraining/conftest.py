@@ -39,7 +39,7 @@ def write_pack(
                 yield NoisyChip(f"L{place:07d}", period, season, 0.0, 0.0, pixels)
 
     sizes = {"chip_size": side, "seasons": dates, "min_seasons": 1, "total": 2 * places * dates - len(missing)}
-    build(chips(), folder, bands=bands, archive_bands=bands, stretch=stretch, say=lambda line: None, **sizes)
+    build(chips(), folder, bands=bands, archive_bands=bands, stretch=stretch, **sizes)
     return folder
 
 

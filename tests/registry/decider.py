@@ -21,6 +21,7 @@ import numpy as np
 from conftest import scored
 
 from caco_assets.core.errors import UserError
+from caco_assets.observability.logs import log_to
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases import champion
 from caco_assets.registry.promotion import decide
@@ -32,7 +33,7 @@ from mlflow import MlflowClient
 for _name in (
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store", "mlflow.artifacts", "pandas",
     "pyarrow.parquet", "scipy.stats", "caco_assets.registry.package.mlflow_model",
-    "caco_assets.downstream.metrics.bootstrap", "requests",
+    "caco_assets.downstream.metrics.paired", "requests",
 ):  # fmt: skip
     importlib.import_module(_name)
 
@@ -54,11 +55,12 @@ def act(order: dict[str, Any]) -> dict[str, Any]:
     decide._features = lambda *_: np.random.default_rng(0).normal(1, 1, (64, 32))
     said: list[str] = []
     try:
-        tracking = open_tracking(settings, said.append)
-        if "rollback" in order:
-            move = champion.rollback(tracking, settings.registry.model, order["rollback"], said.append)
-            return {"champion": move.after.champion, "said": said}
-        decision = decide.judge_version(settings, tracking, order["version"], said.append)
+        with log_to(lambda _level, line: said.append(line)):
+            tracking = open_tracking(settings)
+            if "rollback" in order:
+                move = champion.rollback(tracking, settings.registry.model, order["rollback"])
+                return {"champion": move.after.champion, "said": said}
+            decision = decide.judge_version(settings, tracking, order["version"])
     except UserError as error:
         return {"error": str(error), "said": said}
     return {"passed": decision.passed, "compared_with": decision.champion, "said": said}

@@ -44,27 +44,27 @@ def twin(mlflow_settings: Settings) -> Settings:
 
 
 def test_an_imported_encoder_is_judged_registered_and_loaded_back(twin: Settings, encoder_dir) -> None:
-    import_encoder(twin, str(encoder_dir(3)), "theirs", None, silent)
-    rows = score_imported(twin, "theirs", silent)
+    import_encoder(twin, str(encoder_dir(3)), "theirs", None)
+    rows = score_imported(twin, "theirs")
     assert {row.encoder for row in rows} == {"theirs"}
     assert {row.status for row in rows} == {"measured"}
     assert [row.value for row in read_rows(twin.paths.encoder_scores("theirs"))] == [row.value for row in rows]
     assert not twin.paths.scores.exists()
     tracking = open_tracking(twin)
-    registered = register(twin, silent, tracking=tracking, encoder="theirs")
+    registered = register(twin, tracking=tracking, encoder="theirs")
     assert load_encoder(registered.uri, tracking).identity == Encoder.load(encoder_dir(3)).identity
     assert "eurosat_twin" in find(tracking, registered.uri).tags[SCORES]
-    assert register(twin, silent, tracking=tracking, encoder="theirs").reused
+    assert register(twin, tracking=tracking, encoder="theirs").reused
 
 
 def test_another_encoder_under_the_same_name_loses_the_old_scores(twin: Settings, encoder_dir) -> None:
-    import_encoder(twin, str(encoder_dir(3)), "theirs", None, silent)
-    score_imported(twin, "theirs", silent)
-    import_encoder(twin, str(encoder_dir(4)), "theirs", None, silent)
+    import_encoder(twin, str(encoder_dir(3)), "theirs", None)
+    score_imported(twin, "theirs")
+    import_encoder(twin, str(encoder_dir(4)), "theirs", None)
     assert not twin.paths.encoder_scores("theirs").exists()
 
 
 def test_an_encoder_that_is_not_there_is_named(twin: Settings, tmp_path: Path) -> None:
-    for act in (lambda name: score_imported(twin, name, silent), lambda name: register(twin, silent, encoder=name)):
+    for act in (lambda name: score_imported(twin, name), lambda name: register(twin, encoder=name)):
         with pytest.raises(UserError, match=r"--encoder nobody: no encoder of that name and no folder of one; there are none"):
             act("nobody")

@@ -1,8 +1,6 @@
 """The registry on a real MLflow server over PostgreSQL and an S3-compatible store, all on loopback."""
 
-import importlib.util
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from servers import POSTGRES, run
 
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.alias_history import HISTORY, Serving, history
@@ -37,14 +36,6 @@ pytestmark = [
 ]
 MODEL, BUCKET = "caco-tiny", "models"
 ROUNDS = 5
-
-_spec = importlib.util.spec_from_file_location("servers", Path(__file__).parents[1] / "integration" / "conftest.py")
-assert _spec is not None
-assert _spec.loader is not None
-servers = importlib.util.module_from_spec(_spec)
-sys.modules["servers"] = servers
-_spec.loader.exec_module(servers)
-postgres = servers.postgres
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ def server(postgres: dict[str, str], ear: tuple[str, list], serve_mlflow: Callab
     moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to write to")
     import boto3
 
-    servers.run([str(servers.POSTGRES[-1] / "createdb"), "mlflow"], postgres)
+    run([str(POSTGRES[-1] / "createdb"), "mlflow"], postgres)
     login = f"{postgres['PGUSER']}:{postgres['PGPASSWORD']}@{postgres['PGHOST']}:{postgres['PGPORT']}"
     store = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     store.start()
@@ -114,7 +105,6 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
 
     quick = {**yaml.safe_load(policy.read_text()), "draws": 1000, "latency": {"rounds": 5, "images": 1}}
     policy.write_text(yaml.safe_dump(quick))
-    say: Callable[[str], None] = lambda _: None  # noqa: E731
     identities = {seed: Encoder.load(encoder_dir(seed)).identity for seed in (0, 1, 2)}
     judged.update({identities[0]: 150, identities[1]: 180, identities[2]: 180})
 
@@ -130,9 +120,9 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
     moved = WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, WebhookAction.CREATED)
     tracking.client.create_webhook("tell", server.ear, [moved])
     for seed in (0, 1, 2):
-        register_encoder(here, encoder_dir(seed), None, {}, say=say, tracking=tracking)
+        register_encoder(here, encoder_dir(seed), None, {}, tracking=tracking)
         if seed == 0:
-            assert decide(here, say, tracking=tracking).passed
+            assert decide(here, tracking=tracking).passed
     assert any(name.endswith("encoder.safetensors") for name in server.objects())
     assert load_encoder(f"models:/{MODEL}@champion", tracking).identity == identities[0]
 
@@ -147,7 +137,7 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
 
         def decide_on(version: str, settings: Settings, at_once: Any = at_once, won: dict[str, bool] = won) -> None:
             at_once.wait()
-            won[version] = judge(settings, open_tracking(settings), version, say).passed
+            won[version] = judge(settings, open_tracking(settings), version).passed
 
         threads = [threading.Thread(target=decide_on, args=each) for each in (("2", here), ("3", there))]
         for thread in threads:
@@ -158,7 +148,7 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
         (winner,) = [version for version, passed in won.items() if passed]
         assert Serving.of(aliases(tracking, MODEL)) == Serving(winner, "1")
 
-    released = release(there, say, tracking=open_tracking(there))
+    released = release(there, tracking=open_tracking(there))
     assert released is not None
     assert any(name.endswith(f"release/version-{winner}/{CARD}") for name in server.objects())
     version = find(tracking, f"models:/{MODEL}@champion")
@@ -166,9 +156,9 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
     assert version.description.startswith(f"# {MODEL}, version {winner}")
     # the column's length, which SQLite does not watch
     tracking.client.update_model_version(MODEL, winner, "x" * DESCRIPTION_LENGTH)
-    assert rollback(here, say, reason="ü" * 500, tracking=tracking) == "1"
+    assert rollback(here, reason="ü" * 500, tracking=tracking) == "1"
     for number in range(12):
-        rollback(here, say, reason=f"{'ü' * 400} {number}", restore=True, tracking=tracking)
+        rollback(here, reason=f"{'ü' * 400} {number}", restore=True, tracking=tracking)
     assert len(registered_tags(tracking, MODEL)[HISTORY]) <= 5000
     assert history(tracking, MODEL)[-1].reason.endswith(" 11")
     assert not [model.name for model in tracking.client.search_registered_models() if is_lock(model.name)]

@@ -33,8 +33,8 @@ def test_a_version_is_registered_decided_on_and_loaded_through_a_server(
     settings, server = mlflow_settings, serve_mlflow(server_arguments(mlflow_settings)).url
     remote = settings.model_copy(update={"registry": settings.registry.model_copy(update={"tracking_uri": server})})
     tracking = open_tracking(remote)
-    registered = register_encoder(remote, encoder_dir(0), None, {"pack": "abc"}, say=lambda _: None, tracking=tracking)
-    assert decide(remote, lambda _: None, tracking=tracking).passed
+    registered = register_encoder(remote, encoder_dir(0), None, {"pack": "abc"}, tracking=tracking)
+    assert decide(remote, tracking=tracking).passed
     assert aliases(tracking, "caco-tiny")["champion"] == registered.version
     assert find(tracking, registered.uri).source.startswith("mlflow-artifacts:/")
     loaded = load_encoder("models:/caco-tiny@champion", tracking)

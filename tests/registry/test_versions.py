@@ -40,7 +40,7 @@ def tracking(mlflow_settings: Settings, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def register(settings: Settings, tracking: Tracking, encoder_dir: Maker) -> Callable[[int], Registered]:
     def make(seed: int) -> Registered:
-        return register_encoder(settings, encoder_dir(seed), None, DATA, say=lambda _: None, tracking=tracking)
+        return register_encoder(settings, encoder_dir(seed), None, DATA, tracking=tracking)
 
     return make
 
@@ -81,7 +81,7 @@ def test_the_same_encoder_is_registered_once(tracking: Tracking, register: Regis
 
 def test_the_same_encoder_of_other_data_is_another_version(settings: Settings, tracking: Tracking, encoder_dir: Maker) -> None:
     for digest in ("a", "b", "a"):
-        register_encoder(settings, encoder_dir(0), None, {"pack": digest}, say=lambda _: None, tracking=tracking)
+        register_encoder(settings, encoder_dir(0), None, {"pack": digest}, tracking=tracking)
     assert len(versions(tracking, MODEL)) == 2
 
 
@@ -128,15 +128,15 @@ def test_an_unknown_address_names_what_there_is(tracking: Tracking, register: Re
 
 
 def test_a_first_challenger_that_passes_becomes_champion_and_stays_it(
-    settings: Settings, tracking: Tracking, register: Register, policy: Path, judged: dict[str, int]
+    logged, settings: Settings, tracking: Tracking, register: Register, policy: Path, judged: dict[str, int]
 ) -> None:
     register(0)
-    decision = decide(settings, lambda _: None, tracking=tracking)
+    decision = decide(settings, tracking=tracking)
     assert decision.passed, decision.text()
     assert decision.champion is None
     assert aliases(tracking, MODEL)["champion"] == "1"
-    said: list[str] = []
-    assert decide(settings, said.append, tracking=tracking) == decision
+    said = logged()
+    assert decide(settings, tracking=tracking) == decision
     assert "already" in said[0]
     tags = find(tracking, f"models:/{MODEL}/1").tags
     assert tags["gate"] == "passed"
@@ -148,21 +148,21 @@ def test_a_better_challenger_takes_over_and_a_rollback_brings_the_old_one_back(
 ) -> None:
     judged[Encoder.load(encoder_dir(1)).identity] = 180
     register(0)
-    decide(settings, lambda _: None, tracking=tracking)
+    decide(settings, tracking=tracking)
     register(1)
-    decision = decide(settings, lambda _: None, tracking=tracking)
+    decision = decide(settings, tracking=tracking)
     assert (decision.passed, decision.champion) == (True, "1")
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "2", "previous": "1"}
 
-    move = rollback(tracking, MODEL, "hurts the harvest map", lambda _: None)
+    move = rollback(tracking, MODEL, "hurts the harvest map")
     assert (move.after.champion, move.reason) == ("1", "hurts the harvest map")
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1", "previous": "2"}
-    again = decide(settings, lambda _: None, tracking=tracking)
+    again = decide(settings, tracking=tracking)
     assert not again.passed
     assert "rollback" in again.text()
     assert aliases(tracking, MODEL)["champion"] == "1"
     with pytest.raises(UserError, match=r"was withdrawn .*hurts the harvest map"):
-        rollback(tracking, MODEL, "the same alarm, seen by another", lambda _: None)
+        rollback(tracking, MODEL, "the same alarm, seen by another")
 
 
 def test_a_challenger_that_fails_its_gate_leaves_the_champion_alone(
@@ -170,9 +170,9 @@ def test_a_challenger_that_fails_its_gate_leaves_the_champion_alone(
 ) -> None:
     judged[Encoder.load(encoder_dir(1)).identity] = 151
     register(0)
-    decide(settings, lambda _: None, tracking=tracking)
+    decide(settings, tracking=tracking)
     register(1)
-    decision = decide(settings, lambda _: None, tracking=tracking)
+    decision = decide(settings, tracking=tracking)
     assert not decision.passed
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1"}
     assert find(tracking, f"models:/{MODEL}/2").tags["gate"] == "failed"
@@ -192,7 +192,7 @@ def test_a_damaged_artifact_fails_the_gate(
     else:
         data[-3] ^= 0xFF
         weights.write_bytes(data if harm == "altered" else data[: len(data) // 2])
-    decision = decide(settings, lambda _: None, tracking=tracking)
+    decision = decide(settings, tracking=tracking)
     assert not decision.passed
     assert [(finding.rule, finding.passed) for finding in decision.findings] == [("artifact loads", False)]
     assert "champion" not in aliases(tracking, MODEL)
@@ -205,7 +205,7 @@ def test_of_two_decisions_at_once_one_wins(
     for seed in (1, 2):
         judged[Encoder.load(encoder_dir(seed)).identity] = 180
     register(0)
-    decide(settings, lambda _: None, tracking=tracking)
+    decide(settings, tracking=tracking)
     register(1)
     register(2)
     passed: dict[str, bool] = {}
@@ -213,7 +213,7 @@ def test_of_two_decisions_at_once_one_wins(
 
     def run(version: str) -> None:
         start.wait()
-        passed[version] = judge(settings, open_tracking(settings), version, lambda _: None).passed
+        passed[version] = judge(settings, open_tracking(settings), version).passed
 
     threads = [threading.Thread(target=run, args=(version,)) for version in ("2", "3")]
     for thread in threads:
@@ -232,7 +232,7 @@ def test_a_version_from_elsewhere_waits_for_its_judgement(
     assert unscored(tracking, MODEL) == []
     register(0)
     assert unscored(tracking, MODEL) == ["1"]
-    judge(settings, tracking, "1", lambda _: None)
+    judge(settings, tracking, "1")
     assert unscored(tracking, MODEL) == []
 
 
@@ -242,7 +242,7 @@ def test_a_foreign_model_is_refused_with_a_reason(settings: Settings, tracking: 
     (folder / "MLmodel").write_text("flavors: {sklearn: {pickled_model: model.pkl}}\n")
     tracking.client.create_registered_model(MODEL)
     tracking.client.create_model_version(MODEL, str(folder))
-    decision = judge(settings, tracking, "1", lambda _: None)
+    decision = judge(settings, tracking, "1")
     assert not decision.passed
     assert "not a packaged encoder" in decision.text()
     (folder / "MLmodel").write_text("flavors: {python_function: {artifacts: {encoder: {path: ../../..}}}}\n")
@@ -252,4 +252,4 @@ def test_a_foreign_model_is_refused_with_a_reason(settings: Settings, tracking: 
 
 def test_deciding_without_a_challenger_says_what_there_is(settings: Settings, tracking: Tracking, policy: Path) -> None:
     with pytest.raises(UserError, match="there are none yet"):
-        decide(settings, lambda _: None, tracking=tracking)
+        decide(settings, tracking=tracking)

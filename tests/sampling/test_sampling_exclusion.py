@@ -177,7 +177,7 @@ def test_a_grid_leaves_the_zones_out_and_keeps_its_rows(tmp_path):
 
 def test_a_folder_of_georeferenced_patches_is_a_zone(real, tmp_path):
     settings = settings_with(tmp_path, exclude_benchmarks=[], exclude=[str(real / "eurosat_ms" / "data")])
-    zones = zones_of(settings, silent)
+    zones = zones_of(settings)
     assert len(zones) == 100
     patch = shapely.centroid(zones.shapes[0])
     assert zones.touched(np.array([patch.x]), np.array([patch.y]))[0]
@@ -191,15 +191,15 @@ def test_the_stage_counts_what_was_excluded_and_is_redone_when_a_zone_changes(tm
     zones = gpd.GeoDataFrame(geometry=east, crs=4326)
     zones.to_parquet(tmp_path / "zones.parquet")
     settings = load_settings("tiny", home=tmp_path, sampling={"exclude": ["zones.parquet"], "sigma_km": 2.0})
-    first = sample(settings, silent)
+    first = sample(settings)
     assert first.facts["rejected_excluded"] > 1000
     assert first.facts["zones"] == 2
-    assert sample(settings, silent).reused
+    assert sample(settings).reused
     # the same polygons in another order are the same zones; another polygon is not
     zones[::-1].to_parquet(tmp_path / "zones.parquet")
-    assert sample(settings, silent).reused
+    assert sample(settings).reused
     zones.set_geometry(zones.translate(0.001)).to_parquet(tmp_path / "zones.parquet")
-    assert not sample(settings, silent).reused
+    assert not sample(settings).reused
 
 
 def test_the_wide_zones_of_a_region_are_those_its_chips_can_meet():

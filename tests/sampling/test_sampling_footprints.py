@@ -57,7 +57,7 @@ def test_the_edges_of_a_large_raster_are_followed_to_a_few_metres(tmp_path):
 def test_a_footprint_across_the_antimeridian_is_cut_in_two(tmp_path):
     write_tif(tmp_path / "a.tif", from_origin(-180.0 + 359.98, -17.0, 0.005, 0.005), crs="EPSG:4326")
     write_tif(tmp_path / "b.tif", from_origin(805_000, 8_120_000, 1000, 1000), crs="EPSG:32760", size=32)  # Fiji
-    found = read_footprints(tmp_path, say=silent)
+    found = read_footprints(tmp_path)
     for shape in found.shapes:
         assert isinstance(shape, MultiPolygon)
         west, _, east, _ = shape.bounds
@@ -73,15 +73,15 @@ def test_bands_and_dates_of_one_footprint_count_once_and_what_has_none_is_named(
     (tmp_path / "p3_B01.tif").write_text("<html>no picture</html>")
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         write_tif(tmp_path / "p4_B01.tif", Affine.identity(), crs=None)
-    found = read_footprints(tmp_path, say=silent)
+    found = read_footprints(tmp_path)
     assert found.names == ["p1/p1_B01.tif", "p2/p2_B01.tiff"]
     assert found.files == 5
     assert found.refused == {"p3_B01.tif": "not readable as a raster", "p4_B01.tif": "has no georeference"}
-    assert read_footprints(tmp_path, "**/*_B02.tif", silent).names == ["p1/p1_B02.tif"]
+    assert read_footprints(tmp_path, "**/*_B02.tif").names == ["p1/p1_B02.tif"]
     with pytest.raises(UserError, match=r"none of the 1 files has a footprint .*not readable"):
-        read_footprints(tmp_path, "p3*", silent)
+        read_footprints(tmp_path, "p3*")
     with pytest.raises(UserError, match=r"no file matches \*\.jp2"):
-        read_footprints(tmp_path, "*.jp2", silent)
+        read_footprints(tmp_path, "*.jp2")
 
 
 @pytest.mark.parametrize("name", ["out/zones.parquet", "zones.geojson"])
@@ -102,15 +102,15 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     assert done.output.strip() == f"caco: {tmp_path / 'empty'}: no file matches **/*.tif*"
     write_tif(tmp_path / "a.tif", from_origin(500_000, 5_000_000, 10, 10))
     with pytest.raises(UserError, match=r"written as .parquet or .geojson"):
-        write_footprints(read_footprints(tmp_path, say=silent), tmp_path / "x.shp")
+        write_footprints(read_footprints(tmp_path), tmp_path / "x.shp")
 
 
 def test_the_patches_of_eurosat_and_bigearthnet_have_their_known_size(real):
-    eurosat = read_footprints(real / "eurosat_ms", say=silent)
+    eurosat = read_footprints(real / "eurosat_ms")
     assert (eurosat.files, len(eurosat.names), eurosat.refused) == (100, 100, {})
     areas = gpd.GeoSeries(eurosat.shapes, crs=4326).to_crs(3035).area  # 64 pixels of 10 m
     assert areas.between(640**2 * 0.985, 640**2 * 1.015).all()
-    bigearthnet = read_footprints(real / "bigearthnet", "**/*_B02.tif", silent)
+    bigearthnet = read_footprints(real / "bigearthnet", "**/*_B02.tif")
     assert len(bigearthnet.names) == 3
     assert gpd.GeoSeries(bigearthnet.shapes, crs=4326).to_crs(3035).area.between(1195**2, 1205**2).all()
 

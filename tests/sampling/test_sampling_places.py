@@ -152,7 +152,7 @@ def test_a_grid_without_spacing_is_an_error(cities):
 
 
 def test_the_stage_writes_the_contract_and_is_reused(settings):
-    product = sample(settings, [].append)
+    product = sample(settings)
     frame = gpd.read_parquet(product.path)
     assert frame.columns.tolist() == [
         "location_id", "lon", "lat", "city", "city_id", "country", "population", "distance_km", "shard", "geometry",
@@ -164,7 +164,7 @@ def test_the_stage_writes_the_contract_and_is_reused(settings):
     assert (frame.lon == frame.lon.round(6)).all()
     assert (frame.geometry.x == frame.lon).all()
     assert product.facts["shards"] == 2
-    assert sample(settings, [].append).reused
+    assert sample(settings).reused
     assert world_map(product.path).startswith(b"\x89PNG")
 
 
@@ -185,9 +185,9 @@ def test_shards_of_neighbours_are_whole_and_small(cities):
 def test_shards_of_neighbours_pass_the_checks_and_are_another_product(settings):
     from caco_assets.validation.facts.locations import locations as facts_of
 
-    by_arrival = sample(settings, [].append)
+    by_arrival = sample(settings)
     nearby = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"shard_by": "nearby"})})
-    product = sample(nearby, [].append)
+    product = sample(nearby)
     assert product.fingerprint != by_arrival.fingerprint
     frame = facts_of(nearby)[0].frame
     assert (frame["shard_gap"] == 0).all()
@@ -195,14 +195,14 @@ def test_shards_of_neighbours_pass_the_checks_and_are_another_product(settings):
 
 
 def test_the_same_settings_give_the_same_bytes(settings, tmp_path):
-    first = sample(settings, [].append)
-    second = sample(load_settings("tiny", home=tmp_path / "elsewhere"), [].append)
+    first = sample(settings)
+    second = sample(load_settings("tiny", home=tmp_path / "elsewhere"))
     assert first.content_hash == second.content_hash
     assert world_map(first.path) == world_map(second.path)
 
 
 def test_the_embedded_profile_finds_its_places(tmp_path):
-    product = sample(load_settings("embedded", home=tmp_path), [].append)
+    product = sample(load_settings("embedded", home=tmp_path))
     assert product.facts["places"] == 384
     assert product.facts["cities"] == 24
     # the data versions of this profile in dvc.lock hold as long as these bytes do

@@ -126,6 +126,6 @@ def test_files_enter_the_fingerprint_by_content_and_not_by_path(table, tmp_path)
 def test_a_missing_file_is_an_error_before_any_work(tmp_path):
     for name in ("region_file", "land", "gazetteer"):
         with pytest.raises(UserError, match=rf"sampling.{name}=.*absent: no such file"):
-            sample(load_settings("tiny", home=tmp_path, sampling={name: "absent"}), silent)
+            sample(load_settings("tiny", home=tmp_path, sampling={name: "absent"}))
     with pytest.raises(UserError, match=r"sampling.exclude=.*absent: no such file"):
-        sample(load_settings("tiny", home=tmp_path, sampling={"exclude": ["absent"]}), silent)
+        sample(load_settings("tiny", home=tmp_path, sampling={"exclude": ["absent"]}))

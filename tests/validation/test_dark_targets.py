@@ -80,14 +80,14 @@ def blocked(six_dates, tiny_earth, over):
                 for raster in asset.get("raster:bands", []):
                     raster["offset"] = lies.get(date[:4], raster["offset"])
         settings = over(tiny_earth.write(), home=home)
-        plan(settings, [].append)
+        plan(settings)
         for shard in (0, 1):
-            ingest_shard(settings, shard, [].append)
+            ingest_shard(settings, shard)
         from caco_assets.imagery.stage import collect
 
-        collect(settings, [].append)
+        collect(settings)
         assert len(list(iter_chips(settings.paths.archive))) == 24
-        return [line for line in validate(settings, "archive", [].append).blocking_failed if "dark_shift" in line]
+        return [line for line in validate(settings, "archive").blocking_failed if "dark_shift" in line]
 
     return make
 

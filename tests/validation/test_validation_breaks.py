@@ -16,10 +16,6 @@ from caco_assets.validation.stage import PRODUCTS, validate
 Break = Callable[..., object]
 
 
-def silent(_line: str) -> None:
-    pass
-
-
 def put(frame, row, column, value):
     """Set one value, whatever the column's type was."""
     frame[column] = frame[column].astype(object)
@@ -320,7 +316,7 @@ def product_of(check: str) -> str:
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_valid_product_passes_without_a_warning(world, product):
     world.write()
-    result = validate(world.settings, product, silent)
+    result = validate(world.settings, product)
     assert [*result.blocking_failed, *result.warnings] == []
     assert result.success
     assert result.evaluated == len(result.table) >= 10
@@ -344,7 +340,7 @@ def test_a_broken_product_fails_its_expectation_and_the_line_names_what_breaks_i
     damage, named = BREAKS[check]
     damage(world)
     world.write()
-    result = validate(world.settings, product_of(check), silent)
+    result = validate(world.settings, product_of(check))
     row = next(row for row in result.table if f"{row['table']}.{row['check']}" == check)
     assert not row["success"]
     assert not result.success

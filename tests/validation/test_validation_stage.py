@@ -14,10 +14,6 @@ from caco_assets.validation.facts.quarantine import quarantine_summary
 from caco_assets.validation.stage import PRODUCTS, build_docs, validate
 
 
-def silent(_line: str) -> None:
-    pass
-
-
 def files_below(folder) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -32,13 +28,13 @@ def test_the_stage_loads_without_heavy_libraries():
 
 def test_an_unknown_product_lists_those_there_are(settings):
     with pytest.raises(UserError, match="product=packs: cannot be validated; choose one of locations, scenes, archive"):
-        validate(settings, "packs", silent)
+        validate(settings, "packs")
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_product_that_is_not_there_is_said_in_one_line(settings, product):
     with pytest.raises(UserError, match="does not exist; run the stage that makes it") as caught:
-        validate(settings, product, silent)
+        validate(settings, product)
     assert "\n" not in str(caught.value)
 
 
@@ -46,29 +42,29 @@ def test_a_file_that_is_no_parquet_is_said_in_one_line(settings):
     settings.paths.locations.parent.mkdir(parents=True)
     settings.paths.locations.write_text("not parquet")
     with pytest.raises(UserError, match=r"locations\.parquet: not a readable Parquet file") as caught:
-        validate(settings, "locations", silent)
+        validate(settings, "locations")
     assert "\n" not in str(caught.value)
 
 
 def test_a_column_that_is_gone_is_a_finding_and_no_crash(world):
     world.locations = world.locations.drop(columns="population")
     world.write()
-    result = validate(world.settings, "locations", silent)
+    result = validate(world.settings, "locations")
     assert any("L0000000 = population" in line for line in result.blocking_failed)
 
 
 def test_warnings_do_not_stop_the_chain_and_blocking_findings_do(world):
     world.locations.loc[1, "country"] = "France"
     world.write()
-    result = validate(world.settings, "locations", silent)
+    result = validate(world.settings, "locations")
     assert (result.blocking_failed, len(result.warnings)) == ([], 1)
 
 
-def test_every_finding_is_said_and_kept_for_the_report(world):
+def test_every_finding_is_said_and_kept_for_the_report(logged, world):
     world.locations.loc[1, "shard"] = 7
     world.write()
-    said: list[str] = []
-    result = validate(world.settings, "locations", said.append)
+    said = logged()
+    result = validate(world.settings, "locations")
     assert said == [f"blocking: {result.blocking_failed[0]}", "validate locations: 17 of 18 expectations hold"]
     kept = json.loads((world.settings.paths.data_docs / "results" / "locations.json").read_text())
     assert kept["blocking_failed"] == result.blocking_failed
@@ -79,7 +75,7 @@ def test_every_finding_is_said_and_kept_for_the_report(world):
 
 def test_the_same_product_gives_the_same_findings(world):
     world.write()
-    first, second = (validate(world.settings, "archive", silent) for _ in range(2))
+    first, second = (validate(world.settings, "archive") for _ in range(2))
     assert first.table == second.table
 
 
@@ -91,7 +87,7 @@ def test_the_data_docs_need_results(settings):
 def test_the_data_docs_link_every_table_and_load_nothing_from_another_host(world):
     world.scores.loc[0, "value"] = 1.5
     world.write()
-    results = {product: validate(world.settings, product, silent) for product in PRODUCTS}
+    results = {product: validate(world.settings, product) for product in PRODUCTS}
     index = build_docs(world.settings)
     assert index == world.settings.paths.data_docs / "index.html" == results["pack"].docs
     text = index.read_text()
@@ -113,7 +109,7 @@ def test_the_data_docs_link_every_table_and_load_nothing_from_another_host(world
 def test_the_data_docs_of_the_same_results_are_the_same_bytes(world):
     world.write()
     for product in ("locations", "scores"):
-        validate(world.settings, product, silent)
+        validate(world.settings, product)
     folder = build_docs(world.settings).parent
     first = files_below(folder)
     build_docs(world.settings)
@@ -122,7 +118,7 @@ def test_the_data_docs_of_the_same_results_are_the_same_bytes(world):
 
 def test_the_data_docs_keep_only_the_last_result_of_a_product(world):
     world.write()
-    validate(world.settings, "locations", silent)
+    validate(world.settings, "locations")
     build_docs(world.settings)
     results = world.settings.paths.data_docs / "results" / "gx" / "locations.json"
     older = results.read_text().replace('"run_time": "20', '"run_time": "19')

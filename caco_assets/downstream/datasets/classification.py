@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.atomic import replacing
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 # PIL, zlib and tifffile release the interpreter's lock while they decode, so a few threads help even on two cores.
@@ -109,13 +109,12 @@ class LabelledImages:
         version = f"{self.version}/limit-{limit}-{seed}"
         return replace(self, parts=limited[0], folds=limited if self.folds else (), version=version, note=note)
 
-    def pixels(self, part: str, cache: Path, say: Say) -> np.ndarray:
+    def pixels(self, part: str, cache: Path) -> np.ndarray:
         """Decode every image of a part once.
 
         Args:
             part: a key of `parts`.
             cache: folder for the decoded array; deleting it only costs time.
-            say: outlet for progress.
 
         Returns:
             (N, C, H, W), as stored by the data set's authors, memory-mapped.
@@ -128,7 +127,7 @@ class LabelledImages:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             images = np.empty((len(names), *self.shape), self.dtype)
-            progress = Progress(f"decode {self.task} {part}", len(names), "image", say)
+            progress = Progress(f"decode {self.task} {part}", len(names), "image")
             for start, chunk in self.stream(names):
                 images[start : start + len(chunk)] = chunk
                 progress.advance(len(chunk))

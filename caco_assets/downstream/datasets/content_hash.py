@@ -16,7 +16,7 @@ from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import content_hash
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 
 _MB = 1 << 20
 
@@ -27,7 +27,6 @@ class Hashes:
 
     folder: Path | None = None
     """Deleting it only costs time; none: nothing is remembered."""
-    say: Say = to_stderr
     """Outlet for progress."""
 
     def of(self, path: Path) -> str:
@@ -41,7 +40,7 @@ class Hashes:
             known = json.loads(file.read_text())
             if known["signature"] == signature:
                 return known["hash"]
-        progress, done = Progress(f"read all of {path.name} for its hash", size // _MB, "MB", self.say), 0
+        progress, done = Progress(f"read all of {path.name} for its hash", size // _MB, "MB"), 0
 
         def advance(file: Path) -> None:
             nonlocal done

@@ -11,7 +11,7 @@ import numpy as np
 
 from caco_assets.core.atomic import make_missing
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.datasets.classification import key
 from caco_assets.downstream.datasets.tiles import Scene, Tile, cut, grid
 from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
@@ -101,13 +101,12 @@ class DenseImages:
         val = tuple(tile for tile in parts["train"] if tile in held)
         return replace(self, parts={**parts, "train": train, "val": val}, note=f"{self.note}; no val: validated on {how}")
 
-    def arrays(self, part: str, cache: Path, say: Say) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, part: str, cache: Path) -> tuple[np.ndarray, np.ndarray]:
         """Decode every scene of a part once and cut its tiles.
 
         Args:
             part: a key of `parts`.
             cache: folder for the decoded arrays; deleting it only costs time.
-            say: outlet for progress.
 
         Returns:
             (N, T, C, tile, tile) as stored by the authors and (N, tile, tile) uint8 masks, memory-mapped.
@@ -123,7 +122,7 @@ class DenseImages:
             shape = (len(tiles), self.dates, channels, self.tile, self.tile)
             images = np.lib.format.open_memmap(images_file, "w+", np.dtype(self.dtype), shape)
             masks = np.lib.format.open_memmap(masks_file, "w+", np.dtype("uint8"), (len(tiles), self.tile, self.tile))
-            self._fill(tiles, images, masks, Progress(f"decode {self.task} {part}", len(tiles), "tile", say))
+            self._fill(tiles, images, masks, Progress(f"decode {self.task} {part}", len(tiles), "tile"))
             images.flush()
             masks.flush()
 

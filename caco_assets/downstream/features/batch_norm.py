@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.features.device import accelerated
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
@@ -24,7 +24,7 @@ def has_batch_norm(encoder: Encoder) -> bool:
 
 
 def train_mode_features(
-    encoder: Encoder, pixels: np.ndarray, fmt: PixelFormat, *, size: int, batch_size: int, shuffles: int, seed: int, say: Say
+    encoder: Encoder, pixels: np.ndarray, fmt: PixelFormat, *, size: int, batch_size: int, shuffles: int, seed: int
 ) -> tuple[list[np.ndarray], Encoder]:
     """Pass the training images `shuffles` times, each time in batches of another seeded order, batch norm in train mode.
 
@@ -36,7 +36,6 @@ def train_mode_features(
         batch_size: images that share statistics.
         shuffles: number of passes.
         seed: of the orders.
-        say: outlet for progress.
 
     Returns:
         `shuffles` arrays (N, D) float32 in the order of `pixels`, and the copy with the running statistics the passes left.
@@ -45,7 +44,7 @@ def train_mode_features(
     adapted.backbone.train()
     rng = np.random.default_rng(seed)
     versions = []
-    progress = Progress("encode with batch norm in train mode", shuffles * len(pixels), "image", say)
+    progress = Progress("encode with batch norm in train mode", shuffles * len(pixels), "image")
     with torch.no_grad(), accelerated(adapted):
         for _ in range(shuffles):
             order = rng.permutation(len(pixels))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.datasets.classification import LabelledImages, key, save_array
 from caco_assets.downstream.features.device import accelerated
 from caco_assets.pretraining.encoder.encoder import Encoder
@@ -37,13 +37,12 @@ class FeatureSource(Protocol):
 class FeatureCache:
     """Pixels and features of data sets, on disk below one folder; deleting the folder only costs time."""
 
-    def __init__(self, folder: Path, say: Say) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.say = say
 
     def pixels(self, data: LabelledImages, part: str) -> np.ndarray:
         """(N, C, H, W) as stored by the authors, memory-mapped."""
-        return data.pixels(part, self.folder / "pixels", self.say)
+        return data.pixels(part, self.folder / "pixels")
 
     def features(self, source: FeatureSource, identity: str, data: LabelledImages, part: str, size: int) -> np.ndarray:
         """Features of a part of a data set, in evaluation mode.
@@ -66,7 +65,7 @@ class FeatureCache:
         if not file.exists():
             # reading fewer bands changes no feature, so the key of the features does not know of it
             wanted = data.for_bands(source.preprocessing.bands if isinstance(source, Encoder) else None)
-            progress = Progress(f"encode {data.task} {part} at {size} px", len(data.parts[part]), "image", self.say)
+            progress = Progress(f"encode {data.task} {part} at {size} px", len(data.parts[part]), "image")
             chunks = []
             with accelerated(source):
                 for chunk in self.decoded(wanted, part):

@@ -62,7 +62,7 @@ def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, c
         shape = (len(names), len(wanted.bands), size, size)
         images = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float16, shape=shape)
         read = source.for_bands(wanted.bands)
-        progress = Progress(f"prepare {data.task} {part} at {size} px", len(names), "image", cache.say)
+        progress = Progress(f"prepare {data.task} {part} at {size} px", len(names), "image")
         done = 0
         with torch.no_grad():
             for chunk in cache.decoded(read, name):

@@ -7,6 +7,7 @@ never turned: each of the eight positions of a tile is encoded on its own, which
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from caco_assets.core.atomic import make_missing
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.datasets.classification import key
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
+
+logger = logging.getLogger(__name__)
 
 POSITIONS = 8
 """Quarter turns, with and without a flip; 0 is the tile as it lies."""
@@ -113,9 +116,7 @@ class Kept:
         return [torch.from_numpy(array[list(positions), list(index)]).to(self.device).float() for array in arrays]
 
 
-def pyramids(
-    encoder: Encoder, identity: str, tiles: Tiles, stem: str, positions: int, cache: Path, limit: float, say: Say
-) -> Pyramids:
+def pyramids(encoder: Encoder, identity: str, tiles: Tiles, stem: str, positions: int, cache: Path, limit: float) -> Pyramids:
     """The levels of a part: kept where they fit, else encoded at every step.
 
     Args:
@@ -126,14 +127,13 @@ def pyramids(
         positions: 8 for training, 1 where tiles lie as they are.
         cache: folder for the levels; deleting it only costs time.
         limit: the most that one part's levels may take, bytes.
-        say: outlet for progress.
     """
     device = encoder.mean.device
     with torch.no_grad():
         shapes = [tuple(level.shape[1:]) for level in of_images(encoder.eval(), tiles.pictures([0], [0]), tiles.fmt)]
     size = sum(int(np.prod(shape)) for shape in shapes) * 2 * positions * len(tiles)
     if size > limit:
-        say(f"features of {len(tiles)} tiles take {size / 1e9:.1f} GB of {limit / 1e9:.1f} allowed: encoded at every step")
+        logger.info(f"features of {len(tiles)} tiles take {size / 1e9:.1f} GB of {limit / 1e9:.1f} allowed: encoded at every step")
         return Fresh(encoder)
     name = key("pyramid-1", identity, stem, positions)
     files = tuple(cache / f"{name}-{level}.npy" for level in range(len(shapes)))
@@ -143,7 +143,7 @@ def pyramids(
             np.lib.format.open_memmap(file, "w+", np.dtype("float16"), (positions, len(tiles), *shape))
             for file, shape in zip(scratch, shapes, strict=True)
         ]
-        progress = Progress("encode tiles", positions * len(tiles), "tile", say)
+        progress = Progress("encode tiles", positions * len(tiles), "tile")
         fresh = Fresh(encoder)
         for position in range(positions):
             for batch in batches(len(tiles), _BATCH):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.features.pyramids import POSITIONS, Pyramids, Tiles, Tuned, batches
 from caco_assets.downstream.finetuning.dense_targets import HALF, Kind
 from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
@@ -59,7 +59,6 @@ def fit(
     recipe: Recipe,
     seed: int,
     device: torch.device,
-    say: Say,
     kept: EpochFile | None = None,
 ) -> Fitted:
     """Train a decoder; each tile in a random one of its eight positions.
@@ -71,7 +70,6 @@ def fit(
         recipe: how.
         seed: of the decoder's start, the order, the positions and the dropout. Torch's global generator is left as it was.
         device: where the decoder lives.
-        say: outlet for progress.
         kept: where an interrupted training goes on from; none: it is not kept.
     """
     tuned = train.pyramids if isinstance(train.pyramids, Tuned) else None
@@ -95,7 +93,7 @@ def fit(
             set_chance(rng, state["order"])
             set_torch_chance(state["chance"], device)
             done, best = state["epoch"], _best_of(state["best"], decoder, tuned)
-        progress = Progress(f"decoder, seed {seed}", recipe.epochs, "epoch", say, done)
+        progress = Progress(f"decoder, seed {seed}", recipe.epochs, "epoch", done)
         for epoch in range(done + 1, recipe.epochs + 1):
             _modes(decoder, tuned, training=True)
             for batch in _shuffled(len(train.tiles), recipe.batch_size, rng):

@@ -7,6 +7,7 @@ in the file, and the epoch that was interrupted begins again.
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import time
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from caco_assets.core.atomic import replacing
-from caco_assets.core.progress import Say, to_stderr
+
+logger = logging.getLogger(__name__)
+
 
 SECONDS = 60.0
 """Between two states: the most that a kill can cost, besides the epoch under way. Short training writes none at all."""
@@ -30,7 +33,6 @@ class EpochFile:
 
     path: Path | None = None
     """None: nothing is kept, and training starts from its beginning."""
-    say: Say = to_stderr
     """Outlet for progress."""
     seconds: float = SECONDS
     _written: float = field(default_factory=time.monotonic)
@@ -42,10 +44,10 @@ class EpochFile:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            self.say(f"{self.path}: not readable ({type(error).__name__}); removed, training starts from its beginning")
+            logger.info(f"{self.path}: not readable ({type(error).__name__}); removed, training starts from its beginning")
             self.path.unlink()
             return None
-        self.say(f"goes on after epoch {state['epoch']}")
+        logger.info(f"goes on after epoch {state['epoch']}")
         return state
 
     def due(self) -> bool:

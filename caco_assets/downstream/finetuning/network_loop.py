@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.downstream.datasets.classification import Part
 from caco_assets.downstream.features.batch_norm import batches
 from caco_assets.downstream.features.device import default_device
@@ -122,7 +122,6 @@ def train_network(
     labels: Labels,
     options: FineTune,
     seed: int,
-    say: Say,
     judged: Callable[[Network], float] | None = None,
     course: Course | None = None,
 ) -> Iterator[tuple[int, float, Network]]:
@@ -135,7 +134,6 @@ def train_network(
         labels: of what kind they are.
         options: epochs, batch, optimiser, rate, weight decay, warm-up, precision.
         seed: of all chance; torch's global generator is left as it was.
-        say: progress.
         judged: figure of the network after an epoch; none: it is not a number.
         course: what an interrupted training goes on from; none: it is not kept.
 
@@ -160,7 +158,7 @@ def train_network(
         generator.set_state(state["flips"])
         inside.inside, step, done = state["inside"], state["step"], state["epoch"]
     seen = options.epochs * len(inputs)
-    progress = Progress(f"fine-tune at rate {rate:g}, seed {seed}", seen, "image", say, done * len(inputs))
+    progress = Progress(f"fine-tune at rate {rate:g}, seed {seed}", seen, "image", done * len(inputs))
     for epoch in range(done + 1, options.epochs + 1):
         network.train()
         for positions in batches(rng.permutation(len(inputs)), options.batch_size):

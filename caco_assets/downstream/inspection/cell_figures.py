@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caco_assets.core.progress import Say
 from caco_assets.downstream.datasets.image_decoding import IGNORE
 from caco_assets.downstream.datasets.segmentation import DenseImages
 from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
@@ -74,7 +73,7 @@ def classes_picture(records: Sequence[Mapping[str, Any]], figure_name: str, titl
     return small_png(figure)
 
 
-def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: Path, title: str, say: Say) -> bytes | None:
+def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: Path, title: str) -> bytes | None:
     """PNG of a few test tiles: image (two of change), truth, and what was answered.
 
     Args:
@@ -82,14 +81,13 @@ def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: P
         answers: name of a tile → (H, W) uint8 classes.
         cache: folder of decoded tiles (see `DenseImages.arrays`).
         title: of the picture.
-        say: outlet for progress.
 
     Returns:
         None when none of the tiles is in the test part.
     """
     from matplotlib.figure import Figure
 
-    images, masks = data.arrays("test", cache, say)
+    images, masks = data.arrays("test", cache)
     position = {tile.name: number for number, tile in enumerate(data.parts["test"])}
     known = [name for name in answers if name in position]
     if not known:

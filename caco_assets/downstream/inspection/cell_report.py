@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.products import recorded
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,13 +46,12 @@ def shown(row: ScoreRow) -> dict[str, Any]:
     }
 
 
-def view(settings: Settings, cell: Cell, say: Say = to_stderr) -> View:
+def view(settings: Settings, cell: Cell) -> View:
     """What a cell shows.
 
     Args:
         settings: the profile.
         cell: judged.
-        say: outlet for progress.
     """
     # how a figure was measured fills lines, and stands among the facts for the main one
     figures = [{**shown(row), "note": "" if row.status == "measured" else row.note} for row in (*cell.rows, *cell.random)]
@@ -69,7 +67,7 @@ def view(settings: Settings, cell: Cell, say: Say = to_stderr) -> View:
     }
     if (random := _mean_like(main, cell.random)) is not None:
         facts |= {"random_weights": random, "above_random": main.value - random}
-    return View(facts, figures, *_made_of(settings, cell, main, say))
+    return View(facts, figures, *_made_of(settings, cell, main))
 
 
 def places_unknown(settings: Settings, cell: Cell) -> str:
@@ -93,7 +91,7 @@ def _mean_like(main: ScoreRow, others: Sequence[ScoreRow]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _made_of(settings: Settings, cell: Cell, main: ScoreRow, say: Say) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+def _made_of(settings: Settings, cell: Cell, main: ScoreRow) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     from caco_assets.downstream.datasets.segmentation import DenseImages
     from caco_assets.downstream.inspection import cell_figures as draw
     from caco_assets.downstream.metrics.example_masks import kept
@@ -114,6 +112,6 @@ def _made_of(settings: Settings, cell: Cell, main: ScoreRow, say: Say) -> tuple[
     elif records:
         pictures["classes_shown"] = draw.classes_picture(records, "average_precision", what)
     if dense and (answers := kept(items)):
-        drawn = draw.masks_picture(data, answers, settings.paths.cache / "tiles", what, say)
+        drawn = draw.masks_picture(data, answers, settings.paths.cache / "tiles", what)
         pictures |= {"examples": drawn} if drawn is not None else {}
     return records, pictures

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.core.torch_threads import torch_threads
 from caco_assets.downstream.probes.linear_knn import Linear
 from caco_assets.downstream.tasks import PaperProtocol
@@ -20,7 +20,6 @@ def fit_linear_adam(
     protocol: PaperProtocol,
     epochs: int,
     seed: int,
-    say: Say = to_stderr,
 ) -> Linear:
     """Train a linear layer as the published evaluation does.
 
@@ -31,7 +30,6 @@ def fit_linear_adam(
         protocol: rate, batch and milestones.
         epochs: how long.
         seed: of the layer's start (torch's default initialisation of a linear layer) and of the order of images.
-        say: progress.
     """
     generator = torch.Generator().manual_seed(seed)
     versions = [torch.from_numpy(np.ascontiguousarray(features, np.float32)) for features in shuffles]
@@ -43,7 +41,7 @@ def fit_linear_adam(
     optimiser = torch.optim.Adam([theta], lr=protocol.learning_rate, fused=True)
     theta.grad = torch.empty_like(theta)
     ends = [int(share * epochs) for share in protocol.milestones]
-    progress = Progress(f"linear layer by Adam, seed {seed}", epochs, "epoch", say)
+    progress = Progress(f"linear layer by Adam, seed {seed}", epochs, "epoch")
     # a step multiplies 32 rows: sharing it among threads costs three to seven times what it saves
     with torch.no_grad(), torch_threads(1):
         for epoch in range(epochs):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.core.torch_threads import torch_threads
 from caco_assets.downstream.metrics.average_precision import macro_ap
 from caco_assets.downstream.probes.lbfgs import minimise
@@ -87,7 +87,6 @@ def fit_soft_margin_adam(
     protocol: PaperProtocol,
     epochs: int,
     seed: int,
-    say: Say = to_stderr,
 ) -> Linear:
     """Train a linear layer as the published evaluation on BigEarthNet does: dropout on the features, multi-label soft margin, Adam.
 
@@ -99,7 +98,6 @@ def fit_soft_margin_adam(
         protocol: rate, batch, milestones and dropout; an incomplete batch is dropped unless it is the only one.
         epochs: how long.
         seed: of the layer's start (torch's default for a linear layer), the order of images and the dropout.
-        say: progress.
     """
     generator = torch.Generator().manual_seed(seed)
     x, y = aligned(np.ascontiguousarray(features, np.float32)), torch.from_numpy(labels.astype(np.float32))
@@ -111,7 +109,7 @@ def fit_soft_margin_adam(
     ends = [int(share * epochs) for share in protocol.milestones]
     size = min(protocol.batch_size, len(x))
     keep = 1 - protocol.dropout
-    progress = Progress(f"linear layers by Adam, seed {seed}", epochs, "epoch", say)
+    progress = Progress(f"linear layers by Adam, seed {seed}", epochs, "epoch")
     with torch.no_grad(), torch_threads(1):
         for epoch in range(epochs):
             optimiser.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)

@@ -98,12 +98,12 @@ def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: boo
         if method == TUNED:
             return Part(tiles, Fresh(encoder))
         folder, limit = trial.cache.folder / "pyramids", settings.cache_gb * 1e9
-        return Part(tiles, pyramids(encoder, identity, tiles, stem, positions, folder, limit, trial.cache.say))
+        return Part(tiles, pyramids(encoder, identity, tiles, stem, positions, folder, limit))
 
     train = part("train", POSITIONS)
     if method == TUNED:
         train = replace(train, pyramids=Tuned(encoder))
-    fitted = fit(train, part("val", 1) if validated else None, kind, recipe, trial.seed, device, trial.cache.say, trial.kept)
+    fitted = fit(train, part("val", 1) if validated else None, kind, recipe, trial.seed, device, trial.kept)
     test = part("test", 1)
     counts, start = [], 0
     examples = Examples(data.parts["test"], test.tiles.masks)
@@ -155,7 +155,7 @@ def _plain(trial: DenseTrial, data: DenseImages, method: str, *, validated: bool
 
 
 def _tiles(trial: DenseTrial, data: DenseImages, part: str) -> Tiles:
-    images, masks = data.arrays(part, trial.cache.folder / "tiles", trial.cache.say)
+    images, masks = data.arrays(part, trial.cache.folder / "tiles")
     return Tiles(images, masks, data.pixel_format)
 
 

@@ -47,7 +47,7 @@ def fine_tune(trial: Trial) -> Iterator[Measurement]:
         if course.over(rate, options.learning_rates):
             continue
         for epoch, figure, network in train_network(
-            encoder, train, part_of_training.labels, labels, _at(options, rate), trial.seed, trial.cache.say, judged, course
+            encoder, train, part_of_training.labels, labels, _at(options, rate), trial.seed, judged, course
         ):
             if course.best is None or figure > course.best.figure:
                 course.best = Best(figure, rate, epoch, copy.deepcopy(network.state_dict()))
@@ -68,9 +68,7 @@ def fine_tune_paper(trial: Trial) -> Iterator[Measurement]:
     truth = np.concatenate([parts["train"].labels, parts["val"].labels])
     labels = Labels.of(parts["train"], trial.data.classes)
     rate = options.learning_rates[0]
-    *_, last = train_network(
-        encoder, train, truth, labels, _at(options, rate), trial.seed, trial.cache.say, course=Course(trial.kept)
-    )
+    *_, last = train_network(encoder, train, truth, labels, _at(options, rate), trial.seed, course=Course(trial.kept))
     logits = predict(last[2], _inputs(trial, encoder, "test"), options)
     note = f"{_said(options)}, rate {rate:g}, last of {options.epochs} epochs; tested on test"
     yield Measurement("fine_tune", labels.outcome(parts["test"], logits), note)

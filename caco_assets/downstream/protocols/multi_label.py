@@ -65,7 +65,7 @@ def paper(trial: Trial) -> Iterator[Measurement]:
     tenth = _with_train(trial.data, chosen, constants.train_share)
     sub = replace(trial, data=tenth)
     train, test = (sub.features(name, constants.size, source) for name in ("train", "val"))
-    model = fit_soft_margin_adam(train, tenth.parts["train"].labels, constants, trial.epochs, trial.seed, trial.cache.say)
+    model = fit_soft_margin_adam(train, tenth.parts["train"].labels, constants, trial.epochs, trial.seed)
     note = f"Adam {constants.learning_rate:g}, batch {constants.batch_size}, {trial.epochs} epochs, last epoch, dropout "
     note += f"{constants.dropout:g}; {len(chosen)} training images ({constants.train_share:.0%}); tested on val"
     yield Measurement("linear_probe", MultiLabel(part, model.scores(test), trial.data.classes, constants.batch_size), note)

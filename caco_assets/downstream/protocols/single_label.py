@@ -61,7 +61,7 @@ def paper(trial: Trial) -> Iterator[Measurement]:
     recipe = f"Adam {constants.learning_rate:g}, batch {constants.batch_size}, {trial.epochs} epochs, last epoch; tested on val"
 
     def fit(versions: list[np.ndarray]) -> Linear:
-        return fit_linear_adam(versions, labels, len(trial.data.classes), constants, trial.epochs, trial.seed, trial.cache.say)
+        return fit_linear_adam(versions, labels, len(trial.data.classes), constants, trial.epochs, trial.seed)
 
     source = trial.source
     if isinstance(source, Encoder):
@@ -108,7 +108,6 @@ def _train_mode(trial: Trial, encoder: Encoder) -> tuple[list[np.ndarray], np.nd
             batch_size=batch,
             shuffles=shuffles,
             seed=_INNER_SEED,
-            say=trial.cache.say,
         )
         with accelerated(adapted):
             versions.append(adapted.features(test, trial.data.pixel_format, size))

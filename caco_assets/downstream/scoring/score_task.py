@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.downstream.datasets.classification import LabelledImages, key
 from caco_assets.downstream.datasets.content_hash import Hashes
@@ -28,6 +28,8 @@ from caco_assets.downstream.score_rows import RowStore, ScoreRow
 from caco_assets.downstream.tasks import Task, find_task
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.settings import Dense, FineTune, Settings, TaskData
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,16 @@ class Assignment:
         return self.data.version if self.data else ""
 
 
-def assignments(settings: Settings, say: Say = to_stderr) -> list[Assignment]:
+def assignments(settings: Settings) -> list[Assignment]:
     """Find and check the data of every row of the profile, before anything is computed.
 
     Args:
         settings: the profile.
-        say: outlet for progress; a large data set takes minutes to hash, once.
 
     Raises:
         UserError: an unknown task, damaged data, or absent data of a row that is not optional.
     """
-    found, hashes = [], Hashes(settings.paths.cache / "content", say)
+    found, hashes = [], Hashes(settings.paths.cache / "content")
     for row, wanted in settings.downstream.tasks.items():
         task = find_task(wanted.task)
         path = wanted.data or settings.paths.benchmarks / task.folder
@@ -80,9 +81,7 @@ def assignments(settings: Settings, say: Say = to_stderr) -> list[Assignment]:
     return found
 
 
-def judge(
-    settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], cache: Path, say: Say
-) -> Iterator[ScoreRow]:
+def judge(settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], cache: Path) -> Iterator[ScoreRow]:
     """All rows of one assignment: every pass, contestant, size and seed; unchanged ones are not measured again.
 
     Raises:
@@ -96,7 +95,7 @@ def judge(
                 yield _not_measured(settings, assignment, contestant, each, reason)
                 continue
             for size, seed in _variants(settings, assignment, contestant, each):
-                yield from _measured(settings, assignment, contestant, each, size, seed, FeatureCache(cache, say))
+                yield from _measured(settings, assignment, contestant, each, size, seed, FeatureCache(cache))
 
 
 def check_fits(assignment: Assignment, contestants: Sequence[Contestant]) -> None:
@@ -200,14 +199,14 @@ def _measured(
     made_from = [recipe("scores"), contestant.identity, data.version, assignment.task, each.name, size, seed, epochs]
     training = _decoding(settings, assignment) if assignment.task.dense else _training(settings, assignment)
     mark = key(*made_from, *([training] if each.trains or assignment.task.dense else []), wanted.bootstrap, settings.seed)
-    kept = EpochFile(settings.paths.cache / "training" / f"{mark}.pt", cache.say)
+    kept = EpochFile(settings.paths.cache / "training" / f"{mark}.pt")
     if isinstance(data, DenseImages):
         dense = DenseTrial(assignment.task, data, contestant, source, seed, cache, _decoding(settings, assignment), kept)
         run = partial(DENSE_PROTOCOLS[each.run_by], dense)
     else:
         trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, _training(settings, assignment), kept)
         run = partial(PROTOCOLS[each.run_by], trial)
-    store = RowStore(settings.paths.root, settings.paths.cache, cache.say)
+    store = RowStore(settings.paths.root, settings.paths.cache)
 
     def measure() -> list[ScoreRow]:
         rows = []
@@ -226,7 +225,7 @@ def _measured(
     kept.clear()
     several = len({row.metric for row in rows}) > 1
     figures = ", ".join(f"{row.method} {f'{row.metric} ' if several else ''}{row.value:.1%}" for row in rows)
-    cache.say(f"{assignment.row}: {contestant.name} (seed {seed}), {each.name}, {size} px: {figures}")
+    logger.info(f"{assignment.row}: {contestant.name} (seed {seed}), {each.name}, {size} px: {figures}")
     # the store does not know under which name or role an encoder is judged today
     today = {"row": base.row, "encoder": base.encoder, "role": base.role, "model_uri": base.model_uri}
     return [replace(row, **today) for row in rows]

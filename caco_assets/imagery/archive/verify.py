@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from caco_assets.core import object_store
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.shard import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR, open_whole, pointer
 from caco_assets.imagery.archive.verify_chip import DamagedChipError, Found, check_chip, one_line
@@ -46,7 +46,7 @@ class Damage:
         return f"{self.shard or 'archive'}: {f'{self.chip} ' if self.chip else ''}{self.what}"
 
 
-def find_damage(archive: Path, shards: int | None = None, workers: int | None = None, say: Say = to_stderr) -> list[Damage]:
+def find_damage(archive: Path, shards: int | None = None, workers: int | None = None) -> list[Damage]:
     """Read every byte of an archive and compare it with what the index says.
 
     A shard: its three files and no other; the index has its columns, in order, each chip once; the tar is whole and holds
@@ -58,7 +58,6 @@ def find_damage(archive: Path, shards: int | None = None, workers: int | None = 
         archive: folder of the shards.
         shards: how many there must be; none: those that are there.
         workers: threads; none: one for each core.
-        say: progress.
 
     Returns:
         In the order of shards and chips, whatever the number of workers.
@@ -69,7 +68,7 @@ def find_damage(archive: Path, shards: int | None = None, workers: int | None = 
     total = sum(
         pq.read_metadata(path).num_rows for name in names if (path := archive / name / INDEX).exists() and _is_parquet(path)
     )
-    progress = Progress("verify", total, "chips", say)
+    progress = Progress("verify", total, "chips")
     sizes: dict[Size, str] = {}
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for name in names:

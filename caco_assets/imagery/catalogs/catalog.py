@@ -11,7 +11,6 @@ import pyarrow as pa
 import shapely
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.imagery.scenes.periods import Interval
 from caco_assets.imagery.scenes.scene_table import in_order, scenes_in, scenes_of, within
 from caco_assets.imagery.scenes.stac_item import Scene
@@ -88,13 +87,13 @@ class StaticCatalog(Catalog):
             yield within(self._scenes.take(np.unique(np.concatenate(hits))), spans)
 
 
-def open_catalog(settings: Settings, say: Say = to_stderr) -> Catalog:
+def open_catalog(settings: Settings) -> Catalog:
     """The catalog that the settings name."""
     imagery = settings.imagery
     if isinstance(imagery.source, StacApiSource):
         from caco_assets.imagery.catalogs.stac_api import StacApi
 
-        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, settings.paths.cache / "stac_api", say)
+        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, settings.paths.cache / "stac_api")
     source = imagery.source
     path = source.path if isinstance(source, CatalogSource) else settings.paths.catalog
     return StaticCatalog.open(path, imagery.bands, settings.paths.cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Say, to_stderr, track
+from caco_assets.core.progress import track
 from caco_assets.imagery.catalogs.catalog import ITEMS
 from caco_assets.imagery.catalogs.folder_checks import check_bands, closing_notes, look
 from caco_assets.imagery.geometry.footprint import raster_footprint
@@ -22,6 +23,8 @@ from caco_assets.settings import FolderSource
 
 if TYPE_CHECKING:
     import pystac
+
+logger = logging.getLogger(__name__)
 
 COLLECTION = "folder"
 REFUSED = "refused.json"
@@ -36,7 +39,7 @@ _EXTENSIONS = [
 ]
 
 
-def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Facts:
+def index_folder(source: FolderSource, target: Path) -> Facts:
     """Write a STAC catalog of the folder's files to `target`: `catalog.json`, one item per file, `items.parquet`, `refused.json`.
 
     Every file is read once in full, so that a truncated one is found now and not in the middle of an ingest.
@@ -44,7 +47,6 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
     Args:
         source: the folder, its band names in file order, the pattern of the dates, and what the numbers mean.
         target: folder to create; assets in it point at the files through its link `source`.
-        say: progress.
 
     Returns:
         Facts: `items`, `refused`, `first`, `last`, `refused_files` (name → reason), `clear_test` (how cloud will be told:
@@ -62,12 +64,12 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
     dated = [(path, date_of(path, source.date_pattern)) for path in files]
     check_bands(source)
     items, refused, notes = [], {}, []
-    for path, moment in track(dated, "catalog", len(dated), "files", say):
+    for path, moment in track(dated, "catalog", len(dated), "files"):
         try:
             items.append(_item(path, moment, source, notes))
         except UnreadableError as error:
             refused[path.name] = error.detail
-            say(f"catalog: {path.name} refused: {error.detail}")
+            logger.info(f"catalog: {path.name} refused: {error.detail}")
     if not items:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:3])
         raise UserError(f"{source.path}: none of the {len(files)} GeoTIFFs can be used ({reasons})")
@@ -78,7 +80,7 @@ def index_folder(source: FolderSource, target: Path, say: Say = to_stderr) -> Fa
     facts |= {"first": dates[0].date().isoformat(), "last": dates[-1].date().isoformat()}
     notes += closing_notes(source, [str(item.properties["proj:code"]) for item in items])
     for note in notes:
-        say(f"catalog: {note}")
+        logger.info(f"catalog: {note}")
     return facts | {"clear_test": clear_test(source.bands), "notes": notes}
 
 

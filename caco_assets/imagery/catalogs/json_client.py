@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from requests.adapters import HTTPAdapter
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.http_retry import backoff_s, retry_after
-from caco_assets.core.progress import Say
 from caco_assets.core.redact import without_secrets
+
+logger = logging.getLogger(__name__)
+
 
 RETRIED = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """Statuses that another attempt may change; 403 because providers also send it to clients that ask too fast."""
@@ -52,7 +55,6 @@ class JsonClient:
 
     def __init__(
         self,
-        say: Say,
         *,
         connections: int = 4,
         attempts: int = ATTEMPTS,
@@ -61,7 +63,7 @@ class JsonClient:
         timeout_s: tuple[float, float] = TIMEOUT_S,
     ) -> None:
         """`seed` of the waiting times: none (many workers must not come back together), a number in tests."""
-        self._say, self._attempts, self._sleep, self._timeout = say, attempts, sleep, timeout_s
+        self._attempts, self._sleep, self._timeout = attempts, sleep, timeout_s
         self._random = random.Random(seed)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
@@ -89,7 +91,7 @@ class JsonClient:
                     wait_s = backoff_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S, self._random)
                 else:
                     wait_s = error.wait_s + self._random.uniform(0, SPREAD_S)
-                self._say(f"{address}: {error}; try {failures + 1} of {self._attempts} in {wait_s:.1f} s")
+                logger.info(f"{address}: {error}; try {failures + 1} of {self._attempts} in {wait_s:.1f} s")
                 self._sleep(wait_s)
 
     def _once(self, request: requests.Request, address: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -14,11 +15,12 @@ from urllib.parse import urlparse
 import requests
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.settings import Settings, StacApiSource
 
 if TYPE_CHECKING:
     from caco_assets.imagery.catalogs.json_client import JsonClient
+
+logger = logging.getLogger(__name__)
 
 Sign = Callable[[str], str]
 
@@ -28,7 +30,7 @@ PUBLIC_HOST = "ai4edatasetspublicassets.blob.core.windows.net"
 S3_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S3_ENDPOINT")
 
 
-def signer(settings: Settings, say: Say = to_stderr) -> Sign:
+def signer(settings: Settings) -> Sign:
     """What makes the hrefs of the profile's source readable; safe to call from several threads.
 
     Raises:
@@ -36,7 +38,7 @@ def signer(settings: Settings, say: Say = to_stderr) -> Sign:
     """
     source = settings.imagery.source
     kind = source.signer if isinstance(source, StacApiSource) else "none"
-    return {"none": lambda: str, "planetary_computer": lambda: TokenSigner(say), "s3": s3_signer}[kind]()
+    return {"none": lambda: str, "planetary_computer": lambda: TokenSigner(), "s3": s3_signer}[kind]()
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TokenSigner:
     (`PC_SDK_SAS_URL`, `PC_SDK_SUBSCRIPTION_KEY`).
     """
 
-    def __init__(self, say: Say = to_stderr, client: JsonClient | None = None) -> None:
+    def __init__(self, client: JsonClient | None = None) -> None:
         from caco_assets.imagery.catalogs.json_client import JsonClient
 
         with warnings.catch_warnings():
@@ -67,7 +69,7 @@ class TokenSigner:
         self._domain, self._place = BLOB_STORAGE_DOMAIN, parse_blob_url
         sdk = Sdk()
         self._url, self._key = str(sdk.sas_url).rstrip("/"), sdk.subscription_key
-        self._client, self._say = client or JsonClient(say), say
+        self._client = client or JsonClient()
         self._tokens: dict[str, _Token] = {}
         self._lock = threading.Lock()
         self._fetching: dict[str, threading.Lock] = {}
@@ -107,7 +109,7 @@ class TokenSigner:
         except UserError as error:
             if old is None or datetime.now(UTC) >= old.expiry - timedelta(seconds=30):
                 raise
-            self._say(f"{error}; the present token goes on until {old.expiry:%H:%M} UTC")
+            logger.info(f"{error}; the present token goes on until {old.expiry:%H:%M} UTC")
             return _Token(old.text, datetime.now(UTC) + timedelta(seconds=30), old.expiry)
 
 

@@ -17,7 +17,6 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.redact import without_secrets
 from caco_assets.imagery.catalogs.catalog import Box, Catalog, pieces
 from caco_assets.imagery.catalogs.json_client import JsonClient, ServerError
@@ -52,7 +51,6 @@ class StacApi(Catalog):
         bands: tuple[str, ...],
         max_scene_cloud: float = 100.0,
         cache: Path | None = None,
-        say: Say = to_stderr,
         client: JsonClient | None = None,
     ) -> None:
         """Ask the server what it can.
@@ -62,7 +60,6 @@ class StacApi(Catalog):
             bands: that items must have.
             max_scene_cloud: percent; where the server can, it leaves out cloudier scenes itself.
             cache: folder of answers; none: nothing is kept.
-            say: takes a line when the server is waited for.
             client: of requests.
 
         Raises:
@@ -71,7 +68,7 @@ class StacApi(Catalog):
         self.refused: dict[str, str] = {}
         self._source, self._bands = source, bands
         self._cache = RequestCache(cache) if cache else None
-        self._io = _PatientIO(client or JsonClient(say, connections=source.connections))
+        self._io = _PatientIO(client or JsonClient(connections=source.connections))
         try:
             self._client = Client.open(source.url, stac_io=self._io)
         except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import rasterio
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.chip import encode
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, pack_tar, write_index, write_quarantine, write_tar
 from caco_assets.imagery.archive.tar_store import TAR, store_tar, tar_size
@@ -31,6 +32,8 @@ from caco_assets.imagery.reading.scene_reader import Outcome, SceneFiles, Want, 
 from caco_assets.imagery.scenes.hrefs import unpack
 from caco_assets.imagery.scenes.stac_item import BAND_MARK
 from caco_assets.observability.metrics import count
+
+logger = logging.getLogger(__name__)
 
 SAME_PASS = timedelta(minutes=30)
 """Scenes of a place nearer in time than this come from one overpass (a tile's neighbour, a second processing): one acquisition."""
@@ -131,7 +134,6 @@ def fill_shard(
     want: Want,
     min_seasons: int,
     pace: Pace,
-    say: Say,
     earlier: Iterable[Known] = (),
     root: str | None = None,
 ) -> Facts:
@@ -148,7 +150,6 @@ def fill_shard(
         want: bands, clear share, folder of the files.
         min_seasons: clear dates that a place needs in each period; the chips of a place with fewer are not archived.
         pace: how much at once.
-        say: progress.
         earlier: what an earlier vintage has read already; not read again, and the result is the same.
         root: address of the shard's folder in an object store, which takes the tar; none: the tar lies in `target`.
 
@@ -173,9 +174,9 @@ def fill_shard(
         taken = _take_over(spool, earlier)
         if taken:
             count("caco_chips_taken_over", len(taken))
-            say(f"shard {shard:04d}: {len(taken)} outcomes of an earlier vintage are taken over, not read again")
+            logger.info(f"shard {shard:04d}: {len(taken)} outcomes of an earlier vintage are taken over, not read again")
         kept_chips = sum(entry.reason is None for entry in spool.entries.values())
-        progress = Progress(f"shard {shard:04d}", wanted, "chips", say, done=kept_chips)
+        progress = Progress(f"shard {shard:04d}", wanted, "chips", done=kept_chips)
         with _crew(rows, want, pace) as crew:
             while requests := [(state, *request) for state in states.values() for request in state.requests()]:
                 for state, slot, row, entry, fresh in _outcomes(crew, requests, spool):

@@ -18,10 +18,11 @@ from typing import Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Product
-from caco_assets.core.progress import Say
-from caco_assets.observability.logs import bound
+from caco_assets.observability.logs import bound, log_to
 from caco_assets.observability.metrics import count, gauge
 from caco_assets.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MOST_LOSSES = 8
 """Times that a shard is started again when its machine is lost; more, and the shard itself kills its machines."""
@@ -30,7 +31,7 @@ _AHEAD = 2_000
 """Tasks that Ray is told of at once: enough for a cluster to grow by, few enough to wait on."""
 
 
-def ingest_on_ray(settings: Settings, shards: Sequence[int], say: Say) -> Iterator[tuple[int, Product]]:
+def ingest_on_ray(settings: Settings, shards: Sequence[int]) -> Iterator[tuple[int, Product]]:
     """Make the shards on the cluster; gives each as it is finished.
 
     Raises:
@@ -55,10 +56,10 @@ def ingest_on_ray(settings: Settings, shards: Sequence[int], say: Say) -> Iterat
                     under_way[work.remote(settings, shard, lines)] = shard
                 gauge("caco_shards_waiting", len(waiting) + len(under_way))
                 done, _ = ray.wait(list(under_way), num_returns=1, timeout=_POLL_S)
-                _pass_on(ray.get(lines.take.remote()), starts, say)
+                _pass_on(ray.get(lines.take.remote()), starts)
                 for one in done:
                     yield under_way.pop(one), _result(one)
-            _pass_on(ray.get(lines.take.remote()), starts, say)
+            _pass_on(ray.get(lines.take.remote()), starts)
             gauge("caco_shards_waiting", 0)
         finally:
             for one in under_way:
@@ -83,17 +84,17 @@ def _result(task: Any) -> Product:
         ) from error
 
 
-def _pass_on(told: list[tuple[int, str | None]], starts: Counter[int], say: Say) -> None:
+def _pass_on(told: list[tuple[int, str | None]], starts: Counter[int]) -> None:
     """Say what the workers said; a second start of a shard means that its first machine is gone."""
     for shard, line in told:
         with bound(shard=f"{shard:04d}"):
             if line is not None:
-                say(line)
+                logger.info(line)
                 continue
             starts[shard] += 1
             if starts[shard] > 1:
                 count("caco_shard_losses")
-                say(f"shard {shard:04d}: its machine or process was lost; started again, it goes on from what was read")
+                logger.info(f"shard {shard:04d}: its machine or process was lost; started again, it goes on from what was read")
 
 
 class _Lines:
@@ -115,7 +116,8 @@ def _work(settings: Settings, shard: int, lines: Any) -> Product:
     from caco_assets.imagery.stage import ingest_shard
 
     lines.add.remote(shard, None)
-    return ingest_shard(settings, shard, lambda line: lines.add.remote(shard, line))
+    with log_to(lambda _level, line: lines.add.remote(shard, line)):
+        return ingest_shard(settings, shard)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.imagery.catalogs.catalog import Catalog
 from caco_assets.imagery.geometry.chip_grid import Floats, box_footprints, chip_corners
 from caco_assets.imagery.geometry.mgrs_cells import box_around, cells
@@ -66,7 +66,7 @@ class Sites:
 
 
 def write_plan(
-    path: Path, sites: Sites, catalog: Catalog, windows: list[list[Interval]], limits: Limits, scratch: Path, say: Say
+    path: Path, sites: Sites, catalog: Catalog, windows: list[list[Interval]], limits: Limits, scratch: Path
 ) -> dict[str, int]:
     """Choose the scenes of all places and write `scenes.parquet`.
 
@@ -77,7 +77,6 @@ def write_plan(
         windows: `[period][season]` from `periods.period_windows`.
         limits: which scenes are listed.
         scratch: folder of our own; emptied before and after.
-        say: progress.
 
     Returns:
         `scenes` that hold a chip, `candidates` listed, `cells` looked up; `planned`, `widened`, `missing`: slots by first choice.
@@ -89,7 +88,7 @@ def write_plan(
     scratch.mkdir(parents=True)
     groups, counts = sites.cells(), Counter[str]()
     boxes = [box_around(sites.footprints(rows), int(sites.epsg[rows[0]])) for rows in groups]
-    progress = Progress("scenes", len(groups), "tiles", say)
+    progress = Progress("scenes", len(groups), "tiles")
     with _Spool(scratch, len(sites.location_ids)) as spool:
         for rows, found in zip(groups, catalog.sweep(boxes, period_spans(windows)), strict=True):
             holds = holding(found, sites.footprints(rows))

@@ -16,7 +16,7 @@ from rasterio.io import MemoryFile
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.shard import INDEX, member_name, read_bytes, shard_folders
 from caco_assets.imagery.archive.tar_store import open_tar
 from caco_assets.imagery.archive.verify import is_safe_member
@@ -35,7 +35,7 @@ _PROFILE = {"driver": "GTiff", "compress": "deflate", "predictor": 2, "count": 1
 Row = Mapping[str, Any]
 
 
-def export_tifs(archive: Path, target: Path, say: Say = to_stderr) -> Facts:
+def export_tifs(archive: Path, target: Path) -> Facts:
     """Write every chip as `L0000012/p0s3.tif`, byte for byte as archived.
 
     Raises:
@@ -46,10 +46,10 @@ def export_tifs(archive: Path, target: Path, say: Say = to_stderr) -> Facts:
         for row in rows:
             (folder / Path(_name(row)).name).write_bytes(read_bytes(stream, row))
 
-    return _export(archive, target, lambda row: Path(_name(row)).parts[0], write, say)
+    return _export(archive, target, lambda row: Path(_name(row)).parts[0], write)
 
 
-def export_published(archive: Path, target: Path, kind: Kind = "uint16", say: Say = to_stderr) -> Facts:
+def export_published(archive: Path, target: Path, kind: Kind = "uint16") -> Facts:
     """Write every chip as `000012/20200715T105031/B4.tif` and so on, one file per band, with a `metadata.json` per date.
 
     Args:
@@ -57,7 +57,6 @@ def export_published(archive: Path, target: Path, kind: Kind = "uint16", say: Sa
         target: folder of the place folders; a place that is there already is written again.
         kind: `uint16` keeps the archive's numbers (an import gives the same chips again); `uint8` is reflectance × 255 to the
             nearest, what the published loaders expect.
-        say: progress.
 
     Raises:
         UserError: the archive is empty, or an index names a file outside of `target`.
@@ -67,16 +66,16 @@ def export_published(archive: Path, target: Path, kind: Kind = "uint16", say: Sa
         for row in rows:
             _write_date(folder / f"{row['datetime']:%Y%m%dT%H%M%S}", read_bytes(stream, row), row, kind)
 
-    return _export(archive, target, lambda row: f"{_number(row):06d}", write, say)
+    return _export(archive, target, lambda row: f"{_number(row):06d}", write)
 
 
-def _export(archive: Path, target: Path, folder_of: Any, write: Any, say: Say) -> Facts:
+def _export(archive: Path, target: Path, folder_of: Any, write: Any) -> Facts:
     shards = shard_folders(archive)
     if not shards:
         raise UserError(f"{archive}: the archive is empty; ingest it first")
     target.mkdir(parents=True, exist_ok=True)
     places = chips = 0
-    progress = Progress("export", sum(pq.read_metadata(shard / INDEX).num_rows for shard in shards), "chips", say)
+    progress = Progress("export", sum(pq.read_metadata(shard / INDEX).num_rows for shard in shards), "chips")
     for shard in shards:
         rows = pq.read_table(shard / INDEX, columns=list(_COLUMNS)).to_pylist()
         with open_tar(shard) as stream:

@@ -11,7 +11,7 @@ from itertools import batched
 from pathlib import Path
 
 from caco_assets.core.products import Facts, Product, produce
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, shard_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.archive.tar_store import TAR, send_tar
@@ -23,7 +23,7 @@ from caco_assets.imagery.seco_layout.pixels import read_position
 from caco_assets.settings import Settings
 
 
-def import_published(settings: Settings, root: Path, say: Say = to_stderr) -> list[Product]:
+def import_published(settings: Settings, root: Path) -> list[Product]:
     """Make `locations`, the archive's shards and `quarantine` of a set in the published layout.
 
     Shards that are there and whose files have not changed are kept, so that an interrupted import goes on.
@@ -31,7 +31,6 @@ def import_published(settings: Settings, root: Path, say: Say = to_stderr) -> li
     Args:
         settings: a profile with the source `published`.
         root: folder of the place folders.
-        say: progress.
 
     Raises:
         UserError: the profile's imagery comes from elsewhere, or the set has no place that can be used.
@@ -51,7 +50,7 @@ def import_published(settings: Settings, root: Path, say: Say = to_stderr) -> li
             records=paths.records,
             recipe=recipe("locations"),
             inputs={"published": inputs, "places_per_shard": per_shard},
-            make=lambda path: write_places(path, _positions(places, rules, settings.imagery.workers, say), per_shard, len(shards)),
+            make=lambda path: write_places(path, _positions(places, rules, settings.imagery.workers), per_shard, len(shards)),
         )
     ]
     for number, members in shards.items():
@@ -63,16 +62,14 @@ def import_published(settings: Settings, root: Path, say: Say = to_stderr) -> li
                 recipe=recipe("archive"),
                 inputs={"published": inputs[number]},
                 make=lambda path, number=number, members=members: fill_shard(
-                    path, number, members, rules, settings.imagery.workers, say, stored_at(settings, number)
+                    path, number, members, rules, settings.imagery.workers, stored_at(settings, number)
                 ),
             )
         )
-    return [*products, collect(settings, say)]
+    return [*products, collect(settings)]
 
 
-def fill_shard(
-    target: Path, shard: int, places: list[PlaceFolder], rules: Rules, workers: int, say: Say, root: str | None = None
-) -> Facts:
+def fill_shard(target: Path, shard: int, places: list[PlaceFolder], rules: Rules, workers: int, root: str | None = None) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard; the same files give the same bytes.
 
     With `root`, the address of the shard's folder in an object store, the tar is moved there when it is whole.
@@ -88,7 +85,7 @@ def fill_shard(
 
     def members() -> Iterator[tuple[str, bytes]]:
         nonlocal complete
-        progress = Progress(f"shard {shard:04d}", len(places), "places", say)
+        progress = Progress(f"shard {shard:04d}", len(places), "places")
         with ThreadPoolExecutor(workers) as pool:
             # a few places at a time: memory does not grow with the shard
             for some in batched(places, 2 * workers):
@@ -117,7 +114,7 @@ def fill_shard(
     return {"places": len(places), "places_complete": complete, "chips": len(rows), "widened": 0, **whole, "refused": reasons}
 
 
-def _positions(places: list[PlaceFolder], rules: Rules, workers: int, say: Say) -> Iterator[tuple[PlaceFolder, float, float]]:
+def _positions(places: list[PlaceFolder], rules: Rules, workers: int) -> Iterator[tuple[PlaceFolder, float, float]]:
     """Number, lon and lat of every place that has one; opens one file of each."""
 
     def find(place: PlaceFolder) -> tuple[float, float] | None:
@@ -128,7 +125,7 @@ def _positions(places: list[PlaceFolder], rules: Rules, workers: int, say: Say) 
                 continue  # the shard's quarantine says why
         return None
 
-    progress = Progress("places", len(places), "places", say)
+    progress = Progress("places", len(places), "places")
     with ThreadPoolExecutor(workers) as pool:
         for some in batched(places, 64):
             for place, found in zip(some, pool.map(find, some), strict=True):

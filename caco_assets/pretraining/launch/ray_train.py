@@ -14,17 +14,19 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
+from caco_assets.observability.logs import log_to
 from caco_assets.pretraining.launch.worker import first, take_part, tell
 from caco_assets.pretraining.train import USER_ERROR, reporting
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.run_state import DONE, beside, forget_outcome, read_outcome
 from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _USAGE = "usage: python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG"
@@ -32,18 +34,18 @@ _USAGE = "usage: python -m caco_assets.pretraining.launch.ray_train WORKERS CONF
 
 def main(arguments: list[str]) -> int:
     """Train what the CONFIG file says on so many workers and return the exit status."""
-    with stop_requests() as stop, reporting() as say:
+    with stop_requests() as stop, reporting():
         if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
-            say(_USAGE)
+            logger.info(_USAGE)
             return USER_ERROR
         try:
-            return train_on_ray(int(arguments[0]), absolute(read_config(Path(arguments[1]))), say, stop)
+            return train_on_ray(int(arguments[0]), absolute(read_config(Path(arguments[1]))), stop)
         except UserError as error:
-            say(f"pretrain: {error}")
+            logger.info(f"pretrain: {error}")
             return USER_ERROR
 
 
-def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -> int:
+def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
     """Start the workers, pass on what the first says and any request to stop, and return the exit status.
 
     Raises:
@@ -95,7 +97,7 @@ def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -
             while running.is_alive():
                 running.join(_POLL_S)
                 for line in told.readlines():
-                    say(line.rstrip("\n"))
+                    logger.info(line.rstrip("\n"))
                 if stop.signum is not None and not stopping.exists():
                     stopping.write_text(str(int(stop.signum)))
     shutil.rmtree(scratch, ignore_errors=True)
@@ -104,7 +106,7 @@ def train_on_ray(workers: int, config: RunConfig, say: Say, stop: StopRequest) -
     if not failure and read_outcome(config.target)["status"] == DONE:
         return 0
     said = " ".join(str(failure[0]).split())[-200:] if failure else "a worker has left"
-    return tell(config.target, f"a worker of Ray has failed ({said})", say)
+    return tell(config.target, f"a worker of Ray has failed ({said})")
 
 
 def work(told: dict[str, Any]) -> None:
@@ -112,18 +114,18 @@ def work(told: dict[str, Any]) -> None:
     config = RunConfig.model_validate_json(told["config"])
     lines, stopping, begun = (beside(config.target, name) for name in ("lines", "stop", "begun"))
 
-    def say(line: str) -> None:
+    def append(_level: int, line: str) -> None:
         with lines.open("a") as file:
             file.write(line + "\n")
 
-    if first() and begun.exists():
-        say("pretrain: a machine or process was lost; all have started again from the last checkpoint")
-    if first():
-        begun.touch()
-    with watched(stopping) as stop:
+    with log_to(append) if first() else nullcontext(), watched(stopping) as stop:
+        if first() and begun.exists():
+            logger.info("pretrain: a machine or process was lost; all have started again from the last checkpoint")
+        if first():
+            begun.touch()
         if config.starter is not None:
             stop_with(config.starter, stop)
-        take_part(config, say, stop)
+        take_part(config, stop)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,6 @@ from types import FrameType
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Say
 from caco_assets.pretraining.launch.launchers import command
 from caco_assets.pretraining.launch.metrics_tail import following
 from caco_assets.pretraining.training.metrics_log import METRICS, MetricsSink
@@ -19,18 +19,19 @@ from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.training.run_state import DONE, ERROR, STOPPED, beside, forget_outcome, read_outcome
 from caco_assets.pretraining.training.stop_request import SIGNALS, Stopped
 
+logger = logging.getLogger(__name__)
+
 Start = Callable[[list[str]], int]
 """Runs a command line until it ends, hands requests to stop on to it, and gives its exit status (negative: a signal's number)."""
 
 
-def make_encoder_apart(config: RunConfig, say: Say, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Facts:
+def make_encoder_apart(config: RunConfig, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Facts:
     """`run.make_encoder` in a process of its own, or in several: whatever `config.pretraining.launcher` starts.
 
     Args:
         config: what to train; written beside `config.target` for the process to read.
-        say: outlet of the progress.
         sinks: further takers of the figures, which arrive while they are made.
-        start: default: a child of this process, whose lines go to `say`.
+        start: default: a child of this process, whose lines are logged.
 
     Returns:
         Facts of the product.
@@ -44,7 +45,7 @@ def make_encoder_apart(config: RunConfig, say: Say, sinks: Sequence[MetricsSink]
     if read_outcome(config.target)["status"] != DONE:
         forget_outcome(config.target)
     with following(config.target / METRICS, sinks):
-        status = (start or child(say))(command(file, config.pretraining))
+        status = (start or child())(command(file, config.pretraining))
     outcome = read_outcome(config.target)
     if status == 0 and outcome["status"] == DONE:
         return outcome["facts"]
@@ -60,13 +61,13 @@ def make_encoder_apart(config: RunConfig, say: Say, sinks: Sequence[MetricsSink]
     raise RuntimeError(f"the training process ended with status {status}; what it said before says why")
 
 
-def child(say: Say) -> Start:
+def child() -> Start:
     """A child of this process; SIGINT and SIGTERM are handed on to it."""
 
     def start(arguments: list[str]) -> int:
         with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process, _handed_on(process):
             for line in process.stderr or ():
-                say(line.rstrip("\n"))
+                logger.info(line.rstrip("\n"))
             return process.wait()
 
     return start

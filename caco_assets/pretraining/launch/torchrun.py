@@ -15,12 +15,13 @@ import uuid
 from pathlib import Path
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import to_stderr
 from caco_assets.pretraining.launch.worker import tell
 from caco_assets.pretraining.train import USER_ERROR
 from caco_assets.pretraining.training.run_config import read_config
 from caco_assets.pretraining.training.run_state import DONE, forget_outcome, read_outcome
 from caco_assets.pretraining.training.stop_request import stop_requests
+
+logger = logging.getLogger(__name__)
 
 MEMBER = "caco_assets.pretraining.launch.worker"
 # The step under way, and writing a checkpoint of the largest networks, before the processes are killed.
@@ -31,13 +32,13 @@ _USAGE = "usage: python -m caco_assets.pretraining.launch.torchrun PROCESSES CON
 def main(arguments: list[str]) -> int:
     """Train what the CONFIG file says in so many processes and return the exit status."""
     if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
-        to_stderr(_USAGE)
+        logger.info(_USAGE)
         return USER_ERROR
     processes, file = int(arguments[0]), Path(arguments[1])
     try:
         target = read_config(file).target
     except UserError as error:
-        to_stderr(f"pretrain: {error}")
+        logger.info(f"pretrain: {error}")
         return USER_ERROR
     # until the agent listens to signals itself: its import takes seconds
     with stop_requests() as stop:

@@ -5,6 +5,7 @@ The first speaks for all. What ends a training is left beside the target (`workp
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -12,11 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.pretraining.train import USER_ERROR, reporting, run
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.run_state import ERROR, STOPPED, read_outcome, write_outcome
 from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
+
+logger = logging.getLogger(__name__)
 
 # Not by its own fault: the launcher asks the process that failed first.
 LOST_ANOTHER = 3
@@ -27,18 +29,18 @@ def main(arguments: list[str]) -> int:
     """Train this process's share of what the CONFIG file says and return the exit status."""
     from caco_assets.pretraining.training.fabric import leave
 
-    with stop_requests() as stop, reporting() if first() else nullcontext(quiet) as say:
+    with stop_requests() as stop, reporting() if first() else nullcontext():
         stop_with((platform.node(), os.getppid()), stop)
-        status = take_part(read_config(Path(arguments[0])), say, stop)
+        status = take_part(read_config(Path(arguments[0])), stop)
         if status == 0:
             leave()
         return status
 
 
-def take_part(config: RunConfig, say: Say, stop: StopRequest) -> int:
+def take_part(config: RunConfig, stop: StopRequest) -> int:
     """Train this process's share; what stops it is told by the launcher."""
     try:
-        return run(config, say if first() else quiet, stop)
+        return run(config, stop)
     except UserError:
         return USER_ERROR
     except RuntimeError as error:
@@ -47,13 +49,12 @@ def take_part(config: RunConfig, say: Say, stop: StopRequest) -> int:
         return LOST_ANOTHER
 
 
-def tell(target: Path, unknown: str, say: Say = to_stderr) -> int:
+def tell(target: Path, unknown: str) -> int:
     """Say once what ended a training of several processes, and return the exit status for all.
 
     Args:
         target: of the training; gets an outcome if no process could leave one.
         unknown: what is known then, the first half of a line.
-        say: outlet.
     """
     outcome = read_outcome(target)
     if outcome["status"] == STOPPED:
@@ -65,7 +66,7 @@ def tell(target: Path, unknown: str, say: Say = to_stderr) -> int:
         )
         write_outcome(target, ERROR, message=line)
         outcome = read_outcome(target)
-    say(f"pretrain: {outcome['message']}")
+    logger.info(f"pretrain: {outcome['message']}")
     return USER_ERROR
 
 
@@ -74,10 +75,6 @@ def lost_another(error: RuntimeError) -> bool:
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or any(words in str(error).lower() for words in _LOST)
-
-
-def quiet(line: str) -> None:
-    """Says nothing."""
 
 
 def first() -> bool:

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say, to_stderr
+from caco_assets.core.progress import Progress
 from caco_assets.pretraining.encoder.stretch import Stretch
 from caco_assets.pretraining.pack.format import DESCRIPTION, PERIODS, SCHEMA, TABLE, sha256_of
 
@@ -54,7 +54,6 @@ def build(
     chip_size: int,
     seasons: int,
     min_seasons: int,
-    say: Say = to_stderr,
     total: int,
 ) -> Facts:
     """Write a pack. The same chips give the same bytes.
@@ -68,7 +67,6 @@ def build(
         chip_size: side of the chips in pixels.
         seasons: dates per period there is room for; a missing one is zeros and not valid.
         min_seasons: places with fewer valid dates in either period are left out.
-        say: outlet of the progress.
         total: number of chips, for the progress.
 
     Returns:
@@ -85,7 +83,7 @@ def build(
     shape = (PERIODS, seasons, chip_size, chip_size, len(bands))
     rows: list[dict[str, object]] = []
     left_out, dates = 0, 0
-    progress = Progress("pack", total, "chips", say)
+    progress = Progress("pack", total, "chips")
     with _Writer(target, shape) as writer:
         for location_id, group in _places(chips):
             images, valid = np.zeros(shape, np.uint8), np.zeros(shape[:2], bool)

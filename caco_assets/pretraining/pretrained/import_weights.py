@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.encoder.preprocessing import Preprocessing
     from caco_assets.pretraining.pretrained.sources import Source
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _IMAGENET_CLASSES = 1000
@@ -39,7 +41,7 @@ class Wish:
     """A JSON file with the whole preprocessing, in place of the source's."""
 
 
-def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | None = None, say: Say = to_stderr) -> Product:
+def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | None = None) -> Product:
     """Make `encoders/NAME` of published weights.
 
     Args:
@@ -47,7 +49,6 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
         weights: a file of weights, the folder of an encoder of ours, or `torchgeo:<name>` for a file in torch's cache.
         name: of the encoder.
         wish: source, architecture and preprocessing, where they are not told from the file.
-        say: outlet for progress.
 
     Raises:
         UserError: no such file, one that holds no network known here, or one whose source nobody has named.
@@ -75,7 +76,7 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
         settings.paths.encoder_scores(name).unlink(missing_ok=True)
         encoder, about = _own(path, origin) if path.is_dir() else _foreign(path, wish, origin)
         encoder.save(folder, about, {"imported": origin})
-        say(f"encoder {name}: {encoder.architecture}, bands {', '.join(encoder.preprocessing.bands)}; {about['source']}")
+        logger.info(f"encoder {name}: {encoder.architecture}, bands {', '.join(encoder.preprocessing.bands)}; {about['source']}")
         wanted = {"bands": list(encoder.preprocessing.bands), "stretch": encoder.preprocessing.stretch.name}
         return {
             "architecture": encoder.architecture,

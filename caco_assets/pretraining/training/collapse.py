@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
-from caco_assets.core.progress import Say
+logger = logging.getLogger(__name__)
+
 
 # Spread of the embeddings (1: they fill the sphere) under which the encoder tells images apart no more.
 COLLAPSED_BELOW = 0.05
@@ -50,17 +53,17 @@ def queue_figures(columns: Tensor) -> tuple[float, float]:
 class CollapseWarning:
     """Says it when an epoch's figures look like collapse, and again only after they have recovered."""
 
-    def __init__(self, say: Say) -> None:
-        self._say, self._said = say, False
+    def __init__(self) -> None:
+        self._logged = False
 
     def look(self, epoch: int, values: dict[str, float]) -> None:
         """`values` of the epoch (from 0) that has ended."""
         spread, rank = values["epoch_embedding_std"], values.get("queue_rank", float("inf"))
         low = spread < _SPREAD_WARNING or rank < _DIRECTIONS_WARNING
-        if low and not self._said:
+        if low and not self._logged:
             shown = f", the queue's keys in {rank:.1f} directions" if rank < _DIRECTIONS_WARNING else ""
-            self._say(
+            logger.info(
                 f"pretrain: WARNING: after epoch {epoch + 1} the embeddings look like collapse: spread {spread:.3f} of 1{shown} "
                 f"(below {COLLAPSED_BELOW} the encoder is refused); a lower learning rate or a larger queue helps"
             )
-        self._said = low
+        self._logged = low

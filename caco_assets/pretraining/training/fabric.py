@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 
@@ -14,9 +15,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
+from caco_assets.observability.logs import log_nothing
 from caco_assets.pretraining import distributed
 from caco_assets.settings import Pretraining
+
+logger = logging.getLogger(__name__)
 
 # set for each of its processes by torchrun and by Ray Train alike
 _WORLD, _LOCAL_WORLD, _LOCAL_RANK = "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"
@@ -82,6 +85,9 @@ def open_fabric(options: Pretraining) -> Fabric:
     """
     join(options)
     accelerator, precision = pick_device(options)
+    if distributed.rank() > 0:
+        # the first process logs for all
+        log_nothing()
     if distributed.size() == 1:
         return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyright: ignore[reportArgumentType]
     here = int(os.environ[_LOCAL_WORLD])
@@ -97,7 +103,7 @@ def open_fabric(options: Pretraining) -> Fabric:
     return fabric
 
 
-def synchronise_batch_norm(objective: nn.Module, fabric: Fabric, say: Say) -> None:
+def synchronise_batch_norm(objective: nn.Module, fabric: Fabric) -> None:
     """Let batch norm take its statistics from the batches of all processes, in place; on a CPU say that it does not."""
     if distributed.size() == 1 or not any(isinstance(module, _BatchNorm) for module in objective.modules()):
         return
@@ -107,7 +113,7 @@ def synchronise_batch_norm(objective: nn.Module, fabric: Fabric, say: Say) -> No
         for name, child in objective.named_children():
             setattr(objective, name, convert_sync_batchnorm(child))
     else:
-        say(
+        logger.info(
             f"pretrain: WARNING: on CPUs batch norm takes its statistics in each of the {distributed.size()} processes alone; the "
             "result differs from that of one process. A backbone without batch norm (convnext, vit) gives the same"
         )

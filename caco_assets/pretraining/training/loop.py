@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.pretraining import distributed
 from caco_assets.pretraining.loading.batch import Batch, Batches
 from caco_assets.pretraining.objectives import Objective
@@ -26,6 +27,8 @@ from caco_assets.pretraining.training.schedule import learning_rate
 from caco_assets.pretraining.training.step_metrics import Record
 from caco_assets.pretraining.training.stop_request import StopRequest
 from caco_assets.settings import Pretraining
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["CHECKPOINT", "METRICS", "Probe", "learning_rate", "pick_device", "train"]
 
@@ -45,7 +48,6 @@ def train(
     seed: int,
     folder: Path,
     recipe: dict[str, object],
-    say: Say,
     sinks: Sequence[MetricsSink] = (),
     probe: Probe | None = None,
     stop: StopRequest | None = None,
@@ -59,7 +61,6 @@ def train(
         seed: of whatever the network draws (drop path, …) and of the labelling.
         folder: of `checkpoint.pt`, `best.pt` and `metrics.jsonl`; must exist.
         recipe: settings that a checkpoint must share.
-        say: outlet of the progress.
         sinks: further takers of the figures.
         probe: judges the query encoder each `options.probe_every` epochs.
         stop: asked after each step; then a checkpoint is written.
@@ -71,12 +72,12 @@ def train(
     """
     fabric = open_fabric(options)
     if distributed.rank() > 0:
-        # the first process speaks, and judges, for all
-        say, sinks, probe = _quiet, (), None
-    synchronise_batch_norm(objective, fabric, say)
+        # the first process logs and probes for all
+        sinks, probe = (), None
+    synchronise_batch_norm(objective, fabric)
     training = _Training(fabric, objective, batches, options, seed, stop or StopRequest())
     training.kept = Checkpoints(folder, objective, training.optimiser, recipe, options.checkpoint_minutes)
-    training.go_on(say)
+    training.go_on()
     epoch, step = training.epoch, training.step
     # randomness of the caller is the caller's
     with (
@@ -84,9 +85,9 @@ def train(
         JsonLines(folder / METRICS, keep_until=step, keep_epochs=epoch, write=distributed.rank() == 0) as lines,
     ):
         record = Record([lines, *sinks], options, batches.steps_per_epoch)
-        progress = Progress("pretrain", options.epochs * batches.steps_per_epoch, "steps", say, done=step)
+        progress = Progress("pretrain", options.epochs * batches.steps_per_epoch, "steps", done=step)
         try:
-            training.run(lines, record, progress, CollapseWarning(say), probe)
+            training.run(lines, record, progress, CollapseWarning(), probe)
             return
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory.ran_out(error):
@@ -119,7 +120,7 @@ class _Training:
         self.epoch = self.step = 0
         self._batch: Batch | None = None
 
-    def go_on(self, say: Say) -> None:
+    def go_on(self) -> None:
         """From the last checkpoint, if there is one."""
         self.kept.load()
         self.epoch, self.step = self.kept.epoch, self.kept.step
@@ -129,7 +130,7 @@ class _Training:
         if self.step:
             inside, whole = self.step - self.epoch * self._batches.steps_per_epoch, self._batches.steps_per_epoch
             more = f" and {inside} of {whole} steps" if inside else ""
-            say(f"pretrain: going on after epoch {self.epoch} of {self._options.epochs}{more}")
+            logger.info(f"pretrain: going on after epoch {self.epoch} of {self._options.epochs}{more}")
 
     def run(self, lines: JsonLines, record: Record, progress: Progress, collapse: CollapseWarning, probe: Probe | None) -> None:
         """The epochs that are left."""
@@ -208,10 +209,6 @@ class _Training:
         fits = out_of_memory.largest_that_fits(size, 2 if self._objective.plan.paired else 1, attempt)
         tried = "a forward and backward pass of it was tried here" if fits else "not even the smallest batch passed here"
         return out_of_memory.explained(size, where, words, fits, tried)
-
-
-def _quiet(line: str) -> None:
-    """Says nothing."""
 
 
 def _judge(probe: Probe, network: nn.Module) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,7 +13,6 @@ import numpy as np
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Say
 from caco_assets.pretraining import distributed
 from caco_assets.pretraining.change.estimate import ChangeState
 from caco_assets.pretraining.change.ground_truth import ChangeTruth
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from caco_assets.pretraining.loading.cpu_loader import Loader
     from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
 
+logger = logging.getLogger(__name__)
+
 
 def make_encoder(
     pack: Path,
@@ -50,7 +52,6 @@ def make_encoder(
     *,
     seed: int,
     data: dict[str, Any],
-    say: Say,
     sinks: Sequence[MetricsSink] = (),
     probe: Path | None = None,
     truth: Path | None = None,
@@ -66,7 +67,6 @@ def make_encoder(
         options: the profile's section.
         seed: of everything random.
         data: what the encoder is trained on, for `encoder.json`.
-        say: outlet of the progress.
         sinks: further takers of the figures.
         probe: the probe set that judges the encoder each `options.probe_every` epochs (see `online_probe`).
         truth: table of true change (see `change_truth`), for figures alone: the weights are the same without it.
@@ -82,9 +82,9 @@ def make_encoder(
         Stopped: on request, with a checkpoint.
     """
     join(options)
-    with alone_in(folder, say) if distributed.rank() == 0 else nullcontext():
+    with alone_in(folder) if distributed.rank() == 0 else nullcontext():
         return finished(folder, recipe_of(options, seed), data) or _make(
-            pack, folder, options, seed, data, say, sinks, probe, truth, stop, parent
+            pack, folder, options, seed, data, sinks, probe, truth, stop, parent
         )
 
 
@@ -94,7 +94,6 @@ def _make(
     options: Pretraining,
     seed: int,
     data: dict[str, Any],
-    say: Say,
     sinks: Sequence[MetricsSink],
     probe: Path | None,
     truth: Path | None,
@@ -108,12 +107,12 @@ def _make(
     loader = open_loader(pack, options, seed)
     opened = Pack.open(pack)
     known = ChangeTruth.read(truth, opened.location_id) if truth else None
-    judge = load_probe(probe, options.backbone, loader.preprocessing) if probe and options.probe_every else None
-    encoder = Encoder.random(options.backbone, loader.preprocessing, seed)
+    judge = load_probe(probe, options.backbone, loader.sampler.preprocessing) if probe and options.probe_every else None
+    encoder = Encoder.random(options.backbone, loader.sampler.preprocessing, seed)
     if parent is not None:
         begin_with(encoder, parent)
     config = ObjectiveConfig(
-        slots=2 * loader.places,
+        slots=2 * loader.sampler.places,
         embedding_dim=options.embedding_dim,
         queue_size=options.queue_size,
         temperature=options.temperature,
@@ -122,7 +121,7 @@ def _make(
         change_estimate=options.change_estimate,
         switches=replace(FIDELITY[options.fidelity], squared_distances=options.squared_distances),
         geo_clusters=options.geo_clusters,
-        lonlat=loader.lonlat,
+        lonlat=loader.sampler.lonlat,
     )
     objective = build(options.objective, config, encoder.backbone, features=encoder.width, seed=seed)
     if options.compile:
@@ -134,22 +133,24 @@ def _make(
     recipe = recipe_of(options, seed)
     (folder / BAD_BATCH).unlink(missing_ok=True)
     # `seed` decides weights and views alike, but through unrelated streams: numpy's for the views, torch's for the weights
-    given = {"seed": seed, "folder": folder, "recipe": recipe, "say": say, "sinks": sinks, "probe": judge, "stop": stop}
+    given = {"seed": seed, "folder": folder, "recipe": recipe, "sinks": sinks, "probe": judge, "stop": stop}
     try:
         train(objective, loader, options, **given)
     except Diverged as error:
         if distributed.rank() == 0:
-            write_bad_batch(folder, error.bad, loader, opened.location_id, seed)
+            write_bad_batch(folder, error.bad, loader.sampler, opened.location_id, seed)
         raise UserError(f"{error}; its places and dates are in {folder / BAD_BATCH}") from error
     if distributed.rank() > 0:
         return {}
     encoder.save(folder, recipe, data)
     keep_best(folder, encoder, recipe, data)
     lines = read_metrics(folder / METRICS)
-    facts = _facts(lines, loader)
+    facts = _facts(lines, loader.sampler.places)
     draw_loss_curve(folder / "loss_curve.png", lines)
     if facts["collapsed"]:
-        say(f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use")
+        logger.info(
+            f"pretrain: WARNING: embeddings have collapsed (spread {facts['embedding_std']:.3f} of 1); the encoder is of no use"
+        )
     if isinstance(state, ChangeState):
         facts |= write_change(folder, state, opened, known)
     write_outcome(folder, DONE, facts=facts)
@@ -177,24 +178,30 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader | DeviceL
             f"pretraining.aligned_seasons=true: objective {options.objective} has no long-term distance; "
             "set it to false, or choose caco or simclr_caco"
         )
-    arguments: dict[str, Any] = options.model_dump(include={"batch_size", "image_size", "crop_scale", "bands"})
-    arguments["plan"] = replace(kind.plan, aligned=options.aligned_seasons, blur=options.blur_sigma)
-    arguments |= {"seed": seed, "threads": share_of_cores(options), "part": (distributed.rank(), distributed.size())}
+    sampler = Sampler(
+        pack,
+        replace(kind.plan, aligned=options.aligned_seasons, blur=options.blur_sigma),
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        crop_scale=options.crop_scale,
+        seed=seed,
+        bands=options.bands,
+        part=(distributed.rank(), distributed.size()),
+    )
+    packed = sampler.preprocessing.stretch.name
+    if options.stretch != packed:
+        raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
+    threads = share_of_cores(options)
     if accelerator == "cuda":
         from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
 
-        loader = DeviceLoader(pack, **arguments, memory=options.pack_on_gpu, compiled=options.compile)
-    else:
-        from caco_assets.pretraining.loading.cpu_loader import Loader
+        return DeviceLoader(sampler, memory=options.pack_on_gpu, threads=threads, compiled=options.compile)
+    from caco_assets.pretraining.loading.cpu_loader import Loader
 
-        loader = Loader(pack, **arguments)
-    packed = loader.preprocessing.stretch.name
-    if options.stretch != packed:
-        raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
-    return loader
+    return Loader(sampler, threads=threads)
 
 
-def _facts(lines: list[dict[str, Any]], loader: Sampler) -> Facts:
+def _facts(lines: list[dict[str, Any]], places: int) -> Facts:
     last = next(line for line in reversed(lines) if "epoch_loss" in line)
     speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
     facts: Facts = {
@@ -202,7 +209,7 @@ def _facts(lines: list[dict[str, Any]], loader: Sampler) -> Facts:
         "accuracy": last["epoch_accuracy_0"],
         "epochs": last["epoch"] + 1,
         "steps": last["step"],
-        "places": loader.places,
+        "places": places,
         "images_per_s": float(np.median(speeds)) if speeds else 0.0,
         "embedding_std": last["epoch_embedding_std"],
         "collapsed": last["epoch_embedding_std"] < COLLAPSED_BELOW,

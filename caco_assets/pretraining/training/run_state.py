@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from typing import Any
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Say
+
+logger = logging.getLogger(__name__)
+
 
 DONE, ERROR, STOPPED = "done", "error", "stopped"
 # A training whose starter was killed stops by itself at its next step; one that does not is at work for somebody else.
@@ -26,7 +29,7 @@ def beside(folder: Path, what: str) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path, say: Say, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+def alone_in(folder: Path, patience_s: float = _PATIENCE_S) -> Iterator[None]:
     """Hold the folder's lock, which goes with its process, however that ends.
 
     Raises:
@@ -43,7 +46,7 @@ def alone_in(folder: Path, say: Say, patience_s: float = _PATIENCE_S) -> Iterato
                 if time.monotonic() > deadline:
                     raise UserError(f"{folder}: another training is going on there; wait for it or stop it") from None
             if not told:
-                say(f"pretrain: another training is going on in {folder}; waiting up to {patience_s:.0f} s for it to stop")
+                logger.info(f"pretrain: another training is going on in {folder}; waiting up to {patience_s:.0f} s for it to stop")
                 told = True
             time.sleep(0.2)
         yield

@@ -7,17 +7,19 @@ come `previous`, the tags and the history; whoever finds an intent finishes what
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.registry.aliases.alias_history import Move, Serving, history, remember
 from caco_assets.registry.package.mlflow_model import load_version
 from caco_assets.registry.registry_lock import Lease, lease
 from caco_assets.registry.versions import CHAMPION, GATE, PREVIOUS, aliases, find, registered_tags, registry_lock
 from caco_assets.resources.mlflow.client import ServerAwayError, Tracking
+
+logger = logging.getLogger(__name__)
 
 INTENT = "alias_intent"
 """Tag of the registered model: the move that is being made."""
@@ -42,7 +44,7 @@ class Mover:
 
 
 @contextmanager
-def moving(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Iterator[Mover]:
+def moving(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[Mover]:
     """The right to move the aliases of a model, in a state that is whole: what was begun is finished, moves by hand are recorded.
 
     Callers hold `versions.registry_lock`.
@@ -50,15 +52,15 @@ def moving(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool =
     Raises:
         UserError: as `lease`.
     """
-    with lease(tracking, model, say, wait=wait) as held:
-        _finish(held, model, say)
-        noticed = tuple(_notice(held, model, say))
+    with lease(tracking, model, wait=wait) as held:
+        _finish(held, model)
+        noticed = tuple(_notice(held, model))
         yield Mover(held, model, Serving.of(aliases(tracking, model)), noticed)
 
 
-def settle(tracking: Tracking, model: str, say: Say = to_stderr, *, wait: bool = True) -> Mover:
+def settle(tracking: Tracking, model: str, *, wait: bool = True) -> Mover:
     """What serves now, after finishing and recording as `moving` does; nothing for a model that does not exist."""
-    with registry_lock(tracking, model, say, wait=wait), moving(tracking, model, say, wait=wait) as mover:
+    with registry_lock(tracking, model, wait=wait), moving(tracking, model, wait=wait) as mover:
         return mover
 
 
@@ -70,8 +72,7 @@ def carry_out(mover: Mover, move: Move) -> None:
     """
     held, model = mover.held, mover.model
     held.check()
-    with held.tracking.explained():
-        held.tracking.client.set_registered_model_tag(model, INTENT, json.dumps(asdict(move)))
+    held.tracking.client.set_registered_model_tag(model, INTENT, json.dumps(asdict(move)))
     held.check()
     _alias(held, model, CHAMPION, move.after.champion)
     _rest(held, model, move)
@@ -81,31 +82,28 @@ def _rest(held: Lease, model: str, move: Move) -> None:
     """All that follows from the champion's move; doing it twice does no harm."""
     client, at = held.tracking.client, f"{move.at} by {move.by}: {move.reason}"
     _alias(held, model, PREVIOUS, move.after.previous)
-    with held.tracking.explained():
-        if move.withdraw is not None:
-            client.set_model_version_tag(model, move.withdraw, WITHDRAWN, at)
-        if move.restore is not None and WITHDRAWN in client.get_model_version(model, move.restore).tags:
-            client.delete_model_version_tag(model, move.restore, WITHDRAWN)
+    if move.withdraw is not None:
+        client.set_model_version_tag(model, move.withdraw, WITHDRAWN, at)
+    if move.restore is not None and WITHDRAWN in client.get_model_version(model, move.restore).tags:
+        client.delete_model_version_tag(model, move.restore, WITHDRAWN)
     remember(held, model, move)
-    with held.tracking.explained():
-        client.delete_registered_model_tag(model, INTENT)
+    client.delete_registered_model_tag(model, INTENT)
 
 
-def _finish(held: Lease, model: str, say: Say) -> None:
+def _finish(held: Lease, model: str) -> None:
     text = registered_tags(held.tracking, model).get(INTENT)
     if text is None:
         return
     move, champion = Move.of(json.loads(text)), aliases(held.tracking, model).get(CHAMPION)
     if champion == move.after.champion:
-        say(f"{model}: {move.what} version {champion} was cut short after the champion had moved; the rest is done now")
+        logger.info(f"{model}: {move.what} version {champion} was cut short after the champion had moved; the rest is done now")
         _rest(held, model, move)
     else:
-        say(f"{model}: {move.what} version {move.after.champion} was cut short before the champion moved; decide again")
-        with held.tracking.explained():
-            held.tracking.client.delete_registered_model_tag(model, INTENT)
+        logger.info(f"{model}: {move.what} version {move.after.champion} was cut short before the champion moved; decide again")
+        held.tracking.client.delete_registered_model_tag(model, INTENT)
 
 
-def _notice(held: Lease, model: str, say: Say) -> Iterator[str]:
+def _notice(held: Lease, model: str) -> Iterator[str]:
     """Record what a person moved; it is respected, whatever the gate says."""
     tracking, known = held.tracking, history(held.tracking, model)
     now = Serving.of(aliases(tracking, model))
@@ -118,14 +116,13 @@ def _notice(held: Lease, model: str, say: Say) -> Iterator[str]:
     line = f"{model}: champion {before.champion or 'none'} → {now.champion or 'none'}, previous {before.previous or 'none'} → "
     line += f"{now.previous or 'none'}: moved by hand, and respected"
     if what == MOVED_BY_HAND and now.champion not in (None, before.champion):
-        with tracking.explained():
-            tracking.client.set_model_version_tag(model, now.champion, BY_HAND, move.at)
+        tracking.client.set_model_version_tag(model, now.champion, BY_HAND, move.at)
     remember(held, model, move)
     if what == FOUND:
         return
     if doubt is not None:
         line = f"WARNING: {line}. But version {now.champion} {doubt}; `caco rollback` or a promotion takes it out of service"
-    say(line)
+    logger.info(line)
     yield line
 
 
@@ -146,21 +143,19 @@ def unfit(tracking: Tracking, model: str, version: str) -> str | None:
 
 
 def _alias(held: Lease, model: str, alias: str, version: str | None) -> None:
-    with held.tracking.explained():
-        if version is None:
-            held.tracking.client.delete_registered_model_alias(model, alias)
-        else:
-            held.tracking.client.set_registered_model_alias(model, alias, version)
+    if version is None:
+        held.tracking.client.delete_registered_model_alias(model, alias)
+    else:
+        held.tracking.client.set_registered_model_alias(model, alias, version)
 
 
-def log_move(tracking: Tracking, model: str, move: Move, say: Say = to_stderr) -> None:
+def log_move(tracking: Tracking, model: str, move: Move) -> None:
     """The move as a file of the runs that made the versions it is about; it has happened, so a failure is only said."""
     name = f"decision/{move.at.replace(':', '')}-{move.what.replace(' ', '-')}.json"
     for version in {move.after.champion, move.before.champion} - {None}:
         try:
             run_id = find(tracking, f"models:/{model}/{version}").run_id
             if run_id:
-                with tracking.explained():
-                    tracking.client.log_text(run_id, json.dumps(asdict(move), indent=1) + "\n", name)
+                tracking.client.log_text(run_id, json.dumps(asdict(move), indent=1) + "\n", name)
         except UserError as error:
-            say(f"WARNING: {model}: the move is done, but the run of version {version} does not say so ({error})")
+            logger.info(f"WARNING: {model}: the move is done, but the run of version {version} does not say so ({error})")

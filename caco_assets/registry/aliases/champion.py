@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.registry.aliases.alias_history import Move, Serving
 from caco_assets.registry.aliases.alias_moves import (
     OVERRIDDEN,
@@ -21,13 +22,14 @@ from caco_assets.registry.package.mlflow_model import load_version
 from caco_assets.registry.versions import CHALLENGER, GATE, find, registry_lock
 from caco_assets.resources.mlflow.client import Tracking
 
+logger = logging.getLogger(__name__)
+
 _LONGEST_REASON = 500
 
 
 def challenge(tracking: Tracking, model: str, version: str) -> None:
     """Make `version` the challenger."""
-    with tracking.explained():
-        tracking.client.set_registered_model_alias(model, CHALLENGER, version)
+    tracking.client.set_registered_model_alias(model, CHALLENGER, version)
 
 
 def promote(mover: Mover, version: str, reason: str) -> Move:
@@ -47,14 +49,13 @@ def promote(mover: Mover, version: str, reason: str) -> Move:
     return move
 
 
-def rollback(tracking: Tracking, model: str, reason: str, say: Say = to_stderr, *, restore: bool = False) -> Move:
+def rollback(tracking: Tracking, model: str, reason: str, *, restore: bool = False) -> Move:
     """Swap champion and previous; the version taken out is marked as withdrawn and not promoted again.
 
     Args:
         tracking: the server.
         model: whose aliases are swapped.
         reason: why; kept in the tags of model and version and in the runs.
-        say: outlet for progress.
         restore: also when the previous champion is itself one that a rollback withdrew: two people who answer the same alarm must
             not put the bad one back between them.
 
@@ -65,7 +66,7 @@ def rollback(tracking: Tracking, model: str, reason: str, say: Say = to_stderr, 
         UserError: no reason; there is no previous champion; it has not passed its gate, is withdrawn, or does not load.
     """
     reason = checked_reason(reason)
-    with registry_lock(tracking, model, say), moving(tracking, model, say) as mover:
+    with registry_lock(tracking, model), moving(tracking, model) as mover:
         champion, previous = mover.serving.champion, mover.serving.previous
         if previous is None or previous == champion:
             raise UserError(f"{model}: there is no previous champion to go back to (champion: {champion or 'none'})")
@@ -81,8 +82,8 @@ def rollback(tracking: Tracking, model: str, reason: str, say: Say = to_stderr, 
         more = {"withdraw": champion, "restore": previous}
         move = Move.now(ROLLED_BACK, mover.serving, Serving(previous, champion), who(), reason, **more)
         carry_out(mover, move)
-    log_move(tracking, model, move, say)
-    say(f"{model}: version {previous} serves again, version {champion} is withdrawn")
+    log_move(tracking, model, move)
+    logger.info(f"{model}: version {previous} serves again, version {champion} is withdrawn")
     return move
 
 

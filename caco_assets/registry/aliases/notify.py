@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 from typing import Any
 
-from caco_assets.core.progress import Say
 from caco_assets.registry.promotion.decision import Decision
 from caco_assets.resources.mlflow.client import Tracking, redacted
 from caco_assets.settings import Settings
 
+logger = logging.getLogger(__name__)
 
-def notify(settings: Settings, tracking: Tracking, event: str, say: Say, **facts: Any) -> bool:
+
+def notify(settings: Settings, tracking: Tracking, event: str, **facts: Any) -> bool:
     """Run `registry.notify` with one JSON object on its standard input.
 
     Args:
         settings: the command (no shell, so nothing of the message is ever read as one) and how long it may take.
         tracking: named without credentials.
         event: `promoted`, `overridden`, `refused`, `rolled back`, `by hand`.
-        say: told when it fails.
         facts: more fields of the object.
 
     Returns:
@@ -44,7 +45,7 @@ def notify(settings: Settings, tracking: Tracking, event: str, say: Say, **facts
     # the command's own arguments may hold what a log must not
     for argument in command[1:]:
         problem = problem.replace(argument, "…")
-    say(f"WARNING: {model}: nobody was told of '{event}' (registry.notify: {problem[:300]}); nothing is undone")
+    logger.info(f"WARNING: {model}: nobody was told of '{event}' (registry.notify: {problem[:300]}); nothing is undone")
     return False
 
 

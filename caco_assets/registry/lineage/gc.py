@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.registry.lineage.usage import all_lineages
 from caco_assets.resources.dvc.gc import Store, garbage
 from caco_assets.resources.dvc.home import ensure_home
@@ -73,7 +72,6 @@ class Found:
 @contextmanager
 def find_garbage(
     settings: Settings,
-    say: Say = to_stderr,
     *,
     remote: bool = False,
     older_than_days: float = OLD_DAYS,
@@ -86,7 +84,6 @@ def find_garbage(
 
     Args:
         settings: a profile of the home; the home's others are respected.
-        say: outlet of the progress.
         remote: look at DVC's remote too; it must serve this home alone.
         older_than_days: partial products and caches untouched for so long could go too.
         tracking: default: opened here.
@@ -95,7 +92,7 @@ def find_garbage(
         UserError: the registry, a version's record or a branch of git cannot be read: then nobody knows what is needed.
     """
     ensure_home(settings)
-    tracking = tracking or open_tracking(settings, say)
+    tracking = tracking or open_tracking(settings)
     needed: set[str] = set()
     for _, lineage in all_lineages(tracking):
         needed |= lineage.objects | {str(product["content_hash"]) for product in lineage.products.values()}
@@ -103,7 +100,7 @@ def find_garbage(
         needed.add(json.loads(record.read_text())["content_hash"])
     named = {entry["md5"]: f"{Path(entry['path']).stem} of {entry['profile']}" for entry in history(settings)}
     leftovers = tuple(_leftovers(settings.paths.workspace, time.time() - older_than_days * _DAY_S))
-    with garbage(settings.home, needed, named, remote=remote, say=say) as stores:
+    with garbage(settings.home, needed, named, remote=remote) as stores:
         yield Found(tuple(stores), leftovers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,6 @@ import yaml
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import content_hash, fingerprint
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.core.stage_versions import recipe
 from caco_assets.registry.lineage.record import Lineage, read
 from caco_assets.registry.package.mlflow_model import download, files_of
@@ -27,6 +27,8 @@ from caco_assets.resources.dvc.object_db import bring, checkout
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
 
 NOTE = "restored.json"
 """In the home: which version it is of, and its record."""
@@ -57,21 +59,20 @@ class Restored:
         return "\n".join([*lines, "on the machine that trained it this gives the same weights"])
 
 
-def restore(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tracking: Tracking | None = None) -> Restored:
+def restore(settings: Settings, uri: str, out: Path, *, tracking: Tracking | None = None) -> Restored:
     """Bring back exactly the data and the settings that made a version. The present workspace is only read.
 
     Args:
         settings: the profile whose registry, cache and remote are asked.
         uri: `models:/name/7` or `models:/name@champion`.
         out: folder of the new home; it does not exist yet, or an earlier call for the same version was interrupted there.
-        say: outlet of the progress.
         tracking: default: opened here.
 
     Raises:
         UserError: no such version, it was registered without its data, its record names files outside of a home, `out` holds
             something else, or bytes are lost.
     """
-    tracking = tracking or open_tracking(settings, say)
+    tracking = tracking or open_tracking(settings)
     version = find(tracking, uri)
     name, lineage, home = f"models:/{version.name}/{version.version}", read(tracking, version), out.resolve()
     if not lineage.stages:
@@ -85,8 +86,8 @@ def restore(settings: Settings, uri: str, out: Path, say: Say = to_stderr, *, tr
     _without_git(home)
     stages = {f"{stage}@{lineage.profile}": dict(entry) for stage, entry in lineage.stages.items()}
     write_atomic(home / "dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
-    say(f"restore: {name} consists of {len(lineage.objects)} objects")
-    bring(settings.home, home, lineage.objects, say)
+    logger.info(f"restore: {name} consists of {len(lineage.objects)} objects")
+    bring(settings.home, home, lineage.objects)
     checkout(home, stages)
     if "parent" in lineage.products:
         _bring_parent(there, tracking, lineage)

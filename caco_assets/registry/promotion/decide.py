@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
 from caco_assets.downstream.datasets.segmentation import DenseImages
 from caco_assets.downstream.features.feature_cache import FeatureCache
 from caco_assets.downstream.score_rows import ScoreRow
@@ -45,13 +45,15 @@ from caco_assets.settings import Settings
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+logger = logging.getLogger(__name__)
+
 ANNOUNCED = "announced"
 """Tag of a version: its promotion has been told."""
 # Enough to tell a collapse, few enough for a singular value decomposition in a blink.
 _IMAGES = 512
 
 
-def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say, *, override: str | None = None) -> Decision:
+def judge_version(settings: Settings, tracking: Tracking, version: str, *, override: str | None = None) -> Decision:
     """Decide on one version of the profile's model; it becomes the champion when it passes every rule.
 
     What a challenger is compared with is the champion until the end: in this workspace one decision at a time is taken, and if the
@@ -62,7 +64,6 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
         settings: the profile.
         tracking: the server.
         version: number.
-        say: outlet for progress.
         override: reason to promote it against rules that it fails; only for those whom the policy allows.
 
     Raises:
@@ -71,56 +72,54 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, say: Say
     policy, model = read_policy(settings), settings.registry.model
     asked = ask(policy, override) if override is not None else None
     move = None
-    with registry_lock(tracking, model, say):
+    with registry_lock(tracking, model):
         while True:
             found = find(tracking, f"models:/{model}/{version}")
-            with moving(tracking, model, say) as mover:
+            with moving(tracking, model) as mover:
                 champion = mover.serving.champion
             if mover.noticed:
-                notify(settings, tracking, MOVED_BY_HAND, say, version=champion, warnings=list(mover.noticed))
+                notify(settings, tracking, MOVED_BY_HAND, version=champion, warnings=list(mover.noticed))
             if champion == version and DECISION in found.tags:
-                say(f"{model}: version {version} is the champion already")
+                logger.info(f"{model}: version {version} is the champion already")
                 decision = Decision.from_json(found.tags[DECISION])
-                _tell_late(settings, tracking, found, decision, say)
+                _tell_late(settings, tracking, found, decision)
                 return decision
             rival = None if champion in (None, version) else champion
-            decision, rows = _decision(settings, tracking, policy, version, rival, say)
+            decision, rows = _decision(settings, tracking, policy, version, rival)
             if asked is not None and not decision.passed:
                 check(policy, decision)
             # before anything moves: whoever is promoted has its decision and scores beside it, whenever this process ends
             _into_run(tracking, decision, rows, found.run_id)
-            with moving(tracking, model, say) as mover:
+            with moving(tracking, model) as mover:
                 if mover.serving.champion != champion:
-                    say(f"{model}: version {mover.serving.champion} has become champion meanwhile; deciding again")
+                    logger.info(f"{model}: version {mover.serving.champion} has become champion meanwhile; deciding again")
                     continue
                 _record(tracking, decision, asked, served=version == mover.serving.previous and found.tags.get(GATE) != FAILED)
                 if decision.passed or asked is not None:
                     move = promote(mover, version, asked.reason if asked and not decision.passed else "passed the policy")
             if move is not None:
-                say(f"{model}: version {version} is the champion now, {move.what} by {move.by}: {move.reason}")
-                log_move(tracking, model, move, say)
+                logger.info(f"{model}: version {version} is the champion now, {move.what} by {move.by}: {move.reason}")
+                log_move(tracking, model, move)
             break
     event = PROMOTED if decision.passed else OVERRIDDEN if asked else "refused"
     more = {"by": asked.by, "reason": asked.reason} if asked and not decision.passed else {"by": who(), "reason": "the policy"}
-    notify(settings, tracking, event, say, **told(decision), **more)
+    notify(settings, tracking, event, **told(decision), **more)
     if event != "refused":
-        with tracking.explained():
-            tracking.client.set_model_version_tag(model, version, ANNOUNCED, event)
+        tracking.client.set_model_version_tag(model, version, ANNOUNCED, event)
     return decision
 
 
-def _tell_late(settings: Settings, tracking: Tracking, version: ModelVersion, decision: Decision, say: Say) -> None:
+def _tell_late(settings: Settings, tracking: Tracking, version: ModelVersion, decision: Decision) -> None:
     """What follows a promotion, where the process that made it has died before: its move as a file of the run, and a notice."""
     if ANNOUNCED in version.tags:
         return
     model, number = version.name, str(version.version)
     for move in reversed(history(tracking, model)):
         if move.what in (PROMOTED, OVERRIDDEN) and move.after.champion == number:
-            say(f"{model}: the promotion of version {number} was cut short before anybody was told; it is told now")
-            log_move(tracking, model, move, say)
-            notify(settings, tracking, move.what, say, **told(decision), by=move.by, reason=move.reason)
-            with tracking.explained():
-                tracking.client.set_model_version_tag(model, number, ANNOUNCED, move.what)
+            logger.info(f"{model}: the promotion of version {number} was cut short before anybody was told; it is told now")
+            log_move(tracking, model, move)
+            notify(settings, tracking, move.what, **told(decision), by=move.by, reason=move.reason)
+            tracking.client.set_model_version_tag(model, number, ANNOUNCED, move.what)
             return
 
 
@@ -133,7 +132,7 @@ def scores_line(rows: Sequence[ScoreRow]) -> str:
 
 
 def _decision(
-    settings: Settings, tracking: Tracking, policy: Policy, version: str, champion: str | None, say: Say
+    settings: Settings, tracking: Tracking, policy: Policy, version: str, champion: str | None
 ) -> tuple[Decision, list[ScoreRow]]:
     model = settings.registry.model
     found = find(tracking, f"models:/{model}/{version}")
@@ -145,22 +144,23 @@ def _decision(
     if WITHDRAWN in found.tags:
         sentence = f"a rollback took it out of service on {found.tags[WITHDRAWN]}; register a better encoder"
         return Decision(model, version, champion, (*all_findings, Finding("not withdrawn", False, sentence, key=WITHDRAWN))), []
-    rows = score_encoder(settings, encoder, name=model, model_uri=f"models:/{model}/{version}", say=say)
-    with tracking.explained():
-        tracking.client.set_model_version_tag(model, version, SCORES, scores_line(rows))
+    rows = score_encoder(settings, encoder, name=model, model_uri=f"models:/{model}/{version}")
+    tracking.client.set_model_version_tag(model, version, SCORES, scores_line(rows))
     rival, rival_rows, compared = None, None, champion
     if champion is not None:
         rival_finding, rival = loads(tracking, model, champion)
         if rival is None:
-            say(f"WARNING: {model}: champion {champion} does not load ({rival_finding.sentence}); the absolute rules decide")
+            logger.info(
+                f"WARNING: {model}: champion {champion} does not load ({rival_finding.sentence}); the absolute rules decide"
+            )
             compared = None
         else:
-            rival_rows = score_encoder(settings, rival.encoder, name=model, model_uri=f"models:/{model}/{champion}", say=say)
+            rival_rows = score_encoder(settings, rival.encoder, name=model, model_uri=f"models:/{model}/{champion}")
     untrained = Encoder.random(encoder.architecture, encoder.preprocessing, settings.downstream.seeds[0])
-    random = score_encoder(settings, untrained, "baseline", name="random", say=say)
+    random = score_encoder(settings, untrained, "baseline", name="random")
     all_findings += weigh(policy, rows, rival_rows, random, settings.paths.root)
     if (rule := main_rule(policy, rows)) is not None:
-        features = _features(settings, encoder, rule.row, rule.size, say)
+        features = _features(settings, encoder, rule.row, rule.size)
         all_findings.append(not_collapsed(features, policy.not_collapsed))
     timing = latency.measure(encoder, rival.encoder if rival else None, policy.latency)
     all_findings += latency.judge(timing, policy.latency, encoder.preprocessing.size)
@@ -168,7 +168,7 @@ def _decision(
     return Decision(model, version, compared, tuple(all_findings)), rows
 
 
-def _features(settings: Settings, encoder: Encoder, row: str, size: int, say: Say) -> np.ndarray:
+def _features(settings: Settings, encoder: Encoder, row: str, size: int) -> np.ndarray:
     """Features of test images of a row, from the cache of the scoring: (N, D)."""
     (data,) = [each.data for each in assignments(settings) if each.row == row]
     if data is None:
@@ -176,7 +176,7 @@ def _features(settings: Settings, encoder: Encoder, row: str, size: int, say: Sa
     if isinstance(data, DenseImages):
         raise TypeError(f"{row}: has a class for each pixel, which `read_policy` refuses")
     part = "test" if "test" in data.parts else "val"
-    features = FeatureCache(settings.paths.cache, say).features(encoder, encoder.identity, data, part, size)
+    features = FeatureCache(settings.paths.cache).features(encoder, encoder.identity, data, part, size)
     return features[np.random.default_rng(settings.seed).permutation(len(features))[:_IMAGES]]
 
 
@@ -189,12 +189,11 @@ def _record(tracking: Tracking, decision: Decision, override: Override | None, *
     gate = PASSED if decision.passed else FAILED
     if served and {finding.key for finding in decision.failed} <= {"main", "others"}:
         gate = find(tracking, f"models:/{model}/{version}").tags.get(GATE, gate)
-    with tracking.explained():
-        client.set_model_version_tag(model, version, DECISION, decision.to_json())
-        if override is not None and not decision.passed:
-            client.set_model_version_tag(model, version, OVERRIDE, override.tag(decision))
-            gate = OVERRIDDEN
-        client.set_model_version_tag(model, version, GATE, gate)
+    client.set_model_version_tag(model, version, DECISION, decision.to_json())
+    if override is not None and not decision.passed:
+        client.set_model_version_tag(model, version, OVERRIDE, override.tag(decision))
+        gate = OVERRIDDEN
+    client.set_model_version_tag(model, version, GATE, gate)
 
 
 def _into_run(tracking: Tracking, decision: Decision, rows: Sequence[ScoreRow], run_id: str | None) -> None:
@@ -202,7 +201,6 @@ def _into_run(tracking: Tracking, decision: Decision, rows: Sequence[ScoreRow], 
     if not run_id:
         return
     log = partial(tracking.client.log_text, run_id)
-    with tracking.explained():
-        log(decision.to_json() + "\n", f"decision/version-{decision.version}.json")
-        log(decision.text() + "\n", f"decision/version-{decision.version}.txt")
-        log(json.dumps([asdict(row) for row in rows], indent=1) + "\n", f"decision/version-{decision.version}.scores.json")
+    log(decision.to_json() + "\n", f"decision/version-{decision.version}.json")
+    log(decision.text() + "\n", f"decision/version-{decision.version}.txt")
+    log(json.dumps([asdict(row) for row in rows], indent=1) + "\n", f"decision/version-{decision.version}.scores.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ import torch
 from safetensors.torch import save_file
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.release.reflectance_network import ReflectanceNetwork
+
+logger = logging.getLogger(__name__)
 
 TIMM, ONNX, EXPORTED, ITEM, PARITY = "timm.safetensors", "encoder.onnx", "encoder.pt2", "item.json", "parity.json"
 FILES = {TIMM: "timm", EXPORTED: "exported", ONNX: "onnx"}
@@ -31,9 +33,7 @@ _IMAGES = 4
 _LARGEST_BATCH = 4096
 
 
-def export_files(
-    source: Path, target: Path, *, name: str, vintage: str, forms: Sequence[str] = KEYS, say: Say = to_stderr
-) -> dict[str, float]:
+def export_files(source: Path, target: Path, *, name: str, vintage: str, forms: Sequence[str] = KEYS) -> dict[str, float]:
     """`export` of the encoder in the folder `source`, whose training data end with the month `vintage` (`YYYY-MM`).
 
     Raises:
@@ -46,7 +46,7 @@ def export_files(
     when = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)
     encoder = Encoder.load(source)
     about = f"{encoder.architecture}, self-supervised on bands {', '.join(encoder.preprocessing.bands)}; features of whole images."
-    return export(encoder, source, target, name=name, when=when, about=about, forms=forms, say=say)
+    return export(encoder, source, target, name=name, when=when, about=about, forms=forms)
 
 
 def export(
@@ -58,7 +58,6 @@ def export(
     when: datetime,
     about: str,
     forms: Sequence[str] = KEYS,
-    say: Say = to_stderr,
 ) -> dict[str, float]:
     """Fill the folder `target`; it stands there whole or not at all.
 
@@ -74,7 +73,6 @@ def export(
         when: reference date of the training data.
         about: one sentence for the description.
         forms: of `timm`, `exported` and `onnx`, those to write.
-        say: outlet of the progress.
 
     Returns:
         Form → largest difference from the encoder's own features, in their standard deviations (also in `parity.json`).
@@ -99,7 +97,7 @@ def export(
         for form, write in _FORMS.items():
             if FILES.get(form) not in (None, *forms):
                 continue
-            say(f"export {name}: {form}")
+            logger.info(f"export {name}: {form}")
             found[form] = _difference(write(encoder, network, images, partial / form), wanted)
         if wrong := [f"{form} differs by {difference:.2g}" for form, difference in found.items() if not difference < TOLERANCE]:
             raise UserError(

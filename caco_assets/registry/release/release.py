@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.products import content_hash
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import DESCRIPTION, Encoder
 from caco_assets.registry.aliases.alias_moves import settle
@@ -24,6 +24,8 @@ from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
 
 RELEASED = "released"
 """Tag of a version: address of its exports and card (`runs:/…/release/version-3`)."""
@@ -47,7 +49,7 @@ class Released:
     """It was released before."""
 
 
-def release_champion(settings: Settings, tracking: Tracking, say: Say = to_stderr) -> Released | None:
+def release_champion(settings: Settings, tracking: Tracking) -> Released | None:
     """Release the version that serves, unless that has been done; None: there is no champion.
 
     Raises:
@@ -56,30 +58,30 @@ def release_champion(settings: Settings, tracking: Tracking, say: Say = to_stder
     """
     model = settings.registry.model
     # a lock of its own: an export takes a minute, in which decisions need not wait
-    with registry_lock(tracking, f"{model}.release", say):
-        number = settle(tracking, model, say).serving.champion
+    with registry_lock(tracking, f"{model}.release"):
+        number = settle(tracking, model).serving.champion
         if number is None:
-            say(f"{model}: there is no champion, nothing to release")
+            logger.info(f"{model}: there is no champion, nothing to release")
             return None
         version = find(tracking, f"models:/{model}/{number}")
         if RELEASED in version.tags:
-            say(f"{model}: version {number} was released before ({version.tags[RELEASED]})")
+            logger.info(f"{model}: version {number} was released before ({version.tags[RELEASED]})")
             return Released(number, version.tags[RELEASED], version.description or "", reused=True)
-        return _release(settings, tracking, version, say)
+        return _release(settings, tracking, version)
 
 
-def _release(settings: Settings, tracking: Tracking, version: ModelVersion, say: Say) -> Released:
+def _release(settings: Settings, tracking: Tracking, version: ModelVersion) -> Released:
     model, number = version.name, str(version.version)
     uri = f"models:/{model}/{number}"
     with tempfile.TemporaryDirectory() as scratch:
         files = files_of(download(tracking, version, Path(scratch)), uri)
         folder = Path(scratch) / "release"
         vintage = version.tags.get("vintage", settings.vintage)
-        parity = export_files(files, folder, name=f"{model}-{number}", vintage=vintage, forms=settings.registry.forms, say=say)
+        parity = export_files(files, folder, name=f"{model}-{number}", vintage=vintage, forms=settings.registry.forms)
         places, drawn = _places(settings, version)
         if drawn is not None:
             (folder / MAP).write_bytes(drawn)
-        rows = _rows(tracking, version, say)
+        rows = _rows(tracking, version)
         described = json.loads((files / DESCRIPTION).read_text())
         card = write_card(settings, version, Encoder.load(files), described, rows, places)
         (folder / CARD).write_text(card)
@@ -88,12 +90,11 @@ def _release(settings: Settings, tracking: Tracking, version: ModelVersion, say:
         run_id = version.run_id or _own_run(settings, tracking)
         name = f"release/version-{number}"
         where = f"runs:/{run_id}/{name}"
-        with tracking.explained():
-            tracking.client.log_artifacts(run_id, str(folder), name)
-            tracking.client.update_model_version(model, number, as_description(shown, f"{where}/{CARD}"))
-            # last: a release that was cut short is made again
-            tracking.client.set_model_version_tag(model, number, RELEASED, where)
-    say(f"{model}: version {number} is released: {where}")
+        tracking.client.log_artifacts(run_id, str(folder), name)
+        tracking.client.update_model_version(model, number, as_description(shown, f"{where}/{CARD}"))
+        # last: a release that was cut short is made again
+        tracking.client.set_model_version_tag(model, number, RELEASED, where)
+    logger.info(f"{model}: version {number} is released: {where}")
     return Released(number, where, shown, drawn, parity)
 
 
@@ -108,20 +109,17 @@ def _places(settings: Settings, version: ModelVersion) -> tuple[str, bytes | Non
     return f"![where the pixels come from: each dot is a place]({MAP})", world_map(file)
 
 
-def _rows(tracking: Tracking, version: ModelVersion, say: Say) -> list[ScoreRow]:
+def _rows(tracking: Tracking, version: ModelVersion) -> list[ScoreRow]:
     """The scores that its decision rests on; none where its run does not hold them."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
     if not version.run_id:
         return []
     uri = f"runs:/{version.run_id}/decision/version-{version.version}.scores.json"
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            path = download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking.uri)
-            return [ScoreRow(**fields) for fields in json.loads(Path(path).read_text())]
-        except (MlflowException, OSError, TypeError, ValueError, UserError) as error:
-            say(f"{version.name}: the card shows a line of figures only ({' '.join(str(error).split())[:150]})")
+            path = tracking.download(uri, Path(scratch))
+            return [ScoreRow(**fields) for fields in json.loads(path.read_text())]
+        except (OSError, TypeError, ValueError, UserError) as error:
+            logger.info(f"{version.name}: the card shows a line of figures only ({one_line(error, 150)})")
             return []
 
 

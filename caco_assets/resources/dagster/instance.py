@@ -20,6 +20,10 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+python_logs:
+  # progress and messages of the package stand in the run's log
+  managed_python_loggers: [caco_assets]
+  python_log_level: INFO
 concurrency:
   runs:
     # one run at a time: the others wait in the queue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import json
+import logging
 import os
 import platform
 import time
@@ -21,8 +22,9 @@ from typing import TextIO
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
 from caco_assets.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _HELD: dict[Path, ExitStack] = {}
 """What this process holds, by workspace."""
@@ -31,7 +33,7 @@ SAY_S = 600.0
 """Between two lines of one who waits."""
 
 
-def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, whole: bool | None, part: bool = False) -> None:
+def hold(settings: Settings, home: Path, run_id: str, who: str, *, whole: bool | None, part: bool = False) -> None:
     """Take a place for a run until this process ends, calls `release`, or begins another run in this workspace.
 
     Args:
@@ -39,7 +41,6 @@ def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, who
         home: of the orchestrator's instance.
         run_id: of the run.
         who: for the one who waits.
-        say: told whom there is to wait for.
         whole: the run makes everything, and is alone; None: it makes no product, and disturbs nobody.
         part: it goes on in the middle of a vintage, with what an earlier run has made.
 
@@ -50,7 +51,7 @@ def hold(settings: Settings, home: Path, run_id: str, who: str, say: Say, *, who
     with ExitStack() as stack:
         stack.enter_context(alive(home, run_id))
         if whole is not None:
-            stack.enter_context(turn(settings, run_id, who, say, whole=whole, part=part))
+            stack.enter_context(turn(settings, run_id, who, whole=whole, part=part))
         _HELD[settings.paths.root] = stack.pop_all()
 
 
@@ -65,14 +66,13 @@ atexit.register(release)
 
 
 @contextmanager
-def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool, part: bool = False) -> Iterator[None]:
+def turn(settings: Settings, run_id: str, who: str, *, whole: bool, part: bool = False) -> Iterator[None]:
     """Hold a place in the workspace while the block runs; wait for it if need be.
 
     Args:
         settings: the profile.
         run_id: of the run.
         who: for the one who waits.
-        say: told whom there is to wait for.
         whole: hold it alone.
         part: of a run that begins in the middle of its vintage.
 
@@ -89,7 +89,7 @@ def turn(settings: Settings, run_id: str, who: str, say: Say, *, whole: bool, pa
         while not (alone := _lock(file, fcntl.LOCK_EX)) and (whole or not _lock(file, fcntl.LOCK_SH)):
             if time.monotonic() - said >= SAY_S:
                 said = time.monotonic()
-                say(f"{root}: {_held_by(holder)} is at work here; waiting for it, nothing is lost")
+                logger.info(f"{root}: {_held_by(holder)} is at work here; waiting for it, nothing is lost")
             time.sleep(POLL_S)
         if part and (held := _read(holder)) and held["vintage"] != settings.vintage:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +12,13 @@ from pydantic import PrivateAttr
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import recorded
-from caco_assets.core.progress import Say
 from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.resources.dvc.object_db import folder_md5, listings
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.dvc.repo import UnavailableError, data_versions, locked, remember, repository
 from caco_assets.settings import PublishedSource, Settings
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["DataVersions", "commit_stale", "data_versions"]
 
@@ -75,7 +77,7 @@ class DataVersions(dg.ConfigurableResource):
         return locked(settings, stage)
 
 
-def commit_stale(settings: Settings, say: Say) -> None:
+def commit_stale(settings: Settings) -> None:
     """Commit what was made since it was last committed: by commands, which leave that to whoever needs the versions.
 
     Raises:
@@ -92,7 +94,7 @@ def commit_stale(settings: Settings, say: Say) -> None:
             continue
         if made.content_hash in known.values() and (stage != "archive" or _archive_is(settings, known)):
             continue
-        say(f"{stage}: committing this version to DVC")
+        logger.info(f"{stage}: committing this version to DVC")
         DataVersions().commit(settings, stage)
 
 

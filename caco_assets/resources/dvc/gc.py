@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
 from caco_assets.resources.dvc.object_db import listing
 from caco_assets.resources.dvc.repo import UnavailableError, repository
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+
+logger = logging.getLogger(__name__)
 
 CACHE, REMOTE = "cache", "remote"
 _UNKNOWN = "unknown"
@@ -50,7 +52,7 @@ class Store:
 
 
 @contextmanager
-def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remote: bool, say: Say) -> Iterator[list[Store]]:
+def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remote: bool) -> Iterator[list[Store]]:
     """What could go from the cache and, if wanted, from the remote. Nobody commits, pushes or fetches while the block lasts.
 
     Args:
@@ -59,7 +61,6 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
             folders, their files too.
         named: md5 → product, for people.
         remote: look at the remote too. It must serve this home alone.
-        say: told what cannot be looked into.
 
     Raises:
         UserError: a branch cannot be read, so nobody knows what it needs, or the cache lies outside the home.
@@ -78,7 +79,7 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
             files = next((found for _, store in stores if (found := listing(store, folder)) is not None), None)
             # hashes of products that are no outputs of a stage (a shard, an encoder) name nothing in a store
             if files is None and (folder in locked or folder in named):
-                say(f"gc: {folder} is needed, but is in no store that is looked at: what it consists of is not known")
+                logger.info(f"gc: {folder} is needed, but is in no store that is looked at: what it consists of is not known")
             keep.update((files or {}).values())
         try:
             yield [_look(kind, store, keep, named) for kind, store in stores]

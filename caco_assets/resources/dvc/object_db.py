@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.progress import Say
 from caco_assets.resources.dvc.repo import UnavailableError, repository
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = ".dir"
 
@@ -46,7 +48,7 @@ def folder_md5(files: Mapping[str, str]) -> str:
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
 
 
-def bring(source: Path, target: Path, hashes: Iterable[str], say: Say) -> None:
+def bring(source: Path, target: Path, hashes: Iterable[str]) -> None:
     """Put objects into the cache of the home `target`: from the cache of `source`, and what that lacks from its remote.
 
     On one file system they are linked and cost nothing.
@@ -63,7 +65,7 @@ def bring(source: Path, target: Path, hashes: Iterable[str], say: Say) -> None:
         cache = repo.cache.local
         away = sorted(each for each in wanted if not cache.exists(each))
         if away:
-            say(f"restore: {len(away)} of {len(wanted)} objects are not in the cache; fetching them from the remote")
+            logger.info(f"restore: {len(away)} of {len(wanted)} objects are not in the cache; fetching them from the remote")
             _fetch(repo, away)
         if lost := [each for each in wanted if not cache.exists(each)]:
             raise UserError(

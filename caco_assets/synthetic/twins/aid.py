@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import noise, terrain, weather
 from caco_assets.synthetic.earth.earth import View, Window
 from caco_assets.synthetic.earth.noise import Frame
@@ -189,14 +189,13 @@ def draw_scene(seed: int, town: int, pick: Pick) -> np.ndarray:
     return np.asarray(small.resize((SIDE * ENLARGED, SIDE * ENLARGED), Image.Resampling.BICUBIC))
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write `AID.zip` (`AID/<Class>/<class>_<n>.jpg`) and `subset.json`.
 
     Args:
         folder: of the twin.
         seed: of the Earth.
         count: images that EuroSAT's twin has in each class; this one has a fifth of them, at least ten.
-        say: progress.
     """
     from PIL import Image
 
@@ -204,7 +203,7 @@ def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
     numbers = dict.fromkeys(NAMES, 0)
     folder.mkdir(parents=True, exist_ok=True)
     town = 0
-    progress = Progress("twin of AID", each * len(NAMES), "pictures", say)
+    progress = Progress("twin of AID", each * len(NAMES), "pictures")
     with zipfile.ZipFile(folder / "AID.zip", "w", zipfile.ZIP_STORED) as archive:
         while min(numbers.values()) < each:
             for pick in candidates(seed, town):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.twins.bigearthnet_scenes import NAMES, SIDE, Patch, draw, places, present, split_of
 
 KIND = "bigearthnet"
@@ -16,19 +16,18 @@ _CLOUDY_EVERY = 25
 """One patch in so many is overcast and stands on the authors' list of cloud and shadow."""
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write `BigEarthNet-v1.0/<patch>/`, `{train,val,test}.csv` and the lists of snow (empty: none is drawn) and cloud.
 
     Args:
         folder: of the twin.
         seed: of the Earth.
         count: images that EuroSAT's twin has in each class; this one has twice as many patches in all.
-        say: progress.
     """
     wanted = places(seed, KIND, 2 * count)
     lists: dict[str, list[str]] = {part: [] for part in SPLITS}
     cloudy_names: list[str] = []
-    progress = Progress("twin of BigEarthNet", len(wanted), "patches", say)
+    progress = Progress("twin of BigEarthNet", len(wanted), "patches")
     for number, place in enumerate(wanted):
         cloudy = number % _CLOUDY_EVERY == _CLOUDY_EVERY - 1
         patch = draw(seed, KIND, place, cloudy)

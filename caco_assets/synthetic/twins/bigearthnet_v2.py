@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.twins.bigearthnet import write_bands, write_tif
 from caco_assets.synthetic.twins.bigearthnet_scenes import GROUPS, draw, places, present, split_of
 
@@ -13,21 +13,20 @@ KIND = "bigearthnet_v2"
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write `BigEarthNet-S2/<tile>/<patch>/`, `Reference_Maps/<tile>/<patch>/` and `metadata.parquet`.
 
     Args:
         folder: of the twin.
         seed: of the Earth.
         count: images that EuroSAT's twin has in each class; this one has as many patches in all, at least 48.
-        say: progress.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     wanted = places(seed, KIND, max(48, count))
     rows = []
-    progress = Progress("twin of BigEarthNet, second version", len(wanted), "patches", say)
+    progress = Progress("twin of BigEarthNet, second version", len(wanted), "patches")
     for place in wanted:
         patch = draw(seed, KIND, place)
         tile = f"S2A_MSIL2A_{patch.when:%Y%m%dT%H%M%S}_N9999_R{place.town % 143:03d}_T{patch.epsg % 100:02d}XXX"

@@ -13,7 +13,7 @@ import numpy as np
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import region
 from caco_assets.synthetic.twins import dense_scenes as scenes
 
@@ -34,11 +34,11 @@ _START, _STOP = datetime(2018, 3, 1, tzinfo=UTC), datetime(2019, 10, 1, tzinfo=U
 _SPLITS = "dynnet_training_splits"
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write `planet`, `labels` and the lists; see `oscd_twin.write_twin`."""
     cubes = {part: scenes.scaled(full, count, least) for part, (full, least) in _CUBES.items()}
     months = _MONTHS if count >= 50 else 3
-    progress = Progress("twin of DynamicEarthNet", sum(cubes.values()), "cube", say)
+    progress = Progress("twin of DynamicEarthNet", sum(cubes.values()), "cube")
     for start, (part, number) in zip((0, 100, 200), cubes.items(), strict=True):
         lines: list[str] = []
         for cube in range(start, start + number):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.twins import dense_scenes as scenes
 from caco_assets.synthetic.twins.growth import pair
 from caco_assets.synthetic.twins.subset_declaration import declare
@@ -15,11 +15,11 @@ _COUNTS = {"train": (16, 4), "val": (6, 2), "test": (10, 3)}
 """Images in full, and at least."""
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write `train.zip`, `val.zip`, `test.zip` and `subset.json`; see `oscd_twin.write_twin`."""
     counts = {part: scenes.scaled(full, count, least) for part, (full, least) in _COUNTS.items()}
     write = scenes.ZipWriter(folder)
-    progress = Progress("twin of LEVIR-CD", sum(counts.values()), "pair", say)
+    progress = Progress("twin of LEVIR-CD", sum(counts.values()), "pair")
     for start, (part, number) in zip((0, 100, 200), counts.items(), strict=True):
         for image in range(number):
             before, after, label, _ = pair(seed, "levir_cd", start + image, SIDE, SIDE)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import noise, region
 from caco_assets.synthetic.twins import dense_scenes as scenes
 from caco_assets.synthetic.twins.subset_declaration import declare
@@ -30,11 +30,11 @@ _COUNTS = {"Train": (8, 2), "Val": (5, 2), "Test": (2, 1)}
 """Images of each of Urban and Rural, in full and at least."""
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write `Train.zip`, `Val.zip` and, without masks, `Test.zip`, and `subset.json`; see `oscd_twin.write_twin`."""
     counts = {part: scenes.scaled(full, count, least) for part, (full, least) in _COUNTS.items()}
     write = scenes.ZipWriter(folder)
-    progress = Progress("twin of LoveDA", 2 * sum(counts.values()), "picture", say)
+    progress = Progress("twin of LoveDA", 2 * sum(counts.values()), "picture")
     number = 0
     for part, images in counts.items():
         for scene, reach in (("Rural", 3000.0), ("Urban", 600.0)):

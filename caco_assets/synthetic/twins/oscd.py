@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import noise
 from caco_assets.synthetic.twins import dense_scenes as scenes
 
@@ -27,18 +27,17 @@ _SIDES = (96, 114, 96, 126)
 """Pixels; some are no multiple of a tile."""
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write the three zips.
 
     Args:
         folder: made if need be.
         seed: the Earth's.
         count: images of each class in EuroSAT's twin, for the scale.
-        say: outlet for progress.
     """
     lists = {"train": TRAIN[: scenes.scaled(len(TRAIN), count, 4)], "test": TEST[: scenes.scaled(len(TEST), count, 2)]}
     write = scenes.ZipWriter(folder)
-    progress = Progress("twin of OSCD", sum(map(len, lists.values())), "city", say)
+    progress = Progress("twin of OSCD", sum(map(len, lists.values())), "city")
     for part, cities in lists.items():
         write(f"{_NAME}Images.zip", f"{_NAME}Images/{part}.txt", ",".join(cities) + "\n")
         for city in cities:

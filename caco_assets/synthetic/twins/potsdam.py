@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.twins import dense_scenes as scenes
 from caco_assets.synthetic.twins.isprs_town import area
 
@@ -23,11 +23,11 @@ AREAS = tuple(
 )
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write both zips; see `oscd_twin.write_twin`."""
     side = 96 if count >= 50 else 64
     write = scenes.ZipWriter(folder)
-    progress = Progress("twin of Potsdam", len(AREAS), "area", say)
+    progress = Progress("twin of Potsdam", len(AREAS), "area")
     for number, name in enumerate(AREAS):
         pixels, colours = area(seed, "potsdam", number, side, side, ("B04", "B03", "B02", "B08"))
         write("4_Ortho_RGBIR.zip", f"4_Ortho_RGBIR/top_potsdam_{name}_RGBIR.tif", scenes.tif(pixels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.twins import dense_scenes as scenes
 from caco_assets.synthetic.twins.isprs_town import area
 
@@ -14,11 +14,11 @@ _PICTURES = "ISPRS_semantic_labeling_Vaihingen.zip"
 _LABELS = "ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE.zip"
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write both zips; see `oscd_twin.write_twin`."""
     side = 96 if count >= 50 else 64
     write = scenes.ZipWriter(folder)
-    progress = Progress("twin of Vaihingen", len(AREAS), "area", say)
+    progress = Progress("twin of Vaihingen", len(AREAS), "area")
     for number in AREAS:
         rows, cols = side, side + (16 if number % 4 == 0 else 0)
         pixels, colours = area(seed, "vaihingen", number, rows, cols, ("B08", "B04", "B03"))

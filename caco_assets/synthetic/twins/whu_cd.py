@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Facts
-from caco_assets.core.progress import Progress, Say
+from caco_assets.core.progress import Progress
 from caco_assets.synthetic.twins import dense_scenes as scenes
 from caco_assets.synthetic.twins.growth import ZOOM, pair
 
@@ -17,10 +17,10 @@ _SHAPES = {"train": (96, 1344), "test": (96, 960)}
 _SMALL = {"train": (128, 192), "test": (96, 160)}
 
 
-def write_twin(folder: Path, seed: int, count: int, say: Say) -> Facts:
+def write_twin(folder: Path, seed: int, count: int) -> Facts:
     """Write the mosaics of 2012 and 2016 and what was built between; see `oscd_twin.write_twin`."""
     shapes = _SHAPES if count >= 50 else _SMALL
-    progress = Progress("twin of WHU-CD", len(shapes), "mosaic", say)
+    progress = Progress("twin of WHU-CD", len(shapes), "mosaic")
     for number, (part, (rows, cols)) in enumerate(shapes.items()):
         # a small mosaic may lie where nothing was built, and would teach nothing
         drawn = (pair(seed, "whu_cd", number + len(shapes) * further, rows, cols) for further in count_up())

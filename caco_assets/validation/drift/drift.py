@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce
-from caco_assets.core.progress import Say, to_stderr
 from caco_assets.resources.vintages import finished
 from caco_assets.settings import Settings
 from caco_assets.validation.drift.statistics import folder_of, statistics
 from caco_assets.validation.stage import ValidationResult, keep, nothing_to_check
+
+logger = logging.getLogger(__name__)
 
 NAME = "drift"
 _RECIPE = "1"
@@ -30,7 +32,7 @@ RULES = {
 """Column → field of `validation.drift` that bounds it."""
 
 
-def judge_drift(settings: Settings, say: Say = to_stderr) -> tuple[Product, ValidationResult]:
+def judge_drift(settings: Settings) -> tuple[Product, ValidationResult]:
     """Compare the vintage with the last accepted one before it, and keep the verdict as the product `drift`.
 
     Returns:
@@ -46,7 +48,7 @@ def judge_drift(settings: Settings, say: Say = to_stderr) -> tuple[Product, Vali
     older = _reference(settings, now)
     figures = json.loads(now.path.read_text())
     bands, whole = compare(older, figures) if older else ([], [])
-    result = _check(settings, bands, whole, say) if older else nothing_to_check(settings, NAME)
+    result = _check(settings, bands, whole) if older else nothing_to_check(settings, NAME)
     findings = [*result.blocking_failed, *result.warnings]
     word = _word(settings, now)
     person = word if word and word["by"] != "rules" else None
@@ -76,7 +78,7 @@ def judge_drift(settings: Settings, say: Say = to_stderr) -> tuple[Product, Vali
     return product, result
 
 
-def accept(settings: Settings, who: str, reason: str, say: Say = to_stderr) -> Product:
+def accept(settings: Settings, who: str, reason: str) -> Product:
     """A person's word that the vintage is as it should be, though a rule says otherwise; it holds for exactly this data.
 
     Raises:
@@ -85,8 +87,10 @@ def accept(settings: Settings, who: str, reason: str, say: Say = to_stderr) -> P
     if not reason.strip():
         raise UserError("--reason: say why this vintage is accepted; it stands in the record for whoever asks later")
     _give_word(settings, statistics(settings), who, reason)
-    product, _ = judge_drift(settings, lambda _: None)
-    say(f"drift: vintage {settings.vintage} is accepted by {who}: {reason}; the sensor `drifted` launches its run, or you do")
+    product, _ = judge_drift(settings)
+    logger.info(
+        f"drift: vintage {settings.vintage} is accepted by {who}: {reason}; the sensor `drifted` launches its run, or you do"
+    )
     return product
 
 
@@ -116,14 +120,14 @@ def compare(older: dict[str, Any], newer: dict[str, Any]) -> tuple[list[dict[str
     return bands, [{"id": newer["vintage"], "cover_change": moved, **sky, "clear_sky_change": change}]
 
 
-def _check(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str, Any]], say: Say) -> ValidationResult:
+def _check(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str, Any]]) -> ValidationResult:
     import pandas as pd
 
     from caco_assets.validation.drift.suite import suites
     from caco_assets.validation.facts.table import Table
 
     tables = [Table("drift.bands", pd.DataFrame(bands)), Table("drift.ground", pd.DataFrame(whole))]
-    return keep(settings, NAME, tables, suites(settings), say)
+    return keep(settings, NAME, tables, suites(settings))
 
 
 def _reference(settings: Settings, now: Product) -> dict[str, Any] | None:

@@ -93,8 +93,7 @@ def test_the_draws_differ_and_come_again_with_their_seed(write):
 def test_a_picture_is_encoded_once_for_all_draws(write, tmp_path):
     data = read(write())
     encoder = Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "eurosat", 32), 0)
-    lines: list[str] = []
-    cache = FeatureCache(tmp_path / "cache", lines.append)
+    cache = FeatureCache(tmp_path / "cache")
     for seed in range(3):
         fold = data.fold(seed)
         for part in fold.parts:
@@ -107,7 +106,7 @@ def test_a_picture_is_encoded_once_for_all_draws(write, tmp_path):
 def test_both_tasks_share_what_is_kept_about_the_same_pictures_and_a_part_of_them_has_its_own(write, tmp_path):
     folder = write()
     encoder = Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "eurosat", 32), 0)
-    cache = FeatureCache(tmp_path / "cache", lambda _line: None)
+    cache = FeatureCache(tmp_path / "cache")
 
     def kept(data) -> int:
         cache.features(encoder, encoder.identity, data.fold(0), "train", 32)

@@ -35,14 +35,14 @@ def read(path: Path, task: str = "bigearthnet"):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ben") / "bigearthnet"
-    bigearthnet.write_twin(folder, 0, COUNT, quiet)
+    bigearthnet.write_twin(folder, 0, COUNT)
     return folder
 
 
 @pytest.fixture(scope="module")
 def drawn_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ben") / "bigearthnet_v2"
-    bigearthnet_v2.write_twin(folder, 0, COUNT, quiet)
+    bigearthnet_v2.write_twin(folder, 0, COUNT)
     return folder
 
 

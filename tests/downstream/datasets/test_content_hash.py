@@ -30,7 +30,7 @@ def reads(monkeypatch):
 
 @pytest.fixture
 def hashes(tmp_path):
-    return Hashes(tmp_path / "memory", lambda _line: None)
+    return Hashes(tmp_path / "memory")
 
 
 def test_the_hash_is_dvcs_and_is_remembered_by_any_later_reader(data, hashes, reads):

@@ -33,7 +33,7 @@ def read(path: Path, task: str = "eurosat"):
 
 def decode_all(data, cache: Path) -> None:
     for part in data.parts:
-        data.pixels(part, cache, quiet)
+        data.pixels(part, cache)
 
 
 def repack(archive: Path, change) -> None:
@@ -50,7 +50,7 @@ def repack(archive: Path, change) -> None:
 def test_images_are_read_straight_from_the_authors_zip(eurosat, tmp_path):
     data = read(eurosat)
     assert {part: len(images) for part, images in data.parts.items()} == {"train": 60, "val": 20, "test": 20}
-    pixels = data.pixels("train", tmp_path / "cache", quiet)
+    pixels = data.pixels("train", tmp_path / "cache")
     assert pixels.shape == (60, 3, 64, 64)
     assert pixels.dtype == np.uint8
     # the generator paints class 0 green and class 9 red; red comes first
@@ -70,7 +70,7 @@ def test_an_extracted_folder_gives_the_same_pixels_as_the_zip(eurosat, tmp_path)
         shutil.copy(eurosat.parent / f"split-{part}.txt", folder)
     one, other = read(eurosat), read(folder)
     assert one.parts["val"].names == other.parts["val"].names
-    np.testing.assert_array_equal(one.pixels("val", tmp_path / "a", quiet), other.pixels("val", tmp_path / "b", quiet))
+    np.testing.assert_array_equal(one.pixels("val", tmp_path / "a"), other.pixels("val", tmp_path / "b"))
 
 
 def test_the_folder_that_holds_the_zip_may_be_given(eurosat):
@@ -181,7 +181,7 @@ def test_damage_is_said_in_one_line_before_any_pixel_is_decoded(eurosat, damage,
 def test_a_truncated_jpg_is_named(eurosat, tmp_path):
     repack(eurosat, lambda name, data: (name, data[: len(data) // 2]) if name.endswith("/Forest_3.jpg") else (name, data))
     with pytest.raises(UserError, match=r"Forest_3\.jpg is damaged"):
-        read(eurosat).pixels("train", tmp_path, quiet)
+        read(eurosat).pixels("train", tmp_path)
     assert not list(tmp_path.glob("*.npy"))
 
 
@@ -189,7 +189,7 @@ def test_an_image_of_another_size_is_named(eurosat, make_jpg, tmp_path):
     small = make_jpg(np.random.default_rng(0), 1, side=32)
     repack(eurosat, lambda name, data: (name, small) if name.endswith("/Forest_3.jpg") else (name, data))
     with pytest.raises(UserError, match=r"Forest_3\.jpg is 32×32 RGB; EuroSAT has 64×64 RGB"):
-        read(eurosat).pixels("train", tmp_path, quiet)
+        read(eurosat).pixels("train", tmp_path)
 
 
 def test_absent_data_is_told_apart_from_damaged_data(tmp_path):
@@ -199,7 +199,7 @@ def test_absent_data_is_told_apart_from_damaged_data(tmp_path):
 
 def test_thirteen_bands_come_in_the_order_of_the_files(eurosat_ms, spectrum, tmp_path):
     data = read(eurosat_ms, "eurosat_ms")
-    pixels = data.pixels("train", tmp_path / "cache", quiet)
+    pixels = data.pixels("train", tmp_path / "cache")
     assert pixels.shape == (30, 13, 64, 64)
     assert pixels.dtype == np.uint16
     assert BANDS[-1] == "B8A"
@@ -246,7 +246,7 @@ def test_the_real_hundred_patches_of_thirteen_bands_are_read(real, tmp_path):
     data = read(real / "eurosat_ms", "eurosat_ms")
     assert data.note.endswith("; a published sample: 100 of 27000 images")
     assert sum(len(part) for part in data.parts.values()) == 100
-    reflectance = data.pixels("test", tmp_path, quiet).mean(axis=(0, 2, 3)) * data.pixel_format.reflectance_per_dn
+    reflectance = data.pixels("test", tmp_path).mean(axis=(0, 2, 3)) * data.pixel_format.reflectance_per_dn
     assert 0.02 < reflectance[BANDS.index("B04")] < 0.3
     # the cirrus band sees almost nothing: a check of the order of bands
     assert reflectance.argmin() == BANDS.index("B10")
@@ -379,4 +379,4 @@ def test_absent_data_is_said_with_page_and_mirrors(tmp_path):
         assert task.mirrors
         row = {"tasks": {"eurosat_twin": {"task": name, "data": str(tmp_path / "nowhere")}}}
         with pytest.raises(UserError, match=re.escape(f"fetch it from {task.page} (also {', '.join(task.mirrors)})")):
-            assignments(load_settings("tiny", home=tmp_path, downstream=row), quiet)
+            assignments(load_settings("tiny", home=tmp_path, downstream=row))

@@ -30,7 +30,7 @@ DENSE = tuple(name for name, task in TASKS.items() if task.dense)
 def dense_twins(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dense")
     for name in DENSE:
-        import_module(f"caco_assets.synthetic.twins.{name}").write_twin(folder / name, 0, 12, lambda _: None)
+        import_module(f"caco_assets.synthetic.twins.{name}").write_twin(folder / name, 0, 12)
     return folder
 
 
@@ -67,7 +67,7 @@ def test_a_twin_is_read_in_its_authors_layout_and_every_pixel_counts_once(dense_
     data = find_task(task).read(dense_twins / task).tiled(64)
     assert {"train", "test"} <= set(data.parts)
     for part in data.parts:
-        images, masks = data.arrays(part, tmp_path, lambda _: None)
+        images, masks = data.arrays(part, tmp_path)
         assert images.shape == (len(data.parts[part]), data.dates, len(data.pixel_format.bands), data.tile, data.tile)
         assert images.dtype == data.dtype
         assert set(np.unique(masks)) - {IGNORE} <= set(range(len(data.classes)))

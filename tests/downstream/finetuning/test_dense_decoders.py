@@ -66,7 +66,7 @@ def test_a_plainly_visible_change_is_learned_on_a_frozen_encoder_that_stays_as_i
     frozen = encoder()
     before = {name: tensor.clone() for name, tensor in frozen.backbone.state_dict().items()}
     train, val, test = (Part(squares(24, seed=seed), Fresh(frozen)) for seed in (0, 1, 2))
-    fitted = fit(train, val, Change(), RECIPE, 0, CPU, quiet)
+    fitted = fit(train, val, Change(), RECIPE, 0, CPU)
     assert f1_of(fitted, test, Change()) > 0.75
     assert fitted.score is not None
     # weights, and the running statistics of batch norm
@@ -77,14 +77,14 @@ def test_a_plainly_visible_change_is_learned_on_a_frozen_encoder_that_stays_as_i
 def test_land_cover_is_learned_too():
     frozen, kind = encoder(), Cover(2, (0, 1))
     train, val, test = (Part(squares(24, seed=seed, dates=1), Fresh(frozen)) for seed in (0, 1, 2))
-    assert f1_of(fit(train, val, kind, RECIPE, 0, CPU, quiet), test, kind) > 0.75
+    assert f1_of(fit(train, val, kind, RECIPE, 0, CPU), test, kind) > 0.75
 
 
 def test_fine_tuning_moves_a_copy_and_never_the_encoder_itself():
     given = encoder()
     identity = given.identity
     tuned = Tuned(given)
-    fitted = fit(Part(squares(8), tuned), Part(squares(4, seed=1), Fresh(given)), Change(), RECIPE, 0, CPU, quiet)
+    fitted = fit(Part(squares(8), tuned), Part(squares(4, seed=1), Fresh(given)), Change(), RECIPE, 0, CPU)
     assert given.identity == identity
     assert fitted.tuned is not None
     assert fitted.tuned.encoder.identity != identity
@@ -95,14 +95,14 @@ def test_the_same_seed_gives_the_same_decoder_and_another_seed_another():
     train = Part(squares(8), Fresh(encoder()))
     state = torch.random.get_rng_state()
     short = Recipe(2, 4, 1e-3, 0.0, 0.95, 1e-3)
-    one, same, other = (fit(train, None, Change(), short, seed, CPU, quiet).decoder.state_dict() for seed in (0, 0, 1))
+    one, same, other = (fit(train, None, Change(), short, seed, CPU).decoder.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_without_validation_the_last_epoch_counts_at_one_half():
-    fitted = fit(Part(squares(4), Fresh(encoder())), None, Change(), Recipe(3, 2, 1e-3, 0, 1, 1e-3), 0, CPU, quiet)
+    fitted = fit(Part(squares(4), Fresh(encoder())), None, Change(), Recipe(3, 2, 1e-3, 0, 1, 1e-3), 0, CPU)
     assert (fitted.epoch, fitted.threshold, fitted.score) == (3, 0.5, None)
 
 
@@ -114,7 +114,7 @@ def test_eight_positions_are_eight_different_pictures():
 
 def test_kept_features_are_those_of_encoding_anew_in_every_position(tmp_path):
     frozen, tiles = encoder(), squares(5)
-    kept = pyramids(frozen, frozen.identity, tiles, "stem", POSITIONS, tmp_path, 1e9, quiet)
+    kept = pyramids(frozen, frozen.identity, tiles, "stem", POSITIONS, tmp_path, 1e9)
     assert isinstance(kept, Kept)
     index, positions = [4, 0, 2, 2], [7, 0, 3, 5]
     for one, other in zip(kept.levels(tiles, index, positions), Fresh(frozen).levels(tiles, index, positions), strict=True):
@@ -122,10 +122,10 @@ def test_kept_features_are_those_of_encoding_anew_in_every_position(tmp_path):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
 
 
-def test_features_that_would_take_too_much_are_encoded_anew_and_that_is_said(tmp_path):
-    said = []
+def test_features_that_would_take_too_much_are_encoded_anew_and_that_is_said(logged, tmp_path):
+    said = logged()
     frozen = encoder()
-    assert isinstance(pyramids(frozen, frozen.identity, squares(5), "stem", POSITIONS, tmp_path, 1e3, said.append), Fresh)
+    assert isinstance(pyramids(frozen, frozen.identity, squares(5), "stem", POSITIONS, tmp_path, 1e3), Fresh)
     assert "encoded at every step" in said[0]
     assert not list(tmp_path.iterdir())
 
@@ -159,7 +159,7 @@ def made_up(tmp_path) -> DenseTrial:
     ).tiled(64)
     training = Dense(epochs=8, fine_tune_epochs=3, batch_size=4, learning_rate=3e-3)
     who = Contestant.of("caco", "candidate", 0, encoder())
-    return DenseTrial(find_task("levir_cd"), data, who, encoder(), 0, FeatureCache(tmp_path, quiet), training)
+    return DenseTrial(find_task("levir_cd"), data, who, encoder(), 0, FeatureCache(tmp_path), training)
 
 
 @pytest.mark.parametrize("name", sorted(DENSE_PROTOCOLS))
@@ -195,14 +195,14 @@ def ready(tmp_path, monkeypatch):
     only = dict(load_settings("tiny", home=tmp_path, downstream={"tasks": tasks}).downstream.tasks.items())
     downstream = settings.downstream.model_copy(update={"tasks": {name: only[name] for name in tasks}})
     settings = settings.model_copy(update={"downstream": downstream})
-    levir_cd.write_twin(settings.paths.benchmarks / "levir_cd", 0, 12, quiet)
-    loveda.write_twin(settings.paths.benchmarks / "loveda", 0, 12, quiet)
+    levir_cd.write_twin(settings.paths.benchmarks / "levir_cd", 0, 12)
+    loveda.write_twin(settings.paths.benchmarks / "loveda", 0, 12)
     Encoder.random(ARCHITECTURE, Preprocessing.of_pack(RGB, "seco", 32), 5).save(settings.paths.encoder, {}, {})
     return settings
 
 
 def test_dense_rows_stand_beside_all_baselines_with_their_seeds_and_items(ready):
-    rows = read_rows(score(ready, say=quiet).path)
+    rows = read_rows(score(ready).path)
     measured = [row for row in rows if row.status == "measured"]
     assert {(row.row, row.metric) for row in measured} == {
         ("levir_cd", "f1_change"),
@@ -222,9 +222,9 @@ def test_dense_rows_stand_beside_all_baselines_with_their_seeds_and_items(ready)
     absent = [row for row in rows if row.encoder == "imagenet"]
     assert absent
     assert all(row.status == "not_measured" for row in absent)
-    assert score(ready, say=quiet).reused
+    assert score(ready).reused
     # a few answers are kept as masks, the same tiles whoever is judged, and are shown beside image and truth
-    for each in assignments(ready, quiet):
+    for each in assignments(ready):
         assert isinstance(each.data, DenseImages)
         clean = [
             row for row in measured if (row.row, row.protocol, row.method) == (each.row, "clean", "frozen_decoder") and row.items
@@ -232,7 +232,7 @@ def test_dense_rows_stand_beside_all_baselines_with_their_seeds_and_items(ready)
         shown = [kept(ready.paths.root / row.items) for row in clean]
         assert len({tuple(answers) for answers in shown}) == 1
         assert 1 <= len(shown[0]) <= 3
-        png = masks_picture(each.data, shown[0], ready.paths.cache / "tiles", "title", quiet)
+        png = masks_picture(each.data, shown[0], ready.paths.cache / "tiles", "title")
         assert png is not None
         assert len(png) <= LIMIT
         (figures,) = {len(figures_of(ready.paths.root / row.items, each.data.classes, each.data.scored)) for row in clean}

@@ -24,7 +24,7 @@ def peers():
 
 
 def twin(task: str, folder: Path) -> Path:
-    import_module(f"caco_assets.synthetic.twins.{task}").write_twin(folder, 0, 12, lambda _: None)
+    import_module(f"caco_assets.synthetic.twins.{task}").write_twin(folder, 0, 12)
     for archive in folder.glob("*.zip"):
         with zipfile.ZipFile(archive) as members:
             members.extractall(folder)

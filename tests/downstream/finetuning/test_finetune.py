@@ -63,7 +63,7 @@ def encoder() -> Encoder:
 def trial(encoder, tmp_path):
     def make(data: LabelledImages, seed: int = 0, options: FineTune = OPTIONS) -> Trial:
         contestant = Contestant.of("caco", "candidate", 0, encoder)
-        return Trial(TASKS["eurosat"], data, contestant, encoder, 32, seed, 0, FeatureCache(tmp_path / "cache", quiet), options)
+        return Trial(TASKS["eurosat"], data, contestant, encoder, 32, seed, 0, FeatureCache(tmp_path / "cache"), options)
 
     return make
 
@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(trial, en
     labels = Labels.of(data.parts["train"], data.classes)
 
     def trained(seed: int) -> np.ndarray:
-        *_, (_, _, network) = train_network(encoder, inputs, data.parts["train"].labels, labels, OPTIONS, seed, quiet)
+        *_, (_, _, network) = train_network(encoder, inputs, data.parts["train"].labels, labels, OPTIONS, seed)
         return predict(network, inputs, OPTIONS)
 
     before = torch.get_rng_state()
@@ -171,11 +171,11 @@ def order(eurosat):
     return Order(TaskData.model_validate(wanted), twin=True)
 
 
-def test_an_encoder_is_judged_recorded_and_not_judged_again(settings, order, encoder):
+def test_an_encoder_is_judged_recorded_and_not_judged_again(logged, settings, order, encoder):
     short = settings.downstream.model_copy(update={"fine_tune_twin": FineTune(epochs=1, learning_rates=(1e-3,))})
     settings = settings.model_copy(update={"downstream": short})
-    lines: list[str] = []
-    rows = evaluate(settings, [order], encoder, name="mine", say=lines.append)
+    lines = logged()
+    rows = evaluate(settings, [order], encoder, name="mine")
     tuned = [row for row in rows if row.method == "fine_tune"]
     # the settings for twins, one row for each seed, and none for statistics, which have nothing to train
     assert [(row.encoder, row.seed, row.protocol) for row in tuned] == [("mine", 0, "clean"), ("mine", 1, "clean")]
@@ -185,7 +185,7 @@ def test_an_encoder_is_judged_recorded_and_not_judged_again(settings, order, enc
     stored = pd.read_parquet(evaluations_file(settings))
     assert len(stored) == len(rows)
     lines.clear()
-    assert evaluate(settings, [order], encoder, name="mine", say=lines.append) == rows
+    assert evaluate(settings, [order], encoder, name="mine") == rows
     assert not any("encode" in line or "image" in line for line in lines)
     assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
 
@@ -193,8 +193,8 @@ def test_an_encoder_is_judged_recorded_and_not_judged_again(settings, order, enc
 def test_tasks_on_several_gpus_give_the_rows_of_one_process(settings, order, encoder, tmp_path):
     orders = [replace(order, wanted=order.wanted.model_copy(update={"fine_tune": False, "limit": limit})) for limit in (40, 60)]
     alone = settings.model_copy(update={"home": tmp_path / "alone"})
-    rows = evaluate(alone, orders, encoder, name="mine", say=quiet)
-    assert evaluate(settings, orders, encoder, name="mine", say=quiet, gpus=("0", "1")) == rows
+    rows = evaluate(alone, orders, encoder, name="mine")
+    assert evaluate(settings, orders, encoder, name="mine", gpus=("0", "1")) == rows
     assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
 
 
@@ -202,9 +202,9 @@ def test_rows_of_tasks_before_a_failing_one_are_kept_and_bad_data_stops_before_w
     plain = replace(order, wanted=order.wanted.model_copy(update={"fine_tune": False}))
     absent = Order(TaskData(task="aid_20", data=tmp_path / "nowhere"), twin=False)
     with pytest.raises(UserError, match=r"downstream\.tasks\.aid_20: .*nothing there; fetch it from https://captain-whu"):
-        evaluate(settings, [plain, absent], encoder, name="mine", say=quiet)
+        evaluate(settings, [plain, absent], encoder, name="mine")
     assert not evaluations_file(settings).exists()
-    evaluate(settings, [plain], encoder, name="mine", say=quiet)
+    evaluate(settings, [plain], encoder, name="mine")
     assert evaluations_file(settings).exists()
 
 

@@ -66,12 +66,12 @@ class Broken(Change):
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_decoder_ends_as_if_nothing_had_happened(tmp_path, tuned):
     frozen = encoder().eval()
-    kept = EpochFile(tmp_path / "state.pt", quiet, seconds=0)
+    kept = EpochFile(tmp_path / "state.pt", seconds=0)
     recipe = Recipe(EPOCHS, 2, 1e-3, 1e-4, 0.9, 1e-4)
 
     def trained(kind: Change, kept: EpochFile | None = None):
         train = Part(tiles(0), Tuned(frozen) if tuned else Fresh(frozen))
-        return fit(train, Part(tiles(1), Fresh(frozen)), kind, recipe, 3, CPU, quiet, kept)
+        return fit(train, Part(tiles(1), Fresh(frozen)), kind, recipe, 3, CPU, kept)
 
     expected = trained(Change())
     before = torch.get_rng_state()
@@ -100,17 +100,17 @@ def images() -> LabelledImages:
     return LabelledImages("noise", ("a", "b"), EUROSAT_RGB, (3, SIDE, SIDE), "uint8", parts, "v", "noise", pixels.__getitem__)
 
 
-def trial(cache: Path, kept: EpochFile, say=quiet) -> Trial:
+def trial(cache: Path, kept: EpochFile) -> Trial:
     options = FineTune(epochs=EPOCHS, batch_size=8, learning_rates=(1e-3, 3e-3), warmup=0.1)
     given, source = Contestant.of("caco", "candidate", 0, encoder()), encoder()
-    return Trial(TASKS["eurosat"], images(), given, source, SIDE, 1, 0, FeatureCache(cache, say), options, kept)
+    return Trial(TASKS["eurosat"], images(), given, source, SIDE, 1, 0, FeatureCache(cache), options, kept)
 
 
 @pytest.mark.parametrize(("protocol", "stop"), [(fine_tune, 3), (fine_tune, 6), (fine_tune_paper, 3)])
-def test_a_fine_tuned_network_ends_as_if_nothing_had_happened(tmp_path, monkeypatch, protocol, stop):
+def test_a_fine_tuned_network_ends_as_if_nothing_had_happened(logged, tmp_path, monkeypatch, protocol, stop):
     """Stopped at the first rate, at the second one, and without validation."""
     (expected,) = protocol(trial(tmp_path, EpochFile()))
-    kept = EpochFile(tmp_path / "state.pt", quiet, seconds=0)
+    kept = EpochFile(tmp_path / "state.pt", seconds=0)
     saved = []
 
     def save(state) -> None:
@@ -123,16 +123,16 @@ def test_a_fine_tuned_network_ends_as_if_nothing_had_happened(tmp_path, monkeypa
     with pytest.raises(PulledPlugError):
         list(protocol(trial(tmp_path, kept)))
     monkeypatch.undo()
-    lines: list[str] = []
-    (found,) = protocol(trial(tmp_path, EpochFile(kept.path, lines.append, seconds=0)))
+    lines = logged()
+    (found,) = protocol(trial(tmp_path, EpochFile(kept.path, seconds=0)))
     assert f"goes on after epoch {saved[-1][1]}" in lines
     assert found.note == expected.note
     np.testing.assert_array_equal(found.outcome.predictions, expected.outcome.predictions)
 
 
-def test_a_damaged_state_is_said_and_removed(tmp_path):
-    lines: list[str] = []
-    kept = EpochFile(tmp_path / "state.pt", lines.append)
+def test_a_damaged_state_is_said_and_removed(logged, tmp_path):
+    lines = logged()
+    kept = EpochFile(tmp_path / "state.pt")
     kept.path.write_bytes(b"not a state")
     assert kept.load() is None
     assert not kept.path.exists()
@@ -140,13 +140,13 @@ def test_a_damaged_state_is_said_and_removed(tmp_path):
 
 
 def test_states_are_written_once_in_a_while_and_nothing_is_written_without_a_place(tmp_path):
-    assert not EpochFile(tmp_path / "state.pt", quiet, seconds=3600).due()
-    assert EpochFile(tmp_path / "state.pt", quiet, seconds=0).due()
-    assert not EpochFile(None, quiet, seconds=0).due()
+    assert not EpochFile(tmp_path / "state.pt", seconds=3600).due()
+    assert EpochFile(tmp_path / "state.pt", seconds=0).due()
+    assert not EpochFile(None, seconds=0).due()
 
 
 def test_what_was_judged_leaves_no_state_behind(tmp_path):
-    kept = EpochFile(tmp_path / "state.pt", quiet, seconds=0)
+    kept = EpochFile(tmp_path / "state.pt", seconds=0)
     list(fine_tune(trial(tmp_path, kept)))
     assert kept.path.exists()
     kept.clear()
@@ -168,7 +168,7 @@ list(fine_tune(trial(folder, kept)))
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_in_another(tmp_path):
+def test_a_killed_process_goes_on_in_another(logged, tmp_path):
     (expected,) = fine_tune(trial(tmp_path, EpochFile()))
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -176,8 +176,8 @@ def test_a_killed_process_goes_on_in_another(tmp_path):
         time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    lines: list[str] = []
-    (found,) = fine_tune(trial(tmp_path, EpochFile(tmp_path / "state.pt", lines.append)))
+    lines = logged()
+    (found,) = fine_tune(trial(tmp_path, EpochFile(tmp_path / "state.pt")))
     assert "goes on after epoch" in lines[0]
     assert found.note == expected.note
     np.testing.assert_array_equal(found.outcome.predictions, expected.outcome.predictions)

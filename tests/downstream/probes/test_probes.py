@@ -48,7 +48,7 @@ def seen(real, tmp_path_factory):
     """Standardised features (train, test) of a random network on pictures of the real EuroSAT, and their labels."""
     data = eurosat.read(real / "eurosat_rgb" / "EuroSAT.zip").limited(800, seed=0)
     encoder = Encoder.random("test_resnet", Preprocessing.unit_rgb(32), 0)
-    cache = FeatureCache(tmp_path_factory.mktemp("features"), lambda _line: None)
+    cache = FeatureCache(tmp_path_factory.mktemp("features"))
     train, test = (
         cache.features(encoder, "random", data, part, 32) for part in ("train", "test" if "test" in data.parts else "val")
     )

@@ -17,10 +17,10 @@ def settings(tmp_path, monkeypatch):
 
 
 def test_paper_may_have_fewer_seeds_than_clean_and_so_have_its_random_encoders(settings, tmp_path):
-    levir_cd.write_twin(tmp_path / "twin", 0, 12, lambda _line: None)
+    levir_cd.write_twin(tmp_path / "twin", 0, 12)
     order = Order(TaskData(task="levir_cd", data=tmp_path / "twin", tile=32, limit=4), twin=True)
     encoder = Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "seco", 32), 5)
-    rows = evaluate(settings, [order], encoder, name="mine", say=lambda _line: None)
+    rows = evaluate(settings, [order], encoder, name="mine")
     seeds = {(row.encoder, row.protocol, row.seed) for row in rows}
     assert seeds == {(name, "paper", 0) for name in ("mine", "random")} | {
         (name, "clean", seed) for name in ("mine", "random") for seed in (0, 1)

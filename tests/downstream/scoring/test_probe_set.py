@@ -61,22 +61,22 @@ def test_the_probe_agrees_with_the_knn_of_the_scores(eurosat, tmp_path):
 def test_the_stage_makes_one_product_and_reuses_it(tmp_path, make_eurosat):
     settings = wanted(tmp_path)
     make_eurosat(settings.paths.benchmarks / "eurosat", per_class=80)
-    product = probe_set(settings, silent)
+    product = probe_set(settings)
     assert product.path == settings.paths.probe_set
     assert (product.facts["train"], product.facts["validation"]) == (240, 120)
     found = ProbeSet.read(product.path)
     assert set(np.bincount(found.labels[found.part == TRAIN])) == {24}
     assert set(np.bincount(found.labels[found.part == VALIDATION])) == {12}
-    assert probe_set(settings, silent).reused
+    assert probe_set(settings).reused
 
 
 def test_a_row_that_cannot_be_probed_on_is_named(tmp_path):
     with pytest.raises(UserError, match=r"profile tiny: pretraining.probe_task names no row of downstream.tasks"):
-        probe_set(load_settings("tiny", home=tmp_path), silent)
+        probe_set(load_settings("tiny", home=tmp_path))
     with pytest.raises(UserError, match=r"pretraining.probe_task=twin: no row of downstream.tasks \(eurosat_twin\)"):
         load_settings("tiny", home=tmp_path, pretraining={"probe_task": "twin"})
     absent = {"eurosat_twin": {"task": "eurosat", "data": str(tmp_path / "none"), "optional": True}}
     with pytest.raises(UserError, match=r"pretraining.probe_task=eurosat_twin: data=.*none: there is nothing there; name another"):
-        probe_set(wanted(tmp_path, tasks=absent), silent)
+        probe_set(wanted(tmp_path, tasks=absent))
     with pytest.raises(UserError, match=r"make the embedded twins first"):
-        probe_set(wanted(tmp_path), silent)
+        probe_set(wanted(tmp_path))

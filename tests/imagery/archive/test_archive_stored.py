@@ -43,7 +43,7 @@ def both(tiny_earth, over, client) -> tuple[Settings, Settings]:
     far, near = over(catalog, home="far"), over(catalog, home="near")
     far = far.model_copy(update={"imagery": far.imagery.model_copy(update={"archive": "s3://sets/archive"})})
     for settings in (far, near):
-        plan(settings, [].append)
+        plan(settings)
     return far, near
 
 
@@ -54,7 +54,7 @@ def objects(client) -> dict[str, int]:
 
 
 def made(settings: Settings) -> list:
-    return [ingest_shard(settings, shard, [].append) for shard in (0, 1)]
+    return [ingest_shard(settings, shard) for shard in (0, 1)]
 
 
 def test_tars_in_the_store_are_those_of_a_folder_and_so_is_all_that_is_read_from_them(both, client):
@@ -82,7 +82,7 @@ def test_the_store_alone_is_an_archive_once_all_shards_are_there(both, client):
     made(far), made(near)
     with pytest.raises(UserError, match="no such list"):
         ArchiveReader(f"s3://sets/archive/{far.profile}/{far.vintage}.json")
-    collect(far, [].append)
+    collect(far)
     reader = ArchiveReader(f"s3://sets/archive/{far.profile}/{far.vintage}.json")
     twin = ArchiveReader(near.paths.archive, near.paths.locations)
     pointed = ArchiveReader(far.paths.archive, far.paths.locations)
@@ -120,13 +120,13 @@ def test_an_upload_that_breaks_off_leaves_no_object_and_the_next_run_asks_no_pro
     with monkeypatch.context() as patch:
         patch.setattr(object_store, "Upload", Broken)
         with pytest.raises(KeyboardInterrupt):
-            ingest_shard(far, 0, [].append)
+            ingest_shard(far, 0)
     assert objects(client) == {}
     assert not (far.paths.archive / "shard=0000").exists()
     with monkeypatch.context() as patch:
         patch.setattr("caco_assets.imagery.ingest.fill_shard.read_chips", lambda *_: pytest.fail("pixels were read again"))
-        product = ingest_shard(far, 0, [].append)
-    ingest_shard(near, 0, [].append)
+        product = ingest_shard(far, 0)
+    ingest_shard(near, 0)
     assert (
         object_store.read(tar_store.pointer(product.path).address) == (near.paths.archive / "shard=0000" / "chips.tar").read_bytes()
     )
@@ -143,7 +143,7 @@ def test_what_is_lost_or_cut_in_the_store_is_found_and_made_again(both, client):
         f"shard=0001: {cut.address} has {cut.bytes - 512} bytes, not {cut.bytes}",
     ]
     (far.paths.records / "archive" / "shard=0000.json").unlink()
-    ingest_shard(far, 0, [].append)
+    ingest_shard(far, 0)
     assert object_store.size(lost.address) == lost.bytes
 
 
@@ -198,5 +198,5 @@ def test_a_tar_of_the_workspace_is_taken_as_it_is_when_the_setting_changes(both,
     moved = near.model_copy(update={"imagery": far.imagery})
     made(near)
     assert [product.reused for product in made(moved)] == [True, True]
-    collect(moved, [].append)
+    collect(moved)
     assert objects(client) == {}

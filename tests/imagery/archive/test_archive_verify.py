@@ -20,7 +20,7 @@ BANDS = ("B02", "B03", "B04")
 
 
 def damage(archive: Path, shards: int | None = None, workers: int = 2) -> list[str]:
-    return [str(one) for one in find_damage(archive, shards, workers, [].append)]
+    return [str(one) for one in find_damage(archive, shards, workers)]
 
 
 def rewrite(shard: Path, change: Callable[[list[dict]], list[dict]]) -> None:

@@ -35,7 +35,7 @@ def source(folder: Path, **changes) -> FolderSource:
 
 def index(tmp_path: Path, **changes) -> tuple[dict, Path]:
     target = tmp_path / ".catalog.partial-0123"
-    return index_folder(source(tmp_path / "tifs", **changes), target, [].append), target
+    return index_folder(source(tmp_path / "tifs", **changes), target), target
 
 
 def test_each_file_becomes_an_item_with_what_its_numbers_mean(tmp_path):
@@ -99,12 +99,12 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_a_spoilt_file_is_listed_with_its_reason_and_the_others_are_kept(tmp_path, kind):
+def test_a_spoilt_file_is_listed_with_its_reason_and_the_others_are_kept(logged, tmp_path, kind):
     spoil, reason = SPOILT[kind]
     put(tmp_path / "tifs", "good_2020-01-13.tif")
     spoil(put(tmp_path / "tifs", "bad_2020-01-18.tif"))
-    said: list[str] = []
-    facts = index_folder(source(tmp_path / "tifs"), tmp_path / "catalog", said.append)
+    said = logged()
+    facts = index_folder(source(tmp_path / "tifs"), tmp_path / "catalog")
     assert (facts["items"], facts["refused"]) == (1, 1)
     refused = json.loads((tmp_path / "catalog" / "refused.json").read_text())
     assert refused == facts["refused_files"]
@@ -181,12 +181,12 @@ def test_a_file_that_names_its_bands_in_another_order_is_refused(tmp_path):
     assert facts["refused_files"] == {"b_2020-01-14.tif": "names its bands B03, B02: another order than imagery.source.bands"}
 
 
-def test_doubts_are_said_and_kept_with_the_product(tmp_path):
+def test_doubts_are_said_and_kept_with_the_product(logged, tmp_path):
     put(tmp_path / "tifs", "a_2020-01-13.tif")
     with rasterio.open(put(tmp_path / "tifs", "b_2020-01-14.tif", crs="EPSG:3857"), "r+") as raster:
         raster.nodata = -1
-    said: list[str] = []
-    facts = index_folder(source(tmp_path / "tifs", scale=1.0), tmp_path / "out", said.append)
+    said = logged()
+    facts = index_folder(source(tmp_path / "tifs", scale=1.0), tmp_path / "out")
     first, second, third, fourth, fifth = facts["notes"]
     assert first.startswith("a_2020-01-13.tif: its middle reflectance is 1.")
     assert first.endswith("by scale=1 and offset=0; check them")

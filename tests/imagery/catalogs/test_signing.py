@@ -72,13 +72,13 @@ def tokens(monkeypatch, tmp_path):
     server.stop()
 
 
-def quick(said: list[str]) -> JsonClient:
-    return JsonClient(said.append, attempts=2, seed=0, sleep=lambda _: None)
+def quick() -> JsonClient:
+    return JsonClient(attempts=2, seed=0, sleep=lambda _: None)
 
 
 @pytest.mark.integration
 def test_an_address_gets_the_token_of_its_container(tokens):
-    sign = TokenSigner([].append)
+    sign = TokenSigner()
     assert sign(BLOB) == f"{BLOB}?st=1&sig=secret1"
     assert sign(BLOB.replace("B04", "B03")).endswith("B03.tif?st=1&sig=secret1")
     assert sign("https://other.blob.core.windows.net/box/x.tif").endswith("sig=secret2")
@@ -88,7 +88,7 @@ def test_an_address_gets_the_token_of_its_container(tokens):
 
 @pytest.mark.integration
 def test_what_needs_no_token_stays_as_it_is(tokens):
-    sign = TokenSigner([].append)
+    sign = TokenSigner()
     public = "https://ai4edatasetspublicassets.blob.core.windows.net/x/y.png"
     for href in ("https://a.example/B04.tif", "./B04.tif", public, f"{BLOB}?sig=mine"):
         assert sign(href) == href
@@ -97,7 +97,7 @@ def test_what_needs_no_token_stays_as_it_is(tokens):
 
 @pytest.mark.integration
 def test_many_threads_wait_for_one_request(tokens):
-    sign = TokenSigner([].append)
+    sign = TokenSigner()
     with ThreadPoolExecutor(8) as pool:
         signed = set(pool.map(sign, [BLOB] * 40))
     assert signed == {f"{BLOB}?st=1&sig=secret1"}
@@ -107,7 +107,7 @@ def test_many_threads_wait_for_one_request(tokens):
 @pytest.mark.integration
 def test_a_token_is_renewed_before_it_expires(tokens):
     tokens.life_s = 1.0
-    sign = TokenSigner([].append)
+    sign = TokenSigner()
     start = time.monotonic()
     seen = []
     while time.monotonic() - start < 1.8:
@@ -120,23 +120,23 @@ def test_a_token_is_renewed_before_it_expires(tokens):
 @pytest.mark.integration
 def test_a_long_token_is_renewed_minutes_before_its_end(tokens):
     tokens.life_s = 320.0
-    sign = TokenSigner([].append)
+    sign = TokenSigner()
     sign(BLOB)
     sign(BLOB)
     assert len(tokens.asked) == 1
     (token,) = sign._tokens.values()
     assert timedelta(seconds=155) < token.expiry - token.renew < timedelta(seconds=161)
     tokens.life_s = 3600.0
-    other = TokenSigner([].append)
+    other = TokenSigner()
     other(BLOB)
     (token,) = other._tokens.values()
     assert token.expiry - token.renew == timedelta(minutes=5)
 
 
 @pytest.mark.integration
-def test_while_the_token_server_is_down_the_old_token_serves_and_then_there_is_one_line(tokens):
-    said: list[str] = []
-    sign = TokenSigner(said.append, quick(said))
+def test_while_the_token_server_is_down_the_old_token_serves_and_then_there_is_one_line(logged, tokens):
+    said = logged()
+    sign = TokenSigner(quick())
     tokens.life_s = 62.0
     first = sign(BLOB)
     (container,) = sign._tokens

@@ -124,8 +124,7 @@ class Patience:
 
     def __init__(self, **options) -> None:
         self.slept: list[float] = []
-        self.said: list[str] = []
-        self.client = JsonClient(self.said.append, seed=1, sleep=self.slept.append, **options)
+        self.client = JsonClient(seed=1, sleep=self.slept.append, **options)
 
 
 def api(server: Server, patience: Patience | None = None, **options) -> StacApi:
@@ -207,13 +206,14 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize("kind", TROUBLES)
-def test_what_may_heal_is_waited_for(server, kind):
+def test_what_may_heal_is_waited_for(logged, server, kind):
+    said = logged()
     server.troubles = [TROUBLES[kind]] * 2
     patience = Patience()
     assert len(api(server, patience).search(BOX, JULY)) == 6
     assert len(patience.slept) == 2
-    assert len(patience.said) == 2
-    assert "try 2 of 6 in" in patience.said[0]
+    assert len(said) == 2
+    assert "try 2 of 6 in" in said[0]
     if kind == "limit in seconds":
         assert all(7 <= wait <= 8 for wait in patience.slept)
     else:
@@ -312,7 +312,7 @@ def sites(count: int, spread: float = 0.35) -> Sites:
 
 def plan(tmp_path, server: Server, places: Sites, name: str, **options) -> dict[str, int]:
     catalog = api(server, **options)
-    return write_plan(tmp_path / name, places, catalog, WINDOWS, Limits(90.0, 8), tmp_path / "scratch", [].append)
+    return write_plan(tmp_path / name, places, catalog, WINDOWS, Limits(90.0, 8), tmp_path / "scratch")
 
 
 def test_ten_thousand_places_of_a_few_tiles_cost_as_many_requests_as_ten(tmp_path, server):

@@ -42,7 +42,7 @@ def test_every_file_of_an_indexed_folder_is_a_valid_item_in_both_forms(tmp_path,
 
     for date in ("2020-01-13", "2020-06-21"):
         tif(tmp_path / "tifs" / f"lake_{date}.tif", np.ones((2, 64, 64), np.uint16), 498_000.0, 4_651_020.0, 10)
-    index_folder(FolderSource(path=tmp_path / "tifs", bands=("B02", "B03")), tmp_path / "catalog", [].append)
+    index_folder(FolderSource(path=tmp_path / "tifs", bands=("B02", "B03")), tmp_path / "catalog")
     catalog = pystac.Catalog.from_file(str(tmp_path / "catalog" / "catalog.json"))
     catalog.validate()
     linked = [item.to_dict() for item in catalog.get_items(recursive=True)]

@@ -28,12 +28,12 @@ def twin(six_dates, tiny_earth, over):
     tiny_earth.scene("2022-04-25", cloud=0.0, scl=9)
     catalog = tiny_earth.write()
     whole = over(catalog, home="whole")
-    plan(whole, [].append)
-    ingest_shard(whole, 0, [].append)
+    plan(whole)
+    ingest_shard(whole, 0)
 
     def fresh(home: str):
         settings = over(catalog, home=home)
-        plan(settings, [].append)
+        plan(settings)
         return settings
 
     return whole, fresh
@@ -53,10 +53,10 @@ def test_an_interrupted_shard_reads_no_chip_twice_and_ends_with_the_same_bytes(t
 
     monkeypatch.setattr(fill_shard, "encode", counted)
     with pytest.raises(InterruptedWorkError):
-        ingest_shard(settings, 0, [].append)
+        ingest_shard(settings, 0)
     [left] = settings.paths.archive.iterdir()
     assert left.name.startswith(".shard=0000.partial-")
-    ingest_shard(settings, 0, [].append)
+    ingest_shard(settings, 0)
     assert contents(settings.paths.archive / "shard=0000") == contents(whole.paths.archive / "shard=0000")
     assert [path.name for path in settings.paths.archive.iterdir()] == ["shard=0000"]
     # 18 chips in scenes of 3; read again are the one that failed, what the other worker was at, and one begun meanwhile
@@ -74,9 +74,9 @@ def test_an_interruption_while_the_shard_is_written_costs_no_reading(twin, monke
     with monkeypatch.context() as patch:
         patch.setattr(fill_shard, step, broken)
         with pytest.raises(InterruptedWorkError):
-            ingest_shard(settings, 0, [].append)
+            ingest_shard(settings, 0)
     monkeypatch.setattr(fill_shard, "read_chips", broken)
-    ingest_shard(settings, 0, [].append)
+    ingest_shard(settings, 0)
     assert contents(settings.paths.archive / "shard=0000") == contents(whole.paths.archive / "shard=0000")
 
 
@@ -90,9 +90,9 @@ def test_an_interruption_while_the_shard_is_put_in_place_costs_no_reading(twin, 
     with monkeypatch.context() as patch:
         patch.setattr("caco_assets.core.products._swap", broken)
         with pytest.raises(InterruptedWorkError):
-            ingest_shard(settings, 0, [].append)
+            ingest_shard(settings, 0)
     monkeypatch.setattr(fill_shard, "read_chips", broken)
-    ingest_shard(settings, 0, [].append)
+    ingest_shard(settings, 0)
     assert contents(settings.paths.archive / "shard=0000") == contents(whole.paths.archive / "shard=0000")
 
 
@@ -106,9 +106,9 @@ def test_other_settings_do_not_go_on_from_an_old_spool(twin, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(fill_shard, "write_tar", broken)
         with pytest.raises(InterruptedWorkError):
-            ingest_shard(settings, 0, [].append)
+            ingest_shard(settings, 0)
     changed = settings.imagery.model_copy(update={"min_clear": 0.5})
-    ingest_shard(settings.model_copy(update={"imagery": changed}), 0, [].append)
+    ingest_shard(settings.model_copy(update={"imagery": changed}), 0)
     assert contents(settings.paths.archive / "shard=0000").keys() == contents(whole.paths.archive / "shard=0000").keys()
     assert [path.name for path in settings.paths.archive.iterdir()] == ["shard=0000"]
 
@@ -116,8 +116,9 @@ def test_other_settings_do_not_go_on_from_an_old_spool(twin, monkeypatch):
 RUN = """
 import os, signal, sys, time
 from pathlib import Path
-import caco_assets.imagery.ingest.fill_shard as ingest
+import caco_assets.imagery.ingest.fill_shard as fill_shard
 from caco_assets.imagery.stage import ingest_shard
+from caco_assets.observability.logs import log_to
 from caco_assets.settings import CatalogSource, Sampling, load_settings
 
 home, catalog, sampling = Path(sys.argv[1]), Path(sys.argv[2]), Sampling.model_validate_json(sys.argv[3])
@@ -132,7 +133,8 @@ def slow(*arguments):
     return encode(*arguments)
 
 fill_shard.encode = slow
-ingest_shard(settings, shard, lambda line: print(line, flush=True))
+with log_to(lambda _level, line: print(line, flush=True)):
+    ingest_shard(settings, shard)
 """
 
 
@@ -158,14 +160,14 @@ def test_a_shard_killed_again_and_again_is_finished_with_the_same_bytes(twin):
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
         assert journalled(settings) > before
-    ingest_shard(settings, 0, [].append)
+    ingest_shard(settings, 0)
     assert contents(settings.paths.archive / "shard=0000") == contents(whole.paths.archive / "shard=0000")
 
 
 @pytest.mark.integration
 def test_two_processes_on_two_shards_and_two_on_one_give_the_archive_of_one(twin):
     whole, fresh = twin
-    ingest_shard(whole, 1, [].append)
+    ingest_shard(whole, 1)
     settings = fresh("several")
     processes = [start(settings, shard, 0.2) for shard in (0, 1, 0)]
     said = "".join(process.communicate()[0] for process in processes)
@@ -175,13 +177,13 @@ def test_two_processes_on_two_shards_and_two_on_one_give_the_archive_of_one(twin
     assert "archive/shard=0000: another process is at it; waiting for it" in said
     assert said.count("100% 18/18") == 1
     for shard in (0, 1):
-        assert ingest_shard(settings, shard, [].append).reused
+        assert ingest_shard(settings, shard).reused
 
 
-def test_a_lock_is_held_by_one_at_a_time_and_given_back(tmp_path):
-    said: list[str] = []
-    with alone(tmp_path / "deep" / "a.lock", "a", said.append):
+def test_a_lock_is_held_by_one_at_a_time_and_given_back(logged, tmp_path):
+    said = logged()
+    with alone(tmp_path / "deep" / "a.lock", "a"):
         pass
-    with alone(tmp_path / "deep" / "a.lock", "a", said.append):
+    with alone(tmp_path / "deep" / "a.lock", "a"):
         pass
     assert said == []

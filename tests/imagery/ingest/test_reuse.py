@@ -16,10 +16,10 @@ NEXT = {"vintage": "2027-01"}
 
 
 def run(settings: Settings) -> dict:
-    plan(settings, [].append)
+    plan(settings)
     for shard in range(2):
-        ingest_shard(settings, shard, [].append)
-    return collect(settings, [].append).facts
+        ingest_shard(settings, shard)
+    return collect(settings).facts
 
 
 def contents(settings: Settings) -> dict[str, bytes]:

@@ -335,7 +335,7 @@ def test_a_plan_in_many_blocks_and_cells_has_the_rows_of_one_in_one_piece(tmp_pa
         monkeypatch.setattr("caco_assets.imagery.planning.plan.PLACES_AT_ONCE", block)
         monkeypatch.setattr("caco_assets.imagery.planning.plan.PLACES_TOGETHER", cell)
         monkeypatch.setattr("caco_assets.imagery.planning.plan.HELD_RECORDS", 10_000 if name == "cut" else 10**9)
-        facts[name] = write_plan(tmp_path / name, sites, catalog, WINDOWS, Limits(90.0, 8), tmp_path / "scratch", [].append)
+        facts[name] = write_plan(tmp_path / name, sites, catalog, WINDOWS, Limits(90.0, 8), tmp_path / "scratch")
     assert read_scenes(tmp_path / "whole").equals(read_scenes(tmp_path / "cut"))
     assert pq.ParquetFile(tmp_path / "cut").num_row_groups == 12
     assert facts["whole"] | {"cells": 0} == facts["cut"] | {"cells": 0}

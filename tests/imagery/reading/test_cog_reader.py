@@ -44,7 +44,7 @@ def far(tiny_earth, over, serving):
         tiny_earth.folder = tiny_earth.folder.parent / "index"
         far = over(tiny_earth.write(), home="far")
         for settings in (near, far):
-            plan(settings, [].append)
+            plan(settings)
         yield far, near, provider
 
 
@@ -52,7 +52,7 @@ def test_chips_over_http_are_those_from_the_disk_bit_by_bit(far):
     far, near, provider = far
     for settings in (far, near):
         for shard in (0, 1):
-            ingest_shard(settings, shard, [].append)
+            ingest_shard(settings, shard)
     assert contents(far.paths.archive) == contents(near.paths.archive)
     assert provider.stats()["GET"] > 0
 
@@ -60,7 +60,7 @@ def test_chips_over_http_are_those_from_the_disk_bit_by_bit(far):
 def test_the_bands_of_a_cloudy_scene_are_never_asked_for(far):
     far, _, provider = far
     provider.fail(kinds="500", match="S2_20220425/B")
-    ingest_shard(far, 0, [].append)
+    ingest_shard(far, 0)
     rows = pq.read_table(far.paths.archive / "shard=0000" / "quarantine.parquet").to_pylist()
     assert {(row["reason"], row["item_id"]) for row in rows} == {("cloudy", "S2_20220425")}
     assert provider.stats()["failed 500"] == 0
@@ -77,20 +77,20 @@ HASTE = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0
 
 def test_a_provider_that_falls_silent_stops_the_shard_and_the_next_run_goes_on(far, over, hasty):
     far, near, provider = far
-    ingest_shard(near, 0, [].append)
-    ingest_shard(far, 0, [].append)
+    ingest_shard(near, 0)
+    ingest_shard(far, 0)
     whole = provider.stats()["requests"]
     other = over(far.imagery.source.path, home="again")
-    plan(other, [].append)
+    plan(other)
     provider.fail(kinds="503", after=whole * 2 // 3)
     with pytest.raises(UserError, match=r"does not serve its files .* continues"):
-        ingest_shard(other, 0, [].append)
+        ingest_shard(other, 0)
     left = [path.name for path in other.paths.archive.iterdir()]
     assert len(left) == 1
     assert left[0].endswith(".spool")
     provider.fail()
     provider.stats()
-    ingest_shard(other, 0, [].append)
+    ingest_shard(other, 0)
     assert contents(other.paths.archive) == contents(near.paths.archive)
     assert provider.stats()["requests"] < whole
 
@@ -101,8 +101,8 @@ def test_failures_in_one_request_of_ten_leave_no_trace(far, monkeypatch):
     monkeypatch.setattr("caco_assets.imagery.ingest.fill_shard.Pace", partial(Pace, patience=longer))
     provider.fail(kinds="403,429,500,503,silence,reset,truncated,slow,html,xml", share=0.1, seed=3)
     for shard in (0, 1):
-        ingest_shard(near, shard, [].append)
-        ingest_shard(far, shard, [].append)
+        ingest_shard(near, shard)
+        ingest_shard(far, shard)
     assert contents(far.paths.archive) == contents(near.paths.archive)
     assert sum(number for name, number in provider.stats().items() if name.startswith("failed ")) >= 5
 
@@ -113,7 +113,7 @@ def test_failures_in_one_request_of_ten_leave_no_trace(far, monkeypatch):
 def test_one_file_that_is_never_served_refuses_its_chips_and_the_next_scene_serves(far, hasty, kind, reason):
     far, _, provider = far
     provider.fail(kinds=kind, match="S2_20220405/B03")
-    ingest_shard(far, 0, [].append)
+    ingest_shard(far, 0)
     rows = pq.read_table(far.paths.archive / "shard=0000" / "quarantine.parquet").to_pylist()
     assert {row["reason"] for row in rows} == {reason, "cloudy", "too_few_seasons"}
     refused = [row for row in rows if row["reason"] == reason]

@@ -163,7 +163,7 @@ def test_a_streamed_index_gives_the_plan_of_one_in_memory(tmp_path, order, monke
     assert isinstance(streamed, ParquetCatalog)
     facts = []
     for name, catalog in (("held", held), ("streamed", streamed)):
-        facts.append(write_plan(tmp_path / name, sites, catalog, windows, Limits(90.0, 8), tmp_path / "planning", [].append))
+        facts.append(write_plan(tmp_path / name, sites, catalog, windows, Limits(90.0, 8), tmp_path / "planning"))
     assert facts[0] == facts[1]
     assert facts[0]["candidates"] > 1000
     assert (tmp_path / "held").read_bytes() == (tmp_path / "streamed").read_bytes()

@@ -79,7 +79,7 @@ def test_the_truth_is_reported_each_epoch_and_changes_no_weight(tmp_path: Path, 
     truth = table(tmp_path / "truth.parquet", {place: number % 3 == 0 for number, place in enumerate(places)})
     facts = {}
     for name, path in (("with", truth), ("without", None)):
-        facts[name] = make_encoder(pack, tmp_path / name, options, seed=0, data={}, say=lambda line: None, truth=path)
+        facts[name] = make_encoder(pack, tmp_path / name, options, seed=0, data={}, truth=path)
     assert Encoder.load(tmp_path / "with").identity == Encoder.load(tmp_path / "without").identity
     figures = {"change_auroc_distance", "change_auroc_ratio", "change_auroc_ema_ratio", "change_recall"}
     epochs = [line for line in read_metrics(tmp_path / "with" / "metrics.jsonl") if "epoch_loss" in line]

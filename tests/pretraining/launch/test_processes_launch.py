@@ -69,29 +69,29 @@ def test_batch_norm_is_synchronised_on_gpus_with_the_same_weights_under_the_same
         objective = nn.ModuleDict({"encoder_q": network, "norm": nn.BatchNorm1d(3)})
         before = dict(objective.named_parameters())
         names = list(objective.state_dict())
-        synchronise_batch_norm(objective, OnGpu(), [].append)  # pyright: ignore[reportArgumentType]
+        synchronise_batch_norm(objective, OnGpu())  # pyright: ignore[reportArgumentType]
         assert any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
         assert not any(type(module).__name__ in ("BatchNorm2d", "BatchNormAct2d", "BatchNorm1d") for module in objective.modules())
         assert all(parameter is before[name] for name, parameter in objective.named_parameters())
         assert list(objective.state_dict()) == names
 
 
-def test_a_process_that_was_killed_is_named_with_its_signal(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert tell(tmp_path / "run", torchrun.ended(1, 4, -9), said.append) == 2
+def test_a_process_that_was_killed_is_named_with_its_signal(logged, tmp_path: Path) -> None:
+    said = logged()
+    assert tell(tmp_path / "run", torchrun.ended(1, 4, -9)) == 2
     assert len(said) == 1
     assert "process 2 of 4 was killed by SIGKILL, most often because memory ran out" in said[0]
     assert "the last checkpoint is kept" in said[0]
     assert read_outcome(tmp_path / "run") == {"status": ERROR, "message": said[0].removeprefix("pretrain: ")}
 
 
-def test_what_a_process_has_left_word_of_is_told_instead(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_what_a_process_has_left_word_of_is_told_instead(logged, tmp_path: Path) -> None:
+    said = logged()
     write_outcome(tmp_path / "run", ERROR, message="pretraining.batch_size=6: must be even")
-    assert tell(tmp_path / "run", "process 1 of 2 ended with status 2", said.append) == 2
+    assert tell(tmp_path / "run", "process 1 of 2 ended with status 2") == 2
     assert said == ["pretrain: pretraining.batch_size=6: must be even"]
     write_outcome(tmp_path / "run", STOPPED, signum=15)
-    assert tell(tmp_path / "run", "process 1 of 2 ended with status 143", said.append) == 143
+    assert tell(tmp_path / "run", "process 1 of 2 ended with status 143") == 143
     assert len(said) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_process_that_loses_another_ends_without_a_word_of_its_own(tmp_path: P
             raise error
 
         monkeypatch.setattr("caco_assets.pretraining.launch.worker.run", fails)
-        assert take_part(config, [].append, StopRequest()) == LOST_ANOTHER
+        assert take_part(config, StopRequest()) == LOST_ANOTHER
     assert not lost_another(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
@@ -162,8 +162,8 @@ def test_paths_are_the_same_to_processes_with_other_working_directories(tmp_path
     )
 
 
-def test_an_outcome_of_an_earlier_training_is_no_outcome_of_this_one(tmp_path: Path) -> None:
+def test_an_outcome_of_an_earlier_training_is_no_outcome_of_this_one(logged, tmp_path: Path) -> None:
     write_outcome(tmp_path / "run", DONE, facts={})
-    said: list[str] = []
-    tell(tmp_path / "run", torchrun.ended(0, 2, 1), said.append)
+    said = logged()
+    tell(tmp_path / "run", torchrun.ended(0, 2, 1))
     assert "process 1 of 2 ended with status 1" in said[0]

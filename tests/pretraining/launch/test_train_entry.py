@@ -158,19 +158,19 @@ def test_what_is_finished_is_not_trained_again_and_what_is_told_otherwise_is(con
 
 def test_a_process_of_its_own_hands_back_facts_and_figures(config: RunConfig) -> None:
     memory = Memory()
-    facts = make_encoder_apart(config, print, [memory], in_this_process)
+    facts = make_encoder_apart(config, [memory], in_this_process)
     assert facts["steps"] == 6
     assert memory == read_metrics(config.target / "metrics.jsonl")
     # asked again, it has nothing to do, and still hands everything on
     again = Memory()
-    assert make_encoder_apart(config, print, [again], in_this_process) == facts
+    assert make_encoder_apart(config, [again], in_this_process) == facts
     assert again == memory
 
 
 def test_what_the_process_says_is_wrong_is_raised_here(config: RunConfig) -> None:
     wrong = config.model_copy(update={"pretraining": OPTIONS.model_copy(update={"batch_size": 64, "queue_size": 64})})
     with pytest.raises(UserError, match=r"batch_size=64: the pack .* holds only 24 samples"):
-        make_encoder_apart(wrong, print, (), in_this_process)
+        make_encoder_apart(wrong, (), in_this_process)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_what_the_process_says_is_wrong_is_raised_here(config: RunConfig) -> Non
 )
 def test_a_process_that_dies_without_a_word_is_an_error(config: RunConfig, code: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        make_encoder_apart(config, print, (), lambda _: subprocess.run([sys.executable, "-c", code], check=False).returncode)
+        make_encoder_apart(config, (), lambda _: subprocess.run([sys.executable, "-c", code], check=False).returncode)
 
 
 def test_a_stop_of_the_process_is_a_stop_here(config: RunConfig) -> None:
@@ -195,7 +195,7 @@ def test_a_stop_of_the_process_is_a_stop_here(config: RunConfig) -> None:
         return 143
 
     with pytest.raises(Stopped) as stopped:
-        make_encoder_apart(config, print, (), start)
+        make_encoder_apart(config, (), start)
     assert stopped.value.status == 143
 
 
@@ -246,15 +246,15 @@ def test_two_signals_ask_and_the_third_interrupts() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_two_trainings_never_write_into_one_folder(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_two_trainings_never_write_into_one_folder(logged, tmp_path: Path) -> None:
+    said = logged()
     with (
-        alone_in(tmp_path / "out", said.append),
+        alone_in(tmp_path / "out"),
         pytest.raises(UserError, match="out: another training is going on there; wait for it or stop it"),
-        alone_in(tmp_path / "out", said.append, patience_s=0.05),
+        alone_in(tmp_path / "out", patience_s=0.05),
     ):
         pass
-    with alone_in(tmp_path / "out", said.append):
+    with alone_in(tmp_path / "out"):
         pass
     assert len(said) == 1
 

@@ -115,7 +115,7 @@ def test_features_are_those_of_the_network_that_was_saved(
     settings: Settings, tmp_path: Path, resnet18, images, layout: str
 ) -> None:
     write, name, source = LAYOUTS[layout]
-    product = import_encoder(settings, str(write(resnet18, tmp_path / name)), "theirs", Wish(source=source), silent)
+    product = import_encoder(settings, str(write(resnet18, tmp_path / name)), "theirs", Wish(source=source))
     assert product.path == settings.paths.encoders / "theirs"
     assert product.facts["architecture"] == "resnet18"
     encoder = Encoder.load(product.path)
@@ -137,7 +137,7 @@ def test_other_architectures_and_band_sets_are_told_by_their_shapes(
     network = shaken(timm.create_model(name, num_classes=7, in_chans=bands))
     path = plain(network, tmp_path / "weights.pth")
     wanted = ("B02", "B03", "B04", "B08", "B11")[:bands]
-    product = import_encoder(settings, str(path), "theirs", Wish(source="imagenet", bands=wanted), silent)
+    product = import_encoder(settings, str(path), "theirs", Wish(source="imagenet", bands=wanted))
     encoder = Encoder.load(product.path)
     assert (encoder.architecture, encoder.width, encoder.preprocessing.bands) == (name, features, wanted)
     x = torch.randn(1, bands, 224, 224, generator=torch.Generator().manual_seed(1))
@@ -147,19 +147,19 @@ def test_other_architectures_and_band_sets_are_told_by_their_shapes(
 
 
 def test_the_preprocessing_is_that_of_the_source(settings: Settings, tmp_path: Path, resnet18) -> None:
-    seco = import_encoder(settings, str(lightning(resnet18, tmp_path / "seco.ckpt")), "seco", None, silent)
+    seco = import_encoder(settings, str(lightning(resnet18, tmp_path / "seco.ckpt")), "seco", None)
     assert Encoder.load(seco.path).preprocessing == Preprocessing.of_pack(RGB, "seco", 224)
-    photos = import_encoder(settings, str(plain(resnet18, tmp_path / "tv.pth")), "photos", None, silent)
+    photos = import_encoder(settings, str(plain(resnet18, tmp_path / "tv.pth")), "photos", None)
     assert Encoder.load(photos.path).preprocessing == Preprocessing.of_pack(RGB, "eurosat", 224)
     (tmp_path / "own.json").write_text(json.dumps({"preprocessing": Preprocessing.of_pack(RGB, "reflectance", 96).to_dict()}))
     wish = Wish(preprocessing=tmp_path / "own.json", size=64)
-    own = import_encoder(settings, str(tmp_path / "tv.pth"), "own", wish, silent)
+    own = import_encoder(settings, str(tmp_path / "tv.pth"), "own", wish)
     assert Encoder.load(own.path).preprocessing == Preprocessing.of_pack(RGB, "reflectance", 64)
 
 
 def test_source_licence_and_hash_are_written_beside_the_weights(settings: Settings, tmp_path: Path, resnet18) -> None:
     path = lightning(resnet18, tmp_path / "resnet18_caco_geo_1m_200.ckpt")
-    product = import_encoder(settings, str(path), "caco-1m", None, silent)
+    product = import_encoder(settings, str(path), "caco-1m", None)
     about = json.loads((product.path / "encoder.json").read_text())
     assert "Mall et al." in about["recipe"]["source"]
     assert "MIT" in about["recipe"]["source"]
@@ -167,18 +167,18 @@ def test_source_licence_and_hash_are_written_beside_the_weights(settings: Settin
     assert about["data"]["imported"]["file"] == path.name
     assert len(about["data"]["imported"]["sha256"]) == 64
     assert str(tmp_path) not in json.dumps(about)
-    assert import_encoder(settings, str(path), "caco-1m", None, silent).reused
-    assert not import_encoder(settings, str(path), "caco-1m", Wish(size=64), silent).reused
+    assert import_encoder(settings, str(path), "caco-1m", None).reused
+    assert not import_encoder(settings, str(path), "caco-1m", Wish(size=64)).reused
 
 
 def test_an_encoder_of_ours_comes_in_as_it_is(settings: Settings, tmp_path: Path, images) -> None:
     ours = Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "seco", 32), 5)
     ours.save(tmp_path / "elsewhere", {"objective": "caco"}, {"pack": "abc"})
-    product = import_encoder(settings, str(tmp_path / "elsewhere"), "ours", None, silent)
+    product = import_encoder(settings, str(tmp_path / "elsewhere"), "ours", None)
     assert Encoder.load(product.path).identity == ours.identity
     assert json.loads((product.path / "encoder.json").read_text())["recipe"]["objective"] == "caco"
     with pytest.raises(UserError, match=r"no encoder here \(encoder.safetensors is missing\)"):
-        import_encoder(settings, str(tmp_path), "none", None, silent)
+        import_encoder(settings, str(tmp_path), "none", None)
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ def test_torchgeos_file_is_known_by_its_name_and_found_in_torchs_cache(settings,
     with pytest.raises(
         UserError, match=r"torchgeo:ResNet18_Weights.SENTINEL2_RGB_MOCO: .*resnet18_sentinel2_rgb_moco-.* is not there"
     ):
-        import_encoder(settings, named, "moco", None, silent)
+        import_encoder(settings, named, "moco", None)
     file = "resnet18_sentinel2_rgb_moco-e3a335e3.pth"
     assert torchgeo_of(file) == named
     (tmp_path / "torch" / "hub" / "checkpoints").mkdir(parents=True)
     weights = {name: tensor for name, tensor in resnet18.state_dict().items() if not name.startswith("fc.")}
     torch.save(weights, tmp_path / "torch" / "hub" / "checkpoints" / file)
-    cached = import_encoder(settings, named, "moco", None, silent)
-    local = import_encoder(settings, str(tmp_path / "torch" / "hub" / "checkpoints" / file), "local", None, silent)
+    cached = import_encoder(settings, named, "moco", None)
+    local = import_encoder(settings, str(tmp_path / "torch" / "hub" / "checkpoints" / file), "local", None)
     assert Encoder.load(cached.path).identity == Encoder.load(local.path).identity
     assert "SSL4EO-S12" in cached.facts["source"]
     with pytest.raises(UserError, match="other numbers than Sentinel-2's reflectance"):
@@ -232,21 +232,21 @@ def test_what_does_not_fit_is_said_by_name(settings: Settings, tmp_path: Path, r
     weights["layer2.0.conv9.weight"] = torch.ones(1)
     torch.save(weights, tmp_path / "odd.pth")
     with pytest.raises(UserError, match=r"missing: layer2.0.conv1.weight; unexpected: layer2.0.conv9.weight"):
-        import_encoder(settings, str(tmp_path / "odd.pth"), "odd", None, silent)
+        import_encoder(settings, str(tmp_path / "odd.pth"), "odd", None)
     with pytest.raises(UserError, match=r"not those of a resnet50 \(missing: layer1.0.bn3.bias, .*of another shape: "):
-        import_encoder(settings, str(plain(resnet18, tmp_path / "r18.pth")), "r50", Wish(backbone="resnet50"), silent)
+        import_encoder(settings, str(plain(resnet18, tmp_path / "r18.pth")), "r50", Wish(backbone="resnet50"))
     with pytest.raises(UserError, match=r"takes 3 bands, the preprocessing of imagenet has 2 \(B04, B08\); name them with --bands"):
-        import_encoder(settings, str(tmp_path / "r18.pth"), "two", Wish(bands=("B04", "B08")), silent)
+        import_encoder(settings, str(tmp_path / "r18.pth"), "two", Wish(bands=("B04", "B08")))
     torch.save({"conv1.weight": torch.full((4, 3, 7, 7), torch.nan)}, tmp_path / "tiny.pth")
     with pytest.raises(UserError, match=r"no usual architecture \(\?\); name the timm architecture with --backbone"):
-        import_encoder(settings, str(tmp_path / "tiny.pth"), "tiny", Wish(source="imagenet"), silent)
+        import_encoder(settings, str(tmp_path / "tiny.pth"), "tiny", Wish(source="imagenet"))
     torch.save({"layers.0.weight": torch.ones(3)}, tmp_path / "mlp.pth")
     with pytest.raises(UserError, match=r"no ResNet or ViT by its names \(layers.0.weight\)"):
-        import_encoder(settings, str(tmp_path / "mlp.pth"), "mlp", None, silent)
+        import_encoder(settings, str(tmp_path / "mlp.pth"), "mlp", None)
     diverged = {name: tensor * torch.nan if name == "conv1.weight" else tensor for name, tensor in resnet18.state_dict().items()}
     torch.save(diverged, tmp_path / "nan.pth")
     with pytest.raises(UserError, match=r"weights: not finite in conv1\.weight"):
-        import_encoder(settings, str(tmp_path / "nan.pth"), "nan", None, silent)
+        import_encoder(settings, str(tmp_path / "nan.pth"), "nan", None)
     assert not settings.paths.encoders.exists() or not list(settings.paths.encoders.glob("*/encoder.json"))
 
 
@@ -255,11 +255,11 @@ def test_weights_of_unknown_source_are_not_guessed_at(settings: Settings, tmp_pa
     with pytest.raises(
         UserError, match=r"does not say where its weights come from.* --source \(seco, caco, imagenet, torchgeo:<name>\)"
     ):
-        import_encoder(settings, str(path), "unknown", None, silent)
+        import_encoder(settings, str(path), "unknown", None)
     with pytest.raises(UserError, match=r"--source sico: there is no such source of weights"):
-        import_encoder(settings, str(path), "unknown", Wish(source="sico"), silent)
+        import_encoder(settings, str(path), "unknown", Wish(source="sico"))
     with pytest.raises(UserError, match=r"--as ../x: a name has letters"):
-        import_encoder(settings, str(path), "../x", None, silent)
+        import_encoder(settings, str(path), "../x", None)
 
 
 def test_the_architectures_of_the_field_are_known_by_their_blocks() -> None:

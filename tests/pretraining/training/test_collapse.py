@@ -34,9 +34,9 @@ def test_keys_on_one_point_have_one_direction_and_keys_on_the_axes_have_all() ->
     assert cosine == pytest.approx((5 * 6 * 4) / (30 * 29), abs=1e-6)
 
 
-def test_a_stretch_of_epochs_that_look_like_collapse_is_said_once() -> None:
-    said: list[str] = []
-    warning = CollapseWarning(said.append)
+def test_a_stretch_of_epochs_that_look_like_collapse_is_said_once(logged) -> None:
+    said = logged()
+    warning = CollapseWarning()
     for epoch, (spread, rank) in enumerate([(0.9, 30.0), (0.15, 9.0), (0.1, 8.0), (0.8, 30.0), (0.7, 1.2)]):
         warning.look(epoch, {"epoch_embedding_std": spread, "queue_rank": rank})
     assert len(said) == 2

@@ -75,7 +75,6 @@ def with_pack(home: Path, places: int = 12, dates: int = 3, brightest: int = 400
             bands=bands,
             archive_bands=bands,
             stretch="seco",
-            say=lambda line: None,
             **sizes,
         )
 
@@ -102,7 +101,7 @@ class KillAt:
 
 def test_the_product_holds_the_encoder_the_figures_and_the_change_estimates(tmp_path: Path) -> None:
     settings = with_pack(tmp_path)
-    product = pretrain(settings, silent)
+    product = pretrain(settings)
     folder = settings.paths.encoder
     assert {file.name for file in folder.iterdir()} == FILES
     encoder = Encoder.load(folder)
@@ -122,24 +121,24 @@ def test_the_product_holds_the_encoder_the_figures_and_the_change_estimates(tmp_
     assert facts["loss"] == read_metrics(folder / "metrics.jsonl")[-1]["epoch_loss"]
     assert facts["images_per_s"] > 0
     assert facts["collapsed"] is (facts["embedding_std"] < 0.05)
-    assert pretrain(settings, silent).reused
+    assert pretrain(settings).reused
 
 
 def test_training_changes_the_weights_and_two_runs_give_the_same(tmp_path: Path) -> None:
-    encoders = [Encoder.load(pretrain(with_pack(tmp_path / name), silent).path) for name in ("a", "b")]
+    encoders = [Encoder.load(pretrain(with_pack(tmp_path / name)).path) for name in ("a", "b")]
     assert encoders[0].identity == encoders[1].identity
     start = Encoder.random("test_resnet", encoders[0].preprocessing, seed=0)
     assert start.identity != encoders[0].identity
 
 
-def test_a_killed_pretraining_goes_on_inside_its_partial_folder(tmp_path: Path) -> None:
-    whole = pretrain(with_pack(tmp_path / "whole"), silent)
+def test_a_killed_pretraining_goes_on_inside_its_partial_folder(logged, tmp_path: Path) -> None:
+    whole = pretrain(with_pack(tmp_path / "whole"))
     settings = with_pack(tmp_path / "parts")
     with pytest.raises(Killed):
-        pretrain(settings, silent, sinks=[KillAt(6)])
+        pretrain(settings, sinks=[KillAt(6)])
     assert not settings.paths.encoder.exists()
-    said: list[str] = []
-    resumed = pretrain(settings, said.append)
+    said = logged()
+    resumed = pretrain(settings)
     assert any("going on after epoch 1 of 2" in line for line in said)
     assert Encoder.load(resumed.path).identity == Encoder.load(whole.path).identity
     losses = [[line.get("loss") for line in read_metrics(product.path / "metrics.jsonl")] for product in (whole, resumed)]
@@ -149,35 +148,35 @@ def test_a_killed_pretraining_goes_on_inside_its_partial_folder(tmp_path: Path) 
 
 @pytest.mark.parametrize("objective", ["moco_v2", "moco_v2_tp", "seco", "teco"])
 def test_objectives_without_a_change_estimate_make_an_encoder_and_no_estimates(tmp_path: Path, objective: str) -> None:
-    product = pretrain(with_pack(tmp_path, objective=objective, epochs=1), silent)
+    product = pretrain(with_pack(tmp_path, objective=objective, epochs=1))
     assert product.facts["steps"] == (3 if objective == "teco" else 1)
     assert not (product.path / "change_estimates.parquet").exists()
     assert "changed_share" not in product.facts
 
 
-def test_a_collapsed_encoder_is_said_to_be_one(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_collapsed_encoder_is_said_to_be_one(logged, tmp_path: Path) -> None:
+    said = logged()
     # images of one colour each, all the same: there is nothing to tell apart
-    product = pretrain(with_pack(tmp_path / "same", brightest=2), said.append)
+    product = pretrain(with_pack(tmp_path / "same", brightest=2))
     assert product.facts["collapsed"] is True
     assert any("embeddings have collapsed" in line for line in said)
-    assert pretrain(with_pack(tmp_path / "noise"), silent).facts["collapsed"] is False
+    assert pretrain(with_pack(tmp_path / "noise")).facts["collapsed"] is False
 
 
 def test_settings_that_only_change_the_speed_reuse_the_product(tmp_path: Path) -> None:
-    pretrain(with_pack(tmp_path, epochs=1), silent)
-    assert pretrain(with_pack(tmp_path, epochs=1, threads=2, checkpoint_every=5), silent).reused
+    pretrain(with_pack(tmp_path, epochs=1))
+    assert pretrain(with_pack(tmp_path, epochs=1, threads=2, checkpoint_every=5)).reused
 
 
 def test_bands_that_the_pack_lacks_are_refused(tmp_path: Path) -> None:
     settings = with_pack(tmp_path, bands=["B04", "B08"], epochs=1)
     with pytest.raises(UserError, match=r"pretraining.bands=B04,B08: the pack has B04,B03,B02, not B08; build the pack again"):
-        pretrain(settings, silent)
+        pretrain(settings)
 
 
 def test_an_encoder_of_some_of_the_packs_bands_says_which(tmp_path: Path) -> None:
     settings = with_pack(tmp_path, bands=["B02", "B04"], pack_bands=["B04", "B03", "B02"], epochs=1)
-    encoder = Encoder.load(pretrain(settings, silent).path)
+    encoder = Encoder.load(pretrain(settings).path)
     assert encoder.preprocessing == Preprocessing.of_pack(("B02", "B04"), "seco", settings.pretraining.image_size)
 
 
@@ -198,7 +197,7 @@ def test_an_encoder_of_some_of_the_packs_bands_says_which(tmp_path: Path) -> Non
 def test_settings_that_cannot_work_stop_before_the_first_step(tmp_path, changes, places, dates, message) -> None:
     settings = with_pack(tmp_path, places=places, dates=dates, **changes)
     with pytest.raises(UserError, match=message) as caught:
-        pretrain(settings, silent)
+        pretrain(settings)
     assert "\n" not in str(caught.value)
     assert not list(settings.paths.root.rglob("metrics.jsonl"))
 
@@ -206,9 +205,9 @@ def test_settings_that_cannot_work_stop_before_the_first_step(tmp_path, changes,
 def test_a_gpu_asked_for_and_absent_stops_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"pretraining.device=cuda: this machine has no usable CUDA device"):
-        pretrain(with_pack(tmp_path, device="cuda"), silent)
+        pretrain(with_pack(tmp_path, device="cuda"))
 
 
 def test_without_a_pack_the_way_to_one_is_said(settings: Settings) -> None:
     with pytest.raises(UserError, match="pack: not made yet"):
-        pretrain(settings, silent)
+        pretrain(settings)

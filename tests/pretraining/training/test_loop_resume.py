@@ -122,7 +122,7 @@ def test_killed_before_any_step_it_ends_the_same(tmp_path_factory, whole, kills:
 
 
 @pytest.mark.parametrize("steps", [[0], [STEPS - 1], [STEPS], [1, 2, STEPS + 1], [STEPS * EPOCHS - 1]])
-def test_stopped_on_request_after_any_step_no_step_is_made_twice(tmp_path: Path, whole, steps: list[int]) -> None:
+def test_stopped_on_request_after_any_step_no_step_is_made_twice(logged, tmp_path: Path, whole, steps: list[int]) -> None:
     made: list[int] = []
     for step in steps:
         stop = StopRequest()
@@ -134,8 +134,8 @@ def test_stopped_on_request_after_any_step_no_step_is_made_twice(tmp_path: Path,
 
         with pytest.raises(Stopped):
             run(tmp_path, Batches(at), stop=stop)
-    said: list[str] = []
-    last = run(tmp_path, Batches(made.append), say=said.append)
+    said = logged()
+    last = run(tmp_path, Batches(made.append))
     assert made == list(range(STEPS * EPOCHS))
     assert "going on after epoch" in said[0]
     assert_same(tmp_path, last, whole)
@@ -186,9 +186,9 @@ def test_a_diverged_training_writes_down_the_places_and_dates_of_the_batch(tmp_p
     )
     pack = make_pack(tmp_path / "pack")
     with pytest.raises(UserError, match=r"training has diverged; .*; its places and dates are in .*bad_batch.json"):
-        make_encoder(pack, tmp_path / "out", opts, seed=3, data={}, say=lambda line: None)
+        make_encoder(pack, tmp_path / "out", opts, seed=3, data={})
     bad = json.loads((tmp_path / "out" / "bad_batch.json").read_text())
-    drawn = open_loader(pack, opts, 3).drawn(bad["epoch"], bad["step_in_epoch"])
+    drawn = open_loader(pack, opts, 3).sampler.drawn(bad["epoch"], bad["step_in_epoch"])
     assert [sample["slot"] for sample in bad["samples"]] == drawn.slots.tolist()
     assert [sample["dates"] for sample in bad["samples"]] == drawn.dates.tolist()
     assert bad["samples"][0]["location_id"] == f"L{drawn.slots[0] // 2:07d}"
@@ -284,14 +284,14 @@ def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Pa
                 raise Enough
 
         try:  # everything is loaded and compiled before the limit falls
-            make_encoder(pack, Path({str(tmp_path / "small")!r}), small, seed=0, data={{}}, say=print, sinks=[First()])
+            make_encoder(pack, Path({str(tmp_path / "small")!r}), small, seed=0, data={{}}, sinks=[First()])
         except Enough:
             pass
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 900 * 2**20, -1))
         try:
             large = Pretraining(batch_size=128, objective="moco_v2", **sizes)
-            make_encoder(pack, Path({str(tmp_path / "large")!r}), large, seed=0, data={{}}, say=print)
+            make_encoder(pack, Path({str(tmp_path / "large")!r}), large, seed=0, data={{}})
         except UserError as error:
             print("SAID", error)
     """

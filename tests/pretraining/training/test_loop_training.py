@@ -158,13 +158,13 @@ class Colours(Batches):
 
 
 @pytest.mark.parametrize("fidelity", FIDELITY)
-def test_training_learns_what_standing_still_does_not_and_says_how_far_it_is(tmp_path: Path, fidelity: str) -> None:
-    said: list[str] = []
+def test_training_learns_what_standing_still_does_not_and_says_how_far_it_is(logged, tmp_path: Path, fidelity: str) -> None:
+    said = logged()
     losses = []
     for name, rate in (("still", 1e-12), ("learning", 0.03)):
         opts = options(epochs=16, learning_rate=rate, milestones=())
         (tmp_path / name).mkdir()
-        train(make("moco_v2", fidelity), Colours(2), opts, seed=0, folder=tmp_path / name, recipe={}, say=said.append)
+        train(make("moco_v2", fidelity), Colours(2), opts, seed=0, folder=tmp_path / name, recipe={})
         losses.append(read_metrics(tmp_path / name / "metrics.jsonl")[-1]["epoch_loss"])
     assert losses[1] < 0.9 * losses[0]
     assert "192/192" in said[-1]

@@ -81,7 +81,7 @@ def test_a_probed_run_makes_the_weights_of_one_that_is_not(tmp_path: Path, make_
     for name, every in (("probed", 2), ("plain", 0)):
         options = load_settings("tiny", home=tmp_path, pretraining={**wanted, "probe_every": every}).pretraining
         probe = tmp_path / "set.npz" if every else None
-        facts = make_encoder(pack, tmp_path / name, options, seed=0, data={}, say=lambda line: None, probe=probe)
+        facts = make_encoder(pack, tmp_path / name, options, seed=0, data={}, probe=probe)
         assert ("probe" in facts) == bool(every)
     assert Encoder.load(tmp_path / "probed").identity == Encoder.load(tmp_path / "plain").identity
     probes = {line["epoch"]: line["probe"] for line in read_metrics(tmp_path / "probed" / "metrics.jsonl") if "probe" in line}

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from caco_assets.core.errors import UserError
+from caco_assets.observability.logs import log_to
 from caco_assets.pretraining import distributed
 from caco_assets.pretraining.objectives import FIDELITY, OBJECTIVES, Objective, ObjectiveConfig, build
 from caco_assets.pretraining.training.fabric import leave
@@ -74,7 +75,8 @@ def run(folder: Path, name: str, objective: Objective | None = None, spoil: tupl
     objective = objective or make(name)
     said: list[str] = []
     batches = Batches(len(objective.plan.views), spoil)
-    train(objective, batches, options(**changes), seed=0, folder=folder, recipe={"backbone": "tiny"}, say=said.append)
+    with log_to(lambda _level, line: said.append(line)):
+        train(objective, batches, options(**changes), seed=0, folder=folder, recipe={"backbone": "tiny"})
     return {"state": {key: value.clone() for key, value in objective.state_dict().items()}, "said": said}
 
 

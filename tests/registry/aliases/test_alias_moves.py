@@ -51,14 +51,14 @@ def two(heard: Settings, encoder_dir: Callable[[int], Path], judged: dict[str, i
     tracking = open_tracking(heard)
     judged[Encoder.load(encoder_dir(1)).identity] = 151
     for seed in (0, 1):
-        register_encoder(heard, encoder_dir(seed), None, {}, say=lambda _: None, tracking=tracking)
-        decide(heard, lambda _: None, tracking=tracking)
+        register_encoder(heard, encoder_dir(seed), None, {}, tracking=tracking)
+        decide(heard, tracking=tracking)
     return tracking
 
 
 def test_an_override_a_rollback_and_its_undoing_are_told_and_remembered(heard: Settings, two: Tracking, told: Path) -> None:
     assert find(two, f"models:/{MODEL}/2").tags["gate"] == "failed"
-    decision = decide(heard, lambda _: None, tracking=two, override="the new bands are needed")
+    decision = decide(heard, tracking=two, override="the new bands are needed")
     assert not decision.passed
     assert Serving.of(aliases(two, MODEL)) == Serving("2", "1")
     tags = find(two, f"models:/{MODEL}/2").tags
@@ -66,15 +66,15 @@ def test_an_override_a_rollback_and_its_undoing_are_told_and_remembered(heard: S
     assert json.loads(tags["override"]) == {
         "by": who(), "reason": "the new bands are needed", "rules": ["beats champion on eurosat_twin"]
     }  # fmt: skip
-    assert rollback(heard, lambda _: None, reason="clouds everywhere", tracking=two) == "1"
+    assert rollback(heard, reason="clouds everywhere", tracking=two) == "1"
     assert Serving.of(aliases(two, MODEL)) == Serving("1", "2")
     assert "clouds everywhere" in find(two, f"models:/{MODEL}/2").tags[WITHDRAWN]
     with pytest.raises(UserError, match=r"was withdrawn .*clouds everywhere.*--restore"):
-        rollback(heard, lambda _: None, reason="the same alarm", tracking=two)
-    assert rollback(heard, lambda _: None, reason="it was the map", restore=True, tracking=two) == "2"
+        rollback(heard, reason="the same alarm", tracking=two)
+    assert rollback(heard, reason="it was the map", restore=True, tracking=two) == "2"
     assert WITHDRAWN not in find(two, f"models:/{MODEL}/2").tags
     with pytest.raises(UserError, match="say why"):
-        rollback(heard, lambda _: None, reason=" ", tracking=two)
+        rollback(heard, reason=" ", tracking=two)
     events = [json.loads(line) for line in told.read_text().splitlines()]
     assert [event["event"] for event in events] == ["promoted", "refused", "overridden", "rolled back", "rolled back"]
     assert events[2]["by"] == who()
@@ -92,7 +92,7 @@ def test_a_promotion_whose_process_died_before_anybody_was_told_is_told_by_the_n
 ) -> None:
     tracking = open_tracking(heard)
     judged[Encoder.load(encoder_dir(0)).identity] = 150
-    run_id = find(tracking, register_encoder(heard, encoder_dir(0), None, {}, say=lambda _: None, tracking=tracking).uri).run_id
+    run_id = find(tracking, register_encoder(heard, encoder_dir(0), None, {}, tracking=tracking).uri).run_id
 
     def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -101,14 +101,14 @@ def test_a_promotion_whose_process_died_before_anybody_was_told_is_told_by_the_n
         with monkeypatch.context() as patched:
             patched.setattr(decide_module, last, dies)
             with pytest.raises(KeyboardInterrupt):
-                decide(heard, lambda _: None, tracking=tracking)
+                decide(heard, tracking=tracking)
     assert aliases(tracking, MODEL)["champion"] == "1"
     assert not told.exists()
     # what a release is written from is there, whatever has become of the process
     kept = {file.path.rpartition("/")[2] for file in tracking.client.list_artifacts(run_id, "decision")}
     assert {"version-1.json", "version-1.txt", "version-1.scores.json"} <= kept
     for _ in range(2):
-        assert decide(heard, lambda _: None, tracking=tracking).passed
+        assert decide(heard, tracking=tracking).passed
     (event,) = [json.loads(line) for line in told.read_text().splitlines()]
     assert (event["event"], event["version"], event["by"]) == ("promoted", "1", who())
     kept = {file.path.rpartition("/")[2] for file in tracking.client.list_artifacts(run_id, "decision")}
@@ -116,10 +116,10 @@ def test_a_promotion_whose_process_died_before_anybody_was_told_is_told_by_the_n
 
 
 def test_a_person_who_moves_the_champion_is_respected_recorded_and_warned(heard: Settings, two: Tracking, told: Path) -> None:
-    assert notice(heard, two, lambda _: None) == ()
+    assert notice(heard, two) == ()
     two.client.set_registered_model_alias(MODEL, "champion", "2")
     told.unlink()
-    (line,) = notice(heard, two, lambda _: None)
+    (line,) = notice(heard, two)
     assert line.startswith("WARNING")
     assert "version 2 has failed the promotion policy" in line
     assert aliases(two, MODEL)["champion"] == "2"
@@ -127,45 +127,45 @@ def test_a_person_who_moves_the_champion_is_respected_recorded_and_warned(heard:
     last = history(two, MODEL)[-1]
     assert (last.what, last.before.champion, last.after.champion) == ("by hand", "1", "2")
     assert json.loads(told.read_text())["event"] == "by hand"
-    assert notice(heard, two, lambda _: None) == ()
+    assert notice(heard, two) == ()
     two.client.set_registered_model_alias(MODEL, "champion", "1")
-    (line,) = notice(heard, two, lambda _: None)
+    (line,) = notice(heard, two)
     assert not line.startswith("WARNING")
     two.client.delete_registered_model_alias(MODEL, "champion")
-    assert "champion 1 → none" in notice(heard, two, lambda _: None)[0]
+    assert "champion 1 → none" in notice(heard, two)[0]
 
 
 def test_notice_does_not_wait_for_a_decision_under_way(heard: Settings, two: Tracking) -> None:
     with registry_lock(two, MODEL), pytest.raises(UserError, match="being taken"):
-        notice(heard, two, lambda _: None)
+        notice(heard, two)
     with lease(two, MODEL), pytest.raises(UserError, match="is moving its aliases"):
         # from another workspace: its own lock is free, the server's is not
-        notice(heard, Tracking(two.uri, two.experiment, two.artifacts, heard.home / "elsewhere"), lambda _: None)
+        notice(heard, Tracking(two.uri, two.experiment, two.artifacts, heard.home / "elsewhere"))
 
 
-def test_nobody_told_undoes_nothing(heard: Settings, two: Tracking) -> None:
+def test_nobody_told_undoes_nothing(logged, heard: Settings, two: Tracking) -> None:
     for command in (("/nowhere/at/all", "token-123"), (sys.executable, "-c", "raise SystemExit('token-123')")):
         changed = heard.registry.model_copy(update={"notify": command})
-        said: list[str] = []
-        judge(heard.model_copy(update={"registry": changed}), two, "2", said.append)
+        said = logged()
+        judge(heard.model_copy(update={"registry": changed}), two, "2")
         (warning,) = [line for line in said if line.startswith("WARNING")]
         assert "nobody was told of 'refused'" in warning
         assert "raise SystemExit" not in warning
     slow = heard.registry.model_copy(update={"notify": ("sleep", "60"), "notify_timeout_s": 0.2})
-    said = []
-    judge(heard.model_copy(update={"registry": slow}), two, "2", said.append)
+    said = logged()
+    judge(heard.model_copy(update={"registry": slow}), two, "2")
     assert any("timed out" in line for line in said)
 
 
 def test_a_lock_left_by_the_dead_is_removed_and_that_of_the_living_is_not(
-    heard: Settings, two: Tracking, monkeypatch: pytest.MonkeyPatch
+    logged, heard: Settings, two: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = Tracking(two.uri, two.experiment, two.artifacts, heard.home / "elsewhere")
     dead = lease(elsewhere, MODEL)
     dead.__enter__()
-    said: list[str] = []
+    said = logged()
     monkeypatch.setattr(locks, "STALE_S", 0.3)
-    with lease(two, MODEL, said.append):
+    with lease(two, MODEL):
         assert "waiting for it" in said[0]
         assert "left over from a process that has died" in said[1]
     # whoever comes back from a long sleep does not remove the lock of another
@@ -175,4 +175,4 @@ def test_a_lock_left_by_the_dead_is_removed_and_that_of_the_living_is_not(
     assert [model.name for model in two.client.search_registered_models() if SUFFIX in model.name] == [f"{MODEL}{SUFFIX}"]
     monkeypatch.undo()
     # this workspace's own lock is left over at once: no other process of it can be alive in here
-    assert settle(two, MODEL, said.append).serving == Serving("1", None)
+    assert settle(two, MODEL).serving == Serving("1", None)

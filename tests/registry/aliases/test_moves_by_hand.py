@@ -57,10 +57,10 @@ def test_a_version_that_a_person_puts_into_service_is_released_if_its_gate_has_p
 
     for seed in (0, 1, 2):
         # the third is not judged
-        register_encoder(settings, encoder_dir(seed), None, {}, say=quiet, tracking=tracking)
+        register_encoder(settings, encoder_dir(seed), None, {}, tracking=tracking)
         if seed < 2:
             judged[find(tracking, f"models:/{MODEL}/{seed + 1}").tags["encoder_identity"]] = 130 + 20 * seed
-            assert decide(settings, quiet, tracking=tracking).passed
+            assert decide(settings, tracking=tracking).passed
     # a decision is followed by its own release, unless the run that has taken it is no more
     deciding = instance.create_run_for_job(chain, status=dg.DagsterRunStatus.STARTED, tags={"profile": "tiny"})
     assert isinstance(tick(), dg.SkipReason)

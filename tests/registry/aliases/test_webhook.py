@@ -70,8 +70,8 @@ def test_a_promotion_is_told_signed_by_a_server_that_has_restarted(
     first.kill()
     serve_mlflow(server_arguments(mlflow_settings), environment, port=int(first.url.rpartition(":")[2]))
 
-    registered = register_encoder(settings, encoder_dir(0), None, {"pack": "abc"}, say=lambda _: None, tracking=tracking)
-    assert decide(settings, lambda _: None, tracking=tracking).passed
+    registered = register_encoder(settings, encoder_dir(0), None, {"pack": "abc"}, tracking=tracking)
+    assert decide(settings, tracking=tracking).passed
     moved = {}
     while "champion" not in moved:
         headers, body = received.get(timeout=60)

@@ -65,9 +65,9 @@ class Workspace:
             data["parent"] = self._begin_with(parent)
         encoder = Encoder.random("resnet10t", Preprocessing.of_pack(("B04", "B03", "B02"), "seco", 32), seed)
         encoder.save(folder, {"objective": "caco"}, data)
-        commit_stale(self.settings, quiet)
+        commit_stale(self.settings)
         record, versions = collect(self.settings, folder, encoder.identity), data_versions(self.settings)
-        return register_encoder(self.settings, folder, None, versions, None, quiet, self.tracking, record).uri
+        return register_encoder(self.settings, folder, None, versions, None, self.tracking, record).uri
 
     def _begin_with(self, uri: str) -> dict[str, str]:
         """The product `parent`, as a warm start makes it of the champion; what names it."""
@@ -203,7 +203,7 @@ def test_an_encoder_whose_data_has_moved_on_is_not_registered(grown: Workspace) 
 
 
 def test_a_version_that_began_with_another_comes_back_with_it(grown: Workspace, tmp_path: Path) -> None:
-    restored = restore(grown.settings, "models:/caco-tiny/2", tmp_path / "then", quiet, tracking=grown.tracking)
+    restored = restore(grown.settings, "models:/caco-tiny/2", tmp_path / "then", tracking=grown.tracking)
     there = load_settings(str(restored.profile), home=restored.home)
     parent = recorded(there.paths.records, "parent")
     assert parent.facts["uri"] == "models:/caco-tiny/1"
@@ -218,7 +218,7 @@ def test_a_record_that_was_altered_is_refused(tmp_path: Path, migrated_mlflow: P
     stored.write_text(stored.read_text().replace("2026-10", "2026-11"))
     with pytest.raises(UserError, match="is damaged"):
         read(made.tracking, version)
-    with pytest.raises(UserError, match="is damaged"), find_garbage(made.settings, quiet, tracking=made.tracking):
+    with pytest.raises(UserError, match="is damaged"), find_garbage(made.settings, tracking=made.tracking):
         pass
 
 
@@ -242,7 +242,7 @@ def test_a_record_that_reaches_out_of_its_home_is_refused_before_anything_is_wri
     record = read(grown.tracking, find(grown.tracking, "models:/caco-tiny/1"))
     monkeypatch.setattr("caco_assets.registry.lineage.restore.read", lambda *_: replace(record, **change))
     with pytest.raises(UserError, match="outside of a home; nothing was written"):
-        restore(grown.settings, "models:/caco-tiny/1", tmp_path / "then", quiet, tracking=grown.tracking)
+        restore(grown.settings, "models:/caco-tiny/1", tmp_path / "then", tracking=grown.tracking)
     assert not (tmp_path / "then").exists()
 
 
@@ -250,19 +250,19 @@ def _files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_register_grow_collect_garbage_restore(tmp_path: Path, migrated_mlflow: Path) -> None:
+def test_register_grow_collect_garbage_restore(logged, tmp_path: Path, migrated_mlflow: Path) -> None:
     made = _workspace(tmp_path / "home", migrated_mlflow)
     paths = made.settings.paths
     made.make("a", "b")
     first = made.register(1)
     data = _files(paths.root / "data")
     made.make("a", "rejected")
-    commit_stale(made.settings, quiet)
+    commit_stale(made.settings)
     made.make("a", "b", "c")
     last = made.register(2)
     now = _files(paths.root / "data")
 
-    with find_garbage(made.settings, quiet, remote=True, tracking=made.tracking) as found:
+    with find_garbage(made.settings, remote=True, tracking=made.tracking) as found:
         cache, remote = found.stores
         # scenes, two files of a shard and the archive that listed them, quarantine, a pack of one file
         assert (len(cache.waste), len(remote.waste)) == (7, 7)
@@ -271,29 +271,29 @@ def test_register_grow_collect_garbage_restore(tmp_path: Path, migrated_mlflow: 
         }  # fmt: skip
         assert "archive of tiny: 3 objects" in found.text()
         found.delete()
-    with find_garbage(made.settings, quiet, remote=True, tracking=made.tracking) as found:
+    with find_garbage(made.settings, remote=True, tracking=made.tracking) as found:
         assert found.bytes == 0
 
-    restored = restore(made.settings, first, tmp_path / "then", quiet, tracking=made.tracking)
+    restored = restore(made.settings, first, tmp_path / "then", tracking=made.tracking)
     there = load_settings(str(restored.profile), home=restored.home)
     assert _files(there.paths.root / "data") == data
     assert _files(paths.root / "data") == now
     assert there.model_dump(exclude={"home"}) == made.settings.model_dump(exclude={"home"})
     assert recorded(there.paths.records, "archive/shard=0001").content_hash == content_hash(there.paths.archive / "shard=0001")
     # again: the same; another version there, or any folder with something in it: no
-    restore(made.settings, first, tmp_path / "then", quiet, tracking=made.tracking)
+    restore(made.settings, first, tmp_path / "then", tracking=made.tracking)
     for out in (tmp_path / "then", made.settings.home):
         with pytest.raises(UserError, match="--out"):
-            restore(made.settings, last, out, quiet, tracking=made.tracking)
+            restore(made.settings, last, out, tracking=made.tracking)
 
     shutil.rmtree(paths.workspace / "dvc" / "cache")
-    said: list[str] = []
-    again = restore(made.settings, first, tmp_path / "again", said.append, tracking=made.tracking)
+    said = logged()
+    again = restore(made.settings, first, tmp_path / "again", tracking=made.tracking)
     assert _files(load_settings(str(again.profile), home=again.home).paths.root / "data") == data
     assert any("fetching them from the remote" in line for line in said)
     shutil.rmtree(paths.workspace / "dvc")
     with pytest.raises(UserError, match="neither in the cache nor in the remote"):
-        restore(made.settings, first, tmp_path / "lost", quiet, tracking=made.tracking)
+        restore(made.settings, first, tmp_path / "lost", tracking=made.tracking)
 
 
 def test_remains_of_old_work_go_and_those_of_work_under_way_stay(tmp_path: Path, migrated_mlflow: Path) -> None:
@@ -314,7 +314,7 @@ def test_remains_of_old_work_go_and_those_of_work_under_way_stay(tmp_path: Path,
     (young / "checkpoint.pt").write_text("newer weights")
     with held.with_name(f"{held.name}.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with find_garbage(made.settings, quiet, tracking=made.tracking) as found:
+        with find_garbage(made.settings, tracking=made.tracking) as found:
             assert {each.path.name for each in found.leftovers} == {old.name, f"{old.name}.config.json", f"{old.name}.lock"}
             found.delete()
     assert (young.exists(), held.exists(), old.exists()) == (True, True, False)

@@ -62,13 +62,12 @@ class Registry:
 
     def __init__(self, settings: Settings, encoder_dir: Callable[[int], Path], judged: dict[str, int], folder: Path) -> None:
         self.tracking: Tracking = open_tracking(settings)
-        say: Callable[[str], None] = lambda _: None  # noqa: E731
         identities = {seed: Encoder.load(encoder_dir(seed)).identity for seed in (0, 1, 2)}
         judged.update({identities[0]: 150, identities[1]: 180, identities[2]: 180})
         for seed in (0, 1, 2):
-            register_encoder(settings, encoder_dir(seed), None, {}, say=say, tracking=self.tracking)
+            register_encoder(settings, encoder_dir(seed), None, {}, tracking=self.tracking)
             if seed == 0:
-                assert decide(settings, say, tracking=self.tracking).passed
+                assert decide(settings, tracking=self.tracking).passed
         rules = (settings.home / settings.registry.policy).read_text()
         self.deciders = []
         for name in ("here", "there"):

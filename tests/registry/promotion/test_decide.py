@@ -1,6 +1,5 @@
 """Decisions with nothing replaced: a real (very small) benchmark is scored."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +44,8 @@ def test_an_encoder_that_tells_nothing_apart_is_not_promoted(
             parameter.zero_()
     collapsed.save(tmp_path / "collapsed", {}, {})
     tracking = open_tracking(mlflow_settings)
-    say: Callable[[str], None] = lambda _: None  # noqa: E731
-    register_encoder(mlflow_settings, tmp_path / "collapsed", None, {"pack": "a"}, say=say, tracking=tracking)
-    decision = decide(mlflow_settings, say, tracking=tracking)
+    register_encoder(mlflow_settings, tmp_path / "collapsed", None, {"pack": "a"}, tracking=tracking)
+    decision = decide(mlflow_settings, tracking=tracking)
     verdict = {finding.rule: finding.passed for finding in decision.findings}
     assert verdict == {
         "artifact loads": True, "preprocessing round trip": True, "beats random on eurosat_twin": False, "not collapsed": False,

@@ -28,7 +28,7 @@ def made(folder: Path, bands: tuple[str, ...] = ("B04", "B03", "B02"), architect
 
 
 def run(encoder: Encoder, source: Path, target: Path) -> dict[str, float]:
-    return export(encoder, source, target, name="caco-3", when=WHEN, about="An encoder.", say=[].append)
+    return export(encoder, source, target, name="caco-3", when=WHEN, about="An encoder.")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def test_a_registered_version_is_exported_by_its_address(settings, encoder_dir, 
     from caco_assets.registry.stage import export as by_address
     from caco_assets.resources.mlflow.client import open_tracking
 
-    tracking = open_tracking(settings, [].append)
-    registered = register_encoder(settings, encoder_dir(1), None, {}, None, [].append, tracking)
-    found = by_address(settings, registered.uri, tmp_path / "out", [].append, tracking=tracking)
+    tracking = open_tracking(settings)
+    registered = register_encoder(settings, encoder_dir(1), None, {}, None, tracking)
+    found = by_address(settings, registered.uri, tmp_path / "out", tracking=tracking)
     assert max(found.values()) < 1e-3
     item = pystac.Item.from_file(str(tmp_path / "out" / "item.json"))
     assert item.id == f"{settings.registry.model}-{registered.version}"
@@ -124,7 +124,7 @@ def test_a_folder_of_something_else_is_not_overwritten(settings, encoder_dir, tm
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_text("")
     with pytest.raises(UserError, match=r"photos: is there already and is no export; name another folder"):
-        by_address(settings, str(encoder_dir(1)), tmp_path / "photos", [].append)
+        by_address(settings, str(encoder_dir(1)), tmp_path / "photos")
 
 
 def test_the_package_loads_an_encoder_in_one_line(encoder_dir, settings, monkeypatch: pytest.MonkeyPatch) -> None:

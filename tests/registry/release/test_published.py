@@ -39,12 +39,12 @@ def test_an_export_added_to_dvc_survives_a_cleaning_and_comes_back(
     settings, tracking = mlflow_settings, open_tracking(mlflow_settings)
     ensure_home(settings)
     kept, given_up = settings.home / "models" / "caco-tiny", settings.home / "notes.txt"
-    export(settings, str(encoder_dir(0)), kept, quiet)
+    export(settings, str(encoder_dir(0)), kept)
     given_up.write_text("nobody needs this any more")
     published = content_hash(kept)
     dvc(settings, "add", "models/caco-tiny", "notes.txt")
     given_up.with_name("notes.txt.dvc").unlink()
-    with find_garbage(settings, quiet, tracking=tracking) as found:
+    with find_garbage(settings, tracking=tracking) as found:
         assert list(found.stores[0].waste) == [content_hash(given_up)]
         found.delete()
     shutil.rmtree(kept)

@@ -34,8 +34,8 @@ def tracking(mlflow_settings: Settings, encoder_dir: Callable[[int], Path], poli
     pd.DataFrame({"lon": [2.1, 2.2], "lat": [41.1, 41.2]}).to_parquet(places)
     opened = open_tracking(mlflow_settings)
     data = {"locations": content_hash(places)}
-    register_encoder(mlflow_settings, encoder_dir(0), None, data, say=lambda _: None, tracking=opened)
-    assert decide(mlflow_settings, lambda _: None, tracking=opened).passed
+    register_encoder(mlflow_settings, encoder_dir(0), None, data, tracking=opened)
+    assert decide(mlflow_settings, tracking=opened).passed
     return opened
 
 
@@ -44,8 +44,7 @@ def test_a_champion_is_released_once_with_card_map_and_exports(
 ) -> None:
     from mlflow.artifacts import download_artifacts
 
-    said: list[str] = []
-    released = release(mlflow_settings, said.append, tracking=tracking)
+    released = release(mlflow_settings, tracking=tracking)
     assert released is not None
     assert released.places is not None
     assert released.places[:4] == b"\x89PNG"
@@ -65,7 +64,7 @@ def test_a_champion_is_released_once_with_card_map_and_exports(
     assert (version.description, version.tags[RELEASED]) == (released.card, released.where)
     assert released.card.splitlines()[0] == card.splitlines()[0]
     assert "![" not in released.card
-    again = release(mlflow_settings, said.append, tracking=tracking)
+    again = release(mlflow_settings, tracking=tracking)
     assert again is not None
     assert again.reused
     assert again.card == released.card
@@ -80,19 +79,19 @@ def test_a_release_cut_short_is_made_again_and_the_champion_serves_all_the_while
     with monkeypatch.context() as broken:
         broken.setattr(module, "export_files", fails)
         with pytest.raises(UserError, match="differs"):
-            release(mlflow_settings, lambda _: None, tracking=tracking)
+            release(mlflow_settings, tracking=tracking)
     version = find(tracking, f"models:/{MODEL}@champion")
     assert RELEASED not in version.tags
     # other places than those that trained it are not drawn as its own
     mlflow_settings.paths.locations.write_bytes(b"others")
-    released = release(mlflow_settings, lambda _: None, tracking=tracking)
+    released = release(mlflow_settings, tracking=tracking)
     assert released is not None
     assert released.places is None
     assert "not in the workspace that wrote this card" in released.card
 
 
 def test_without_a_champion_there_is_nothing_to_release(mlflow_settings: Settings) -> None:
-    assert release(mlflow_settings, lambda _: None, tracking=open_tracking(mlflow_settings)) is None
+    assert release(mlflow_settings, tracking=open_tracking(mlflow_settings)) is None
 
 
 def test_a_card_too_long_for_a_description_is_cut_at_a_line_and_says_where_all_of_it_is() -> None:

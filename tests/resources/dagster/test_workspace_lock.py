@@ -23,7 +23,7 @@ from pathlib import Path
 from caco_assets.resources.dagster.workspace_lock import alive, turn
 from caco_assets.settings import load_settings
 settings = load_settings("tiny", home=Path(sys.argv[1]))
-with alive(Path(sys.argv[1]), "first"), turn(settings, "first", "run first (chain)", print, whole=True):
+with alive(Path(sys.argv[1]), "first"), turn(settings, "first", "run first (chain)", whole=True):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -34,8 +34,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "POLL_S", 0.02)
 
 
-def test_who_comes_second_waits_says_for_whom_and_goes_on_when_the_first_is_killed(settings: Settings) -> None:
-    said: list[str] = []
+def test_who_comes_second_waits_says_for_whom_and_goes_on_when_the_first_is_killed(logged, settings: Settings) -> None:
+    said = logged()
     with subprocess.Popen([sys.executable, "-c", HOLDING, str(settings.home)], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
@@ -43,7 +43,7 @@ def test_who_comes_second_waits_says_for_whom_and_goes_on_when_the_first_is_kill
         entered = threading.Event()
 
         def second() -> None:
-            with turn(settings, "second", "run second (chain)", said.append, whole=True):
+            with turn(settings, "second", "run second (chain)", whole=True):
                 entered.set()
 
         waiting = threading.Thread(target=second)
@@ -59,25 +59,25 @@ def test_who_comes_second_waits_says_for_whom_and_goes_on_when_the_first_is_kill
 
 def test_single_products_share_a_workspace_of_one_vintage_and_not_of_two(settings: Settings) -> None:
     other = settings.model_copy(update={"vintage": "2026-11"})
-    with turn(settings, "a", "run a", print, whole=False), turn(settings, "b", "run b", print, whole=False):  # noqa: SIM117
+    with turn(settings, "a", "run a", whole=False), turn(settings, "b", "run b", whole=False):  # noqa: SIM117
         with pytest.raises(UserError, match=r"vintage=2026-11: run a of vintage 2026-10, process .* makes products in"):
-            with turn(other, "c", "run c", print, whole=False):
+            with turn(other, "c", "run c", whole=False):
                 pass
-    with turn(other, "c", "run c", print, whole=False):
+    with turn(other, "c", "run c", whole=False):
         pass
 
 
 def test_a_run_does_not_go_on_in_the_middle_with_another_months_products(settings: Settings) -> None:
     other = settings.model_copy(update={"vintage": "2026-11"})
-    with turn(settings, "a", "run a", print, whole=True):
+    with turn(settings, "a", "run a", whole=True):
         pass
-    with turn(settings, "a again", "run a again", print, whole=True, part=True):
+    with turn(settings, "a again", "run a again", whole=True, part=True):
         pass
-    with turn(other, "b", "run b (look)", print, whole=True):
+    with turn(other, "b", "run b (look)", whole=True):
         pass
     with (
         pytest.raises(UserError, match=r"the products here have become those of 2026-11.*launch the whole vintage"),
-        turn(settings, "a from failure", "run a from failure", print, whole=True, part=True),
+        turn(settings, "a from failure", "run a from failure", whole=True, part=True),
     ):
         pass
 

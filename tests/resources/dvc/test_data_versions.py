@@ -55,7 +55,7 @@ def test_a_pushed_version_survives_the_loss_of_cache_and_workspace(settings: Set
     assert (settings.paths.archive / "shard=0000" / "chips.tar").read_text() == "chips"
 
 
-def test_of_an_imported_set_the_pack_is_committed(tmp_path: Path) -> None:
+def test_of_an_imported_set_the_pack_is_committed(logged, tmp_path: Path) -> None:
     imported = load_settings("seco", home=tmp_path)
     paths = imported.paths
     for name, path in {
@@ -65,9 +65,9 @@ def test_of_an_imported_set_the_pack_is_committed(tmp_path: Path) -> None:
     }.items():
         _write(path, name) if name == "quarantine" else _write(path / "file", name)
         produce(name, path, records=paths.records, recipe="1", inputs={}, make=lambda target, path=path: path.rename(target) and {})
-    said: list[str] = []
-    commit_stale(imported, said.append)
-    commit_stale(imported, said.append)
+    said = logged()
+    commit_stale(imported)
+    commit_stale(imported)
     assert data_versions(imported) == {"pack": content_hash(paths.pack)}
     assert said == ["pack: committing this version to DVC"]
 

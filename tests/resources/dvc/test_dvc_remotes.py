@@ -46,12 +46,12 @@ def test_versions_go_to_an_s3_store_and_come_back_with_dvc_alone(settings: Setti
     subprocess.run([*DVC, "pull", "-q", "locations@tiny"], cwd=stored.home, check=True)
     assert stored.paths.locations.read_text() == "second"
 
-    with garbage(stored.home, (), {first: "locations of tiny"}, remote=True, say=quiet) as stores:
+    with garbage(stored.home, (), {first: "locations of tiny"}, remote=True) as stores:
         assert [(store.kind, sorted(store.waste)) for store in stores] == [("cache", []), ("remote", [first])]
         assert stores[1].by_product() == {"locations of tiny": (1, len("first"))}
         for store in stores:
             store.delete()
-    with garbage(stored.home, (), {}, remote=True, say=quiet) as stores:
+    with garbage(stored.home, (), {}, remote=True) as stores:
         assert [(store.kept, store.bytes) for store in stores] == [(1, 0), (1, 0)]
     assert second
 
@@ -84,10 +84,10 @@ def test_what_a_branch_or_a_tag_names_is_no_garbage(settings: Settings) -> None:
             git("commit", "-q", "-m", text)
             git(keep, f"old-{keep}")
             kept.append(md5)
-    with garbage(home, (), {}, remote=False, say=quiet) as (cache,):
+    with garbage(home, (), {}, remote=False) as (cache,):
         assert (len(cache.waste), cache.kept) == (1, 3)
         assert not set(kept) & cache.waste.keys()
-    with garbage(home, cache.waste, {}, remote=False, say=quiet) as (cache,):
+    with garbage(home, cache.waste, {}, remote=False) as (cache,):
         assert cache.bytes == 0
 
 
@@ -96,5 +96,5 @@ def test_a_cache_that_may_serve_others_is_left_alone(settings: Settings, tmp_pat
     config = settings.home / ".dvc" / "config"
     config.write_text(config.read_text().replace("../workspace/dvc/cache", str(tmp_path_factory.mktemp("shared"))))
     _commit(settings, "first")
-    with pytest.raises(UserError, match="may serve other homes"), garbage(settings.home, (), {}, remote=False, say=quiet):
+    with pytest.raises(UserError, match="may serve other homes"), garbage(settings.home, (), {}, remote=False):
         pass

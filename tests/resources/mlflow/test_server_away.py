@@ -52,7 +52,7 @@ def test_a_step_is_tried_again_while_the_server_is_away(settings: Settings, port
 
     @dg.asset
     def challenger(context: dg.AssetExecutionContext, server: TrackingResource) -> None:
-        assert server.open(settings, context.log.info).experiment == "tiny"
+        assert server.open(settings).experiment == "tiny"
 
     result = dg.materialize([challenger], resources={"server": TrackingResource(retry_s=0.1)})
     assert result.success

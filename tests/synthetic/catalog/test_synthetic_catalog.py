@@ -15,6 +15,7 @@ from rio_cogeo import cog_validate
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
 from caco_assets.imagery.geometry.chip_grid import chip_grids
+from caco_assets.observability.logs import log_to
 from caco_assets.sampling.sphere import destination
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.catalog import scene_plan
@@ -55,7 +56,7 @@ def small(home: Path) -> Settings:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = small(tmp_path_factory.mktemp("catalog"))
     write_locations(settings)
-    build_catalog(settings, lambda line: None)
+    build_catalog(settings)
     return settings
 
 
@@ -150,21 +151,19 @@ def test_every_chip_lies_inside_its_scene(built: Settings, items: list[pystac.It
 def test_an_interrupted_catalog_keeps_its_finished_scenes(tmp_path: Path, built: Settings) -> None:
     settings = small(tmp_path)
     write_locations(settings)
-    lines: list[str] = []
 
-    def stop(line: str) -> None:
-        lines.append(line)
+    def stop(_level: int, _line: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        build_catalog(settings, stop)
+    with pytest.raises(KeyboardInterrupt), log_to(stop):
+        build_catalog(settings)
     partial = next(settings.paths.root.glob(".catalog.partial-*"))
     before = {path.name: path.stat().st_mtime_ns for path in partial.rglob("*.tif")}
     assert before
-    product = build_catalog(settings, lambda line: None)
+    product = build_catalog(settings)
     after = {path.name: path.stat().st_mtime_ns for path in settings.paths.catalog.rglob("*.tif")}
     assert after == before
-    assert product.content_hash == build_catalog(built, lambda line: None).content_hash
+    assert product.content_hash == build_catalog(built).content_hash
 
 
 def test_a_profile_with_its_own_imagery_is_told_so(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_twin_has_the_same_bytes_each_time_and_others_for_another_seed(task, t
     assert TWINS[task] == task
     write = import_module(f"caco_assets.synthetic.twins.{task}").write_twin
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert write(tmp_path / name, seed, 10, lambda _: None)
+        assert write(tmp_path / name, seed, 10)
     first = hashes(tmp_path / "a")
     assert first
     assert first == hashes(tmp_path / "b")
@@ -61,7 +61,7 @@ def test_events_change_cover_where_the_mask_says_and_only_then():
 def test_the_zips_of_oscd_hold_what_the_authors_ship(tmp_path):
     from caco_assets.synthetic.twins.oscd import BANDS, write_twin
 
-    write_twin(tmp_path, 0, 10, lambda _: None)
+    write_twin(tmp_path, 0, 10)
     root = "Onera Satellite Change Detection dataset - Images"
     with zipfile.ZipFile(tmp_path / f"{root}.zip") as archive:
         names = set(archive.namelist())

@@ -21,7 +21,7 @@ COUNT = 10
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = {"kind": "synthetic", "benchmark_images_per_class": COUNT}
     settings: Settings = load_settings("tiny", home=tmp_path_factory.mktemp("twin"), imagery={"source": source, "workers": 1})
-    return build_benchmarks(settings, lambda line: None).path
+    return build_benchmarks(settings).path
 
 
 def test_the_zip_holds_the_folders_and_names_of_the_real_one(twin: Path) -> None:
