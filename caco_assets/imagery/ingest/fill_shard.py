@@ -27,7 +27,7 @@ from caco_assets.imagery.ingest.journal import NOTHING, Entry, Key, Spool
 from caco_assets.imagery.ingest.reuse import Known
 from caco_assets.imagery.reading.gdal import GDAL_OPTIONS
 from caco_assets.imagery.reading.http.cog_reader import RemoteFiles, is_http
-from caco_assets.imagery.reading.http.range_client import Fetcher, Patience
+from caco_assets.imagery.reading.http.range_client import Fetcher, RetryPolicy
 from caco_assets.imagery.reading.scene_reader import Outcome, SceneFiles, Want, read_chips
 from caco_assets.imagery.scenes.hrefs import unpack
 from caco_assets.imagery.scenes.stac_item import BAND_MARK
@@ -123,7 +123,7 @@ class Pace:
     """Threads that decode and encode pixels; files on this machine are read by them too."""
     connections: int = 32
     """Requests over HTTP under way."""
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 def fill_shard(
