@@ -17,7 +17,6 @@ from caco_assets.core.redact import without_secrets
 
 logger = logging.getLogger(__name__)
 
-
 RETRIED = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 """Statuses that another attempt may change; 403 because providers also send it to clients that ask too fast."""
 ATTEMPTS = 6

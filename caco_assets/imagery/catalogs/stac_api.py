@@ -77,8 +77,8 @@ class StacApi(Catalog):
             raise UserError(f"imagery.source.url={without_secrets(source.url)}: not a STAC API ({type(error).__name__})") from error
         self._question = self._ask_for(max_scene_cloud)
 
-    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
-        """See `Catalog.sweep`."""
+    def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+        """See `Catalog.search_many`."""
         tasks = itertools.product(boxes, spans)
         with ThreadPoolExecutor(self._source.connections) as pool:
             try:

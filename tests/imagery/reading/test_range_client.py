@@ -81,7 +81,7 @@ def test_a_provider_that_limits_the_rate_is_no_broken_file(provider):
         fetcher.get([(f"{provider.address}/{name}.tif", (0, 50)) for name in "ab"])
 
 
-def test_a_broken_file_alone_is_judged_by_the_landmarks(provider):
+def test_a_broken_file_alone_is_judged_by_the_reference_files(provider):
     provider.fail(kinds="500", match="b.tif")
     reference_files = [f"{provider.address}/{name}.tif" for name in "bc"]
     with Fetcher(2, reference_files=reference_files, patience=HASTE) as fetcher:
