@@ -7,6 +7,7 @@ from rasterio.vrt import WarpedVRT
 
 from caco_assets.imagery.archive.shard import iter_chips, read_index, shard_folders, verify
 from caco_assets.imagery.stage import collect, index_folder, ingest_shard, plan
+from caco_assets.pretraining.records import archive_shards
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
@@ -24,7 +25,7 @@ def pucallpa(real, tmp_path_factory) -> Settings:
     for shard in range(shards):
         ingest_shard(settings, shard)
     collect(settings)
-    build_pack(settings)
+    build_pack(settings, archive_shards(settings))
     return settings
 
 

@@ -167,10 +167,11 @@ def _path_of(there: Settings, record: Any) -> Path:
 
 def _differences(there: Settings, lineage: Lineage) -> list[str]:
     """What makes this code train something else: nothing but the fingerprint of the encoder counts; the rest explains it."""
+    from caco_assets.pretraining.records import encoder_inputs_on_record
     from caco_assets.pretraining.stage import encoder_inputs
 
     made = lineage.products.get("encoder", {}).get("fingerprint")
-    if fingerprint(recipe("encoder"), encoder_inputs(there)) == made:
+    if fingerprint(recipe("encoder"), encoder_inputs(there, encoder_inputs_on_record(there))) == made:
         return []
     why = []
     if (was := lineage.recipes.get("encoder")) != recipe("encoder"):

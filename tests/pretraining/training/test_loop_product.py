@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import produce
+from caco_assets.core.products import Product, produce
+from caco_assets.pretraining import stage
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 from caco_assets.pretraining.pack.build import build
-from caco_assets.pretraining.stage import pretrain
+from caco_assets.pretraining.records import training_inputs
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.settings import Settings, load_settings
 
@@ -88,6 +89,10 @@ def silent(line: str) -> None:
 
 class Killed(BaseException):
     """Stands for a signal: nothing catches it."""
+
+
+def pretrain(settings: Settings, **options: object) -> Product:
+    return stage.pretrain(settings, training_inputs(settings), **options)
 
 
 class KillAt:
