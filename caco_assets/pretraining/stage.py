@@ -88,8 +88,8 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
         UserError: the parent is of another vintage, settings do not fit each other or the pack, or training has diverged.
         Stopped: on request, with a checkpoint.
     """
-    from caco_assets.pretraining.launch.prometheus_sink import watched
-    from caco_assets.pretraining.launch.separate_process import make_encoder_apart
+    from caco_assets.pretraining.launch.prometheus_sink import prometheus_sinks
+    from caco_assets.pretraining.launch.separate_process import pretrain_in_subprocess
     from caco_assets.pretraining.training.run_config import RunConfig
     from caco_assets.pretraining.training.stop_request import stop_requests, this_process
 
@@ -97,7 +97,7 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
     deciding = encoder_inputs(settings, inputs)
     parent, _ = starting_point(settings, inputs.parent)
     truth = paths.change_truth if paths.change_truth.exists() else None
-    sinks = (*sinks, *watched(options.batch_size))
+    sinks = (*sinks, *prometheus_sinks(options.batch_size))
 
     def make(folder: Path) -> Facts:
         config = RunConfig(
@@ -112,7 +112,7 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
             starter=this_process(),
         )
         if start is not None or options.launcher != "inline":
-            return make_encoder_apart(config, sinks, start)
+            return pretrain_in_subprocess(config, sinks, start)
         from caco_assets.pretraining.training.pretrain import make_encoder
 
         with stop_requests() as stop:

@@ -144,7 +144,7 @@ def test_a_killed_pretraining_goes_on_inside_its_partial_folder(logged, tmp_path
     assert not settings.paths.encoder.exists()
     said = logged()
     resumed = pretrain(settings)
-    assert any("going on after epoch 1 of 2" in line for line in said)
+    assert any("resuming after epoch 1 of 2" in line for line in said)
     assert Encoder.load(resumed.path).identity == Encoder.load(whole.path).identity
     losses = [[line.get("loss") for line in read_metrics(product.path / "metrics.jsonl")] for product in (whole, resumed)]
     assert losses[0] == losses[1]
