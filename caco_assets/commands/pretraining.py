@@ -11,7 +11,7 @@ from caco_assets.commands.shared import profile_option, settings_of, show
 @profile_option
 def pack(profile: str) -> None:
     """Pretraining: build the pack that training reads."""
-    from caco_assets.pretraining.records import archive_shards
+    from caco_assets.pretraining.on_record import archive_shards
     from caco_assets.pretraining.stage import build_pack
 
     settings = settings_of(profile)
@@ -22,7 +22,7 @@ def pack(profile: str) -> None:
 @profile_option
 def pretrain(profile: str) -> None:
     """Pretraining: train the encoder."""
-    from caco_assets.pretraining.records import training_inputs
+    from caco_assets.pretraining.on_record import training_inputs
     from caco_assets.pretraining.stage import pretrain as run
 
     settings = settings_of(profile)

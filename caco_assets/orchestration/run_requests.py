@@ -67,7 +67,7 @@ def reason_to_skip(settings: Settings, vintage: str, instance: dg.DagsterInstanc
 
 
 def last_drift_check(settings: Settings) -> dict[str, Any] | None:
-    """What the check of drift said last, whichever run or command asked; see `validation.drift.judge_drift`."""
+    """What the check of drift said last, whichever run or command asked; see `validation.drift.check_drift`."""
     try:
         return recorded(settings.paths.records, "drift").facts
     except UserError:

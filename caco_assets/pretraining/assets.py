@@ -6,7 +6,7 @@ from caco_assets.core.products import recorded
 from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.launch.pipes_resource import TrainingProcess
-from caco_assets.pretraining.records import archive_shards, training_inputs
+from caco_assets.pretraining.on_record import archive_shards, training_inputs
 from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
 from caco_assets.pretraining.training.metrics_log import METRICS, read_metrics
 from caco_assets.pretraining.training.stop_request import Stopped

@@ -8,32 +8,20 @@ import pytest
 
 from caco_assets.imagery.archive.shard import TAR
 from caco_assets.imagery.catalogs.stac_api import StacApi
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.imagery.planning.scenes_parquet import read_scenes
-from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, StacApiSource, load_settings
-from caco_assets.synthetic.stage import build_catalog
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 ALWAYS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
-def said(_: str) -> None:
-    """Quiet."""
-
-
 @pytest.fixture(scope="module")
-def earth(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def earth(tiny_home: Path) -> Settings:
     """The tiny profile with its catalog drawn, planned and ingested from disk."""
-    settings = load_settings("tiny", home=tmp_path_factory.mktemp("disk"))
-    sample(settings, said)
-    build_catalog(settings, said)
-    plan(settings, said)
-    for shard in range(settings.shards):
-        ingest_shard(settings, shard, said)
-    collect(settings, said)
-    return settings
+    return load_settings("tiny", home=tiny_home)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +47,15 @@ def test_planning_and_ingest_through_the_api_give_the_archive_made_from_disk(ear
     source = StacApiSource(url=stac_server.url, collection=collection["id"], page_size=7)
     settings = load_settings("tiny", home=tmp_path)
     settings = settings.model_copy(update={"imagery": settings.imagery.model_copy(update={"source": source})})
-    sample(settings, said)
-    plan(settings, said)
+    sample(settings)
+    plan(settings)
     there, here = read_scenes(settings.paths.scenes), read_scenes(earth.paths.scenes)
     same = [name for name in here.column_names if name != "hrefs"]
     assert there.select(same).equals(here.select(same))
     assert f"{address}/" in there["hrefs"][0].as_py()
     for shard in range(settings.shards):
-        ingest_shard(settings, shard, said)
-    collect(settings, said)
+        ingest_shard(settings, shard)
+    collect(settings)
     names = sorted(path.relative_to(earth.paths.archive) for path in earth.paths.archive.rglob("*") if path.is_file())
     assert [path.name for path in names].count(TAR) == settings.shards
     for name in names:

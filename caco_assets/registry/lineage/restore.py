@@ -167,7 +167,7 @@ def _path_of(there: Settings, record: Any) -> Path:
 
 def _differences(there: Settings, lineage: Lineage) -> list[str]:
     """What makes this code train something else: nothing but the fingerprint of the encoder counts; the rest explains it."""
-    from caco_assets.pretraining.records import encoder_inputs_on_record
+    from caco_assets.pretraining.on_record import encoder_inputs_on_record
     from caco_assets.pretraining.stage import encoder_inputs
 
     made = lineage.products.get("encoder", {}).get("fingerprint")

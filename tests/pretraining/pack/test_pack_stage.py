@@ -12,8 +12,8 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
 from caco_assets.imagery.archive import shard as shard_module
 from caco_assets.pretraining.encoder.stretch import table
+from caco_assets.pretraining.on_record import archive_shards
 from caco_assets.pretraining.pack.format import Pack
-from caco_assets.pretraining.records import archive_shards
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.settings import Settings, load_settings
 

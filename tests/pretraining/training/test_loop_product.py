@@ -15,8 +15,8 @@ from caco_assets.core.products import Product, produce
 from caco_assets.pretraining import stage
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import Preprocessing
+from caco_assets.pretraining.on_record import training_inputs
 from caco_assets.pretraining.pack.build import build
-from caco_assets.pretraining.records import training_inputs
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.settings import Settings, load_settings
 

@@ -259,7 +259,7 @@ def test_the_best_encoder_is_part_of_the_product_in_a_folder_of_its_own(tmp_path
     assert not (tmp_path / BEST).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.systems
 def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Path, make_pack) -> None:
     """A process that may not grow: the allocator's own refusal, on the way from the pack to the step."""
     pack = make_pack(tmp_path / "pack", places=128)
