@@ -43,12 +43,12 @@ class Challenger(dg.Config):
 @dg.op(pool="gpu")
 def judge_version(config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
     """Scores a registered version that came from elsewhere, and lets the policy decide on it."""
-    from caco_assets.registry.stage import judge, release
+    from caco_assets.registry.stage import decide_version, release
 
     settings = profile.settings()
     server = tracking.open(settings)
-    if judge(settings, server, config.version).passed:
-        release(settings, tracking=server)
+    if decide_version(settings, server, config.version).passed:
+        release(settings, server)
 
 
 @dg.job(description="Scores one registered version and lets the promotion policy decide on it.")
@@ -63,8 +63,8 @@ def release_version(profile: Profile, tracking: TrackingResource) -> None:
     from caco_assets.registry.stage import release
 
     settings = profile.settings()
-    with tracking.patience():
-        release(settings, tracking=tracking.open(settings))
+    with tracking.retry_if_away():
+        release(settings, tracking.open(settings))
 
 
 @dg.job(description="Releases the version that serves: exports and model card, once per version.")

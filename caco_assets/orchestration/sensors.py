@@ -69,21 +69,22 @@ def unscored_challenger(profile: Profile, tracking: TrackingResource) -> Iterato
 @dg.sensor(job=release_champion, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.RunRequest | dg.SkipReason:
     """Records that a person has moved the champion in MLflow, which is respected; has released what was not, or warns of it."""
-    from caco_assets.registry.stage import notice, unreleased
+    from caco_assets.registry.aliases.manual_moves import check_aliases
+    from caco_assets.registry.release.release import unreleased_champion
 
     settings = profile.settings()
     try:
         server = tracking.open(settings)
-        found = notice(settings, server)
+        manual = check_aliases(settings, server)
         deciding = dg.RunsFilter(tags={"profile": settings.profile}, statuses=UNDER_WAY)
         at_work = {run.job_name for run in context.instance.get_runs(filters=deciding)} & {CHAIN.name, judge_challenger.name}
-        waiting = unreleased(settings, server, under_way=bool(at_work))
+        waiting = unreleased_champion(settings, server, deciding=bool(at_work))
     except UserError as error:
         return dg.SkipReason(str(error))
-    for line in found:
-        (context.log.warning if line.startswith("WARNING") else context.log.info)(line)
+    if manual is not None:
+        (context.log.warning if manual.unfit else context.log.info)(manual.text)
     if waiting is None:
-        return dg.SkipReason("; ".join(found) or f"the aliases of {settings.registry.model} are where they were put")
+        return dg.SkipReason(manual.text if manual else f"the aliases of {settings.registry.model} are where they were put")
     version, since = waiting
     return dg.RunRequest(
         run_key=f"release-{settings.registry.model}-{version}-{since}",

@@ -42,7 +42,7 @@ def encoder(
     data = {"pack": inputs.pack.content_hash, **data_versions(settings)}
     note = tracked_run(settings, inputs)
     with (
-        tracking.patience(),
+        tracking.retry_if_away(),
         live_run(settings, "pretraining", data, context.run.run_id, note) as live,
     ):
         try:

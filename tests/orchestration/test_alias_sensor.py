@@ -5,7 +5,7 @@ import pytest
 
 from caco_assets.orchestration.sensors import alias_moved
 from caco_assets.registry.aliases.alias_history import history
-from caco_assets.registry.versions import aliases, registry_lock
+from caco_assets.registry.versions import aliases, local_lock
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
@@ -39,5 +39,5 @@ def test_a_move_by_hand_is_noticed_once_and_stays(mlflow_settings: Settings) -> 
     assert aliases(tracking, model) == {"champion": "1"}
     assert [move.what for move in history(tracking, model)] == ["by hand"]
     assert "are where they were put" in tick()
-    with registry_lock(tracking, model):
+    with local_lock(tracking, model):
         assert "another decision is being taken" in tick()
