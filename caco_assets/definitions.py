@@ -64,7 +64,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
         # one process: each step of its own would pay the imports of torch and friends again
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(chain, downstream.matrix(settings))
+    return dg.Definitions.merge(chain, downstream.evaluation_matrix(settings))
 
 
 def _definitions() -> dg.Definitions:

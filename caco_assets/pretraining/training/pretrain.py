@@ -30,7 +30,7 @@ from caco_assets.pretraining.training.loop import CHECKPOINT, METRICS, pick_devi
 from caco_assets.pretraining.training.metrics_log import MetricsSink, draw_loss_curve, read_metrics
 from caco_assets.pretraining.training.online_probe import load_probe
 from caco_assets.pretraining.training.run_config import RunConfig
-from caco_assets.pretraining.training.run_state import DONE, alone_in, finished, write_outcome
+from caco_assets.pretraining.training.run_state import DONE, finished, training_lock, write_outcome
 from caco_assets.pretraining.training.stop_request import StopRequest
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def make_encoder(config: RunConfig, *, sinks: Sequence[MetricsSink] = (), stop: 
         Stopped: on request, with a checkpoint.
     """
     join(config.pretraining)
-    with alone_in(config.target) if distributed.rank() == 0 else nullcontext():
+    with training_lock(config.target) if distributed.rank() == 0 else nullcontext():
         return finished(config.target, config.training_config, config.data) or _make(config, sinks, stop)
 
 

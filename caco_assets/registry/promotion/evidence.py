@@ -13,7 +13,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.segmentation import DenseImages
 from caco_assets.downstream.features.feature_cache import FeatureCache
 from caco_assets.downstream.score_rows import ScoreRow
-from caco_assets.downstream.scoring.score_task import assignments
+from caco_assets.downstream.scoring.score_task import resolve_tasks
 from caco_assets.downstream.stage import score_encoder
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.alias_moves import WITHDRAWN
@@ -119,7 +119,7 @@ def gather(settings: Settings, tracking: Tracking, policy: Policy, version: Mode
 
 def _features(settings: Settings, encoder: Encoder, row: str, size: int) -> np.ndarray:
     """Features of test images of a row, from the cache of the scoring: (N, D)."""
-    (data,) = [each.data for each in assignments(settings) if each.row == row]
+    (data,) = [each.data for each in resolve_tasks(settings) if each.task_name == row]
     if data is None:
         raise UserError(f"downstream.tasks.{row}: its data was removed after scoring; restore it and decide again")
     if isinstance(data, DenseImages):
