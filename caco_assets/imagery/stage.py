@@ -101,7 +101,7 @@ def ingest_shard(settings: Settings, shard: int) -> Product:
 
 
 def _ingest_shard(settings: Settings, shard: int) -> Product:
-    from caco_assets.core.file_lock import alone
+    from caco_assets.core.file_lock import file_lock
     from caco_assets.imagery.archive.shard import rows_hash, shard_name
     from caco_assets.imagery.ingest.reuse import is_noted, known, note
     from caco_assets.imagery.planning.scenes_parquet import read_scenes
@@ -131,7 +131,7 @@ def _ingest_shard(settings: Settings, shard: int) -> Product:
         pace = Pace(imagery.workers, imagery.connections)
         return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, earlier, stored_at(settings, shard))
 
-    with alone(records / f"{name}.lock", name):
+    with file_lock(records / f"{name}.lock", name):
         product = produce(
             name,
             settings.paths.archive / shard_name(shard),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import dagster as dg
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import file_lock
 from caco_assets.observability.logs import not_on_stderr
 from caco_assets.resources.dagster.instance import dagster_home, open_instance
 from caco_assets.resources.dagster.workspace_lock import release
@@ -27,7 +24,8 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
     """
     home = dagster_home(settings)
     # Dagster captures the log lines, and its console shows them
-    with _alone(settings), open_instance(home) as instance, not_on_stderr():
+    lock = settings.paths.workspace / "dagster" / "in_process.lock"
+    with file_lock(lock, f"run in {settings.paths.workspace}", wait_s=0), open_instance(home) as instance, not_on_stderr():
         bury(instance)
         announce_shards(settings, instance)
         try:
@@ -49,26 +47,12 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
 def bury(instance: dg.DagsterInstance) -> None:
     """Mark runs whose process was killed as failed and give back their pool slots, for which later runs would wait for ever.
 
-    Only for a caller that knows that no such run is alive: see `_alone`.
+    Only for a caller that knows that no such run is alive: `materialize` holds the lock.
     """
     alive = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=alive, tags={HERE: "true"})):
         instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it goes on.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """One such run per workspace at a time. The lock goes with its process, however that ends."""
-    lock = settings.paths.workspace / "dagster" / "in_process.lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{settings.paths.workspace}: another run is going on in this workspace; wait for it or stop it"
-            ) from error
-        yield
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

@@ -40,4 +40,4 @@ def test_a_move_by_hand_is_noticed_once_and_stays(mlflow_settings: Settings) -> 
     assert [move.what for move in history(tracking, model)] == ["by hand"]
     assert "are where they were put" in tick()
     with registry_lock(tracking, model):
-        assert "another decision is being taken" in tick()
+        assert "another process holds the lock" in tick()

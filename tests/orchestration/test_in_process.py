@@ -39,7 +39,7 @@ def test_a_second_run_in_the_same_workspace_is_refused_in_one_line(settings: Set
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with (home / "in_process.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run is going on"):
+        with pytest.raises(UserError, match="another process holds the lock"):
             materialize(nothing, settings)
 
 

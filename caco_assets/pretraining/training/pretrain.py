@@ -32,7 +32,7 @@ from caco_assets.pretraining.training.loop import CHECKPOINT, METRICS, pick_devi
 from caco_assets.pretraining.training.metrics_log import MetricsSink, draw_loss_curve, read_metrics
 from caco_assets.pretraining.training.online_probe import load_probe
 from caco_assets.pretraining.training.run_config import recipe_of
-from caco_assets.pretraining.training.run_state import DONE, alone_in, finished, write_outcome
+from caco_assets.pretraining.training.run_state import DONE, finished, training_lock, write_outcome
 from caco_assets.pretraining.training.stop_request import StopRequest
 from caco_assets.settings import Pretraining
 
@@ -82,7 +82,7 @@ def make_encoder(
         Stopped: on request, with a checkpoint.
     """
     join(options)
-    with alone_in(folder) if distributed.rank() == 0 else nullcontext():
+    with training_lock(folder) if distributed.rank() == 0 else nullcontext():
         return finished(folder, recipe_of(options, seed), data) or _make(
             pack, folder, options, seed, data, sinks, probe, truth, stop, parent
         )

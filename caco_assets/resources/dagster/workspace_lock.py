@@ -8,7 +8,6 @@ it died. `life/RUN.lock` says that a run's process is alive (see `launcher.py`).
 from __future__ import annotations
 
 import atexit
-import fcntl
 import json
 import logging
 import os
@@ -18,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import is_locked, try_lock
 from caco_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def turn(settings: Settings, run_id: str, who: str, *, whole: bool, part: bool =
     mine = {"who": who, "run_id": run_id, "vintage": settings.vintage, "host": platform.node(), "pid": os.getpid(), "since": now}
     with (root / "turn.lock").open("w") as file:
         said = -SAY_S
-        while not (alone := _lock(file, fcntl.LOCK_EX)) and (whole or not _lock(file, fcntl.LOCK_SH)):
+        while not (alone := try_lock(file)) and (whole or not try_lock(file, shared=True)):
             if time.monotonic() - said >= SAY_S:
                 said = time.monotonic()
                 logger.info(f"{root}: {_held_by(holder)} is at work here; waiting for it, nothing is lost")
@@ -99,7 +98,7 @@ def turn(settings: Settings, run_id: str, who: str, *, whole: bool, part: bool =
         if alone:
             write_atomic(holder, json.dumps(mine, indent=1) + "\n")
             if not whole:
-                _lock(file, fcntl.LOCK_SH)
+                try_lock(file, shared=True)
         elif (held := _read(holder)) and held["vintage"] != settings.vintage:
             raise UserError(
                 f"vintage={settings.vintage}: {_held_by(holder)} makes products in {root}; run this when it is done, or with its "
@@ -114,7 +113,7 @@ def alive(home: Path, run_id: str) -> Iterator[None]:
     file = life_sign(home, run_id)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as held:
-        _lock(held, fcntl.LOCK_SH)
+        try_lock(held, shared=True)
         try:
             yield
         finally:
@@ -129,19 +128,7 @@ def life_sign(home: Path, run_id: str) -> Path:
 
 def is_dead(home: Path, run_id: str) -> bool:
     """Whether the process of a run has gone without ending its work; False where that cannot be told."""
-    try:
-        with life_sign(home, run_id).open() as file:
-            return _lock(file, fcntl.LOCK_EX)
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: TextIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return is_locked(life_sign(home, run_id)) is False
 
 
 def _held_by(holder: Path) -> str:

@@ -20,7 +20,7 @@ from caco_assets.pretraining.launch.separate_process import make_encoder_apart
 from caco_assets.pretraining.train import main
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.run_config import RunConfig
-from caco_assets.pretraining.training.run_state import alone_in, read_outcome
+from caco_assets.pretraining.training.run_state import read_outcome, training_lock
 from caco_assets.pretraining.training.stop_request import Stopped, StopRequest, stop_requests, stop_with
 from caco_assets.settings import Pretraining
 
@@ -249,12 +249,12 @@ def test_two_signals_ask_and_the_third_interrupts() -> None:
 def test_two_trainings_never_write_into_one_folder(logged, tmp_path: Path) -> None:
     said = logged()
     with (
-        alone_in(tmp_path / "out"),
-        pytest.raises(UserError, match="out: another training is going on there; wait for it or stop it"),
-        alone_in(tmp_path / "out", patience_s=0.05),
+        training_lock(tmp_path / "out"),
+        pytest.raises(UserError, match="out: another process holds the lock; wait for it or stop it"),
+        training_lock(tmp_path / "out", wait_s=0.05),
     ):
         pass
-    with alone_in(tmp_path / "out"):
+    with training_lock(tmp_path / "out"):
         pass
     assert len(said) == 1
 

@@ -136,7 +136,7 @@ def test_a_person_who_moves_the_champion_is_respected_recorded_and_warned(heard:
 
 
 def test_notice_does_not_wait_for_a_decision_under_way(heard: Settings, two: Tracking) -> None:
-    with registry_lock(two, MODEL), pytest.raises(UserError, match="being taken"):
+    with registry_lock(two, MODEL), pytest.raises(UserError, match="holds the lock"):
         notice(heard, two)
     with lease(two, MODEL), pytest.raises(UserError, match="is moving its aliases"):
         # from another workspace: its own lock is free, the server's is not
