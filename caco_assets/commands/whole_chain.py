@@ -18,7 +18,7 @@ def settings(profile: str, write: bool) -> None:
     if write:
         click.echo(write_stage_settings(resolved))
     else:
-        click.echo(resolved.model_dump_json(indent=1))
+        click.echo(resolved.model_dump_json(indent=1, by_alias=False))
 
 
 @click.command()

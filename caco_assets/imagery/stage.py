@@ -15,7 +15,7 @@ from caco_assets.core.products import Facts, Product, content_hash, produce, rec
 from caco_assets.core.stage_versions import recipe
 from caco_assets.observability.logs import bound
 from caco_assets.observability.metrics import count, gauge, observe
-from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
+from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest.fill_shard import Place
@@ -58,8 +58,8 @@ def plan(settings: Settings) -> Product:
         UserError: locations or catalog are not there, or no scene at all serves.
     """
     imagery = settings.imagery
-    if isinstance(imagery.source, PublishedSource):
-        raise UserError("imagery.source.kind=published: an imported archive has no scenes to choose; go on with `caco pack`")
+    if isinstance(imagery.source, SecoLayoutSource):
+        raise UserError("imagery.source.kind=seco_layout: an imported archive has no scenes to choose; go on with `caco pack`")
 
     def make(path: Path) -> Facts:
         return _plan(settings, path)
@@ -109,7 +109,7 @@ def _ingest_shard(settings: Settings, shard: int) -> Product:
     shards = recorded(settings.paths.records, "locations").facts["shards"]
     if not 0 <= shard < shards:
         raise UserError(f"shard={shard}: there are {shards} shards, 0 to {shards - 1}")
-    if isinstance(settings.imagery.source, PublishedSource):
+    if isinstance(settings.imagery.source, SecoLayoutSource):
         return recorded(settings.paths.records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
     recorded(settings.paths.records, "scenes")
     imagery, table = settings.imagery, read_scenes(settings.paths.scenes, shard)

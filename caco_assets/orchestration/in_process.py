@@ -1,4 +1,4 @@
-"""Where runs happen: here, one process on the workspace's own Dagster instance, so that the UI shows what was run."""
+"""Runs a job in this process, on the workspace's own Dagster instance, so that the UI shows it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from caco_assets.resources.dagster.workspace_lock import release
 from caco_assets.sampling.partitions import announce_shards, shard_range_tags
 from caco_assets.settings import Settings
 
-HERE = "caco/in_process"
-"""Tag of runs that live in the process that started them."""
+IN_PROCESS = "caco/in_process"
+"""Tag of runs that are executed by the process that started them."""
 
 
 def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
-    """Run a job over every shard in this process; what is unchanged is reused, what was interrupted goes on.
+    """Run a job over every shard in this process; unchanged products are reused, interrupted ones resume.
 
     Raises:
-        UserError: a step failed for a reason the user can put right, or a blocking check did not pass.
+        UserError: another such run is active in the workspace, a step failed for a reason the user can fix, or a
+            blocking check failed.
     """
     home = dagster_home(settings)
     # Dagster captures the log lines, and its console shows them
     lock = settings.paths.workspace / "dagster" / "in_process.lock"
     with file_lock(lock, f"run in {settings.paths.workspace}", wait_s=0), open_instance(home) as instance, not_on_stderr():
-        bury(instance)
+        mark_orphans_failed(instance)
         announce_shards(settings, instance)
         try:
             result = chain.execute_in_process(
                 instance=instance,
                 run_config={"loggers": {"console": {"config": {}}}},
-                tags={**shard_range_tags(settings), "profile": settings.profile, HERE: "true"},
+                tags={**shard_range_tags(settings), "profile": settings.profile, IN_PROCESS: "true"},
             )
         except Exception as error:
             if (plain := _user_error(error)) is not None:
@@ -44,19 +45,19 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
         raise UserError(_failed_checks(result))
 
 
-def bury(instance: dg.DagsterInstance) -> None:
-    """Mark runs whose process was killed as failed and give back their pool slots, for which later runs would wait for ever.
+def mark_orphans_failed(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed and free their pool slots, on which later runs would wait forever.
 
-    Only for a caller that knows that no such run is alive: `materialize` holds the lock.
+    Call it only while no such run can be active, as `materialize` does, which holds the lock.
     """
-    alive = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=alive, tags={HERE: "true"})):
-        instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it goes on.")
+    active = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=active, tags={IN_PROCESS: "true"})):
+        instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it resumes.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The `UserError` below Dagster's wrapping, if there is one."""
+    """The `UserError` that Dagster has wrapped, if there is one."""
     while error is not None:
         if isinstance(error, UserError):
             return error

@@ -15,8 +15,8 @@ from caco_assets.observability.logs import bind
 from caco_assets.resources.dagster.workspace_lock import hold
 from caco_assets.settings import Settings, load_settings
 
-WHOLE = ("chain", "look")
-"""Jobs that make a whole vintage: such a run is alone in its workspace. Others (a backfill of shards) share it."""
+WHOLE_VINTAGE = ("chain", "data_only", "look")
+"""Jobs that make a whole vintage: such a run has its workspace to itself. Others (a backfill of shards) share it."""
 FIRST = "locations"
 """The step that a vintage begins with."""
 MAKE_NOTHING = ("judge_challenger", "release_champion", "retrain")
@@ -69,7 +69,7 @@ class Profile(dg.ConfigurableResource):
         if run is None or context.instance is None:
             return
         home = Path(context.instance.root_directory)
-        whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE
+        whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE_VINTAGE
         # "from failure", or a choice of steps; a run in this process names all of its own
         part = bool(whole) and run.step_keys_to_execute is not None and FIRST not in run.step_keys_to_execute
         hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", whole=whole, part=part)
