@@ -30,10 +30,6 @@ SIDE = 96
 """Pixels, as OSCD's tiles."""
 
 
-def quiet(_line: str) -> None:
-    """No progress."""
-
-
 def seconds(source: Pyramids, tiles: Tiles, epochs: int) -> tuple[float, float]:
     """CPU seconds of training, and the size of the decoder's first weights afterwards."""
     start = time.process_time()

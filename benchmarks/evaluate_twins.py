@@ -30,10 +30,6 @@ BAR_S = 900.0
 QUICK = ("eurosat", "levir_cd")
 
 
-def quiet(_line: str) -> None:
-    """No progress."""
-
-
 def cpu() -> float:
     """CPU seconds of this process and of those that it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

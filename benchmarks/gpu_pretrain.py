@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from caco_assets.pretraining.encoder.encoder import backbone
 from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
-from caco_assets.pretraining.loading.sampler import Batch
+from caco_assets.pretraining.loading.sampler import Batch, Sampler
 from caco_assets.pretraining.objectives import Objective, ObjectiveConfig, build, objective_class
 from caco_assets.pretraining.pack.build import build as build_pack
 from caco_assets.pretraining.training.compiled import compile_encoders
@@ -179,7 +179,7 @@ def measure(device: torch.device, sizes: Sizes, compiled: bool, file: Path | Non
         pack = write(Path(scratch), sizes)
         training = Training(sizes, device, compiled)
         resident, streamed = (
-            DeviceLoader(pack, plan, **options, device=device, memory=share, compiled=compiled) for share in (1.0, 0.0)
+            DeviceLoader(Sampler(pack, plan, **options), device=device, memory=share, compiled=compiled) for share in (1.0, 0.0)
         )
         one = next(resident.epoch(0))
         ways = {"one batch": iter(lambda: one, None), "resident": endless(resident), "streamed": endless(streamed)}

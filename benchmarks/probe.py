@@ -37,10 +37,6 @@ BAR = 20.0
 SIDE, CLASSES = 64, 10
 
 
-def quiet(_line: str) -> None:
-    """No progress."""
-
-
 def ours(encoder: Encoder, data: LabelledImages, epochs: int) -> tuple[float, np.ndarray]:
     """CPU seconds from files to predictions of the held-out pictures, with an empty cache."""
     with tempfile.TemporaryDirectory() as scratch:

@@ -27,6 +27,7 @@ from torchvision import transforms
 
 from caco_assets.pretraining.encoder.stretch import Stretch
 from caco_assets.pretraining.loading.cpu_loader import Loader
+from caco_assets.pretraining.loading.sampler import Sampler
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.views.view_plans import PLANS
 
@@ -121,7 +122,8 @@ def usual_way(folder: Path, places: int, size: int) -> Callable[[int], float]:
 
 def our_way(folder: Path, size: int) -> Callable[[int], float]:
     """The same for the loader, batch by batch."""
-    loader = Loader(folder / "pack", PLANS["caco"], batch_size=BATCH, image_size=size, crop_scale=(0.2, 1.0), seed=0, threads=1)
+    sampler = Sampler(folder / "pack", PLANS["caco"], batch_size=BATCH, image_size=size, crop_scale=(0.2, 1.0), seed=0)
+    loader = Loader(sampler, threads=1)
     epochs = iter(range(1_000_000))
 
     def run(samples: int) -> float:

@@ -57,8 +57,9 @@ def restore(uri: str, out: Path, profile: str) -> None:
 @click.option("--older-than", default=14.0, show_default=True, help="Days that remains of interrupted work and caches must be old.")
 def gc(profile: str, yes: bool, remote: bool, older_than: float) -> None:
     """Registry: show what no version, branch, tag or profile needs; with --yes, delete it."""
+    from tqdm import tqdm
+
     from caco_assets.registry.lineage.gc import find_garbage
-    from caco_assets.registry.lineage.sizes import size_text
 
     with find_garbage(settings_of(profile), remote=remote, older_than_days=older_than) as found:
         click.echo(found.text())
@@ -66,6 +67,6 @@ def gc(profile: str, yes: bool, remote: bool, older_than: float) -> None:
             click.echo("nothing to delete")
         elif yes:
             found.delete()
-            click.echo(f"deleted: {size_text(found.bytes)}")
+            click.echo(f"deleted: {tqdm.format_sizeof(found.bytes, 'B')}")
         else:
-            click.echo(f"{size_text(found.bytes)} would be freed; nothing was deleted: --yes does that")
+            click.echo(f"{tqdm.format_sizeof(found.bytes, 'B')} would be freed; nothing was deleted: --yes does that")

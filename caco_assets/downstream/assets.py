@@ -63,8 +63,8 @@ def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
 @dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
 def scores_are_of_other_places(profile: Profile) -> dg.AssetCheckResult:
     """No image that the encoder is judged on lies where it was pretrained."""
+    from caco_assets.downstream.scoring.image_locations import ground_of
     from caco_assets.downstream.scoring.score_task import assignments
-    from caco_assets.downstream.scoring.test_locations import ground_of
 
     settings = profile.settings()
     paths, work = settings.paths, assignments(settings)
@@ -98,7 +98,7 @@ def matrix(settings: Settings) -> dg.Definitions:
         """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
         from caco_assets.downstream.inspection.cell_report import places_unknown, view
         from caco_assets.downstream.matrix import judge_cell
-        from caco_assets.downstream.scoring.test_locations import ground_of
+        from caco_assets.downstream.scoring.image_locations import ground_of
 
         settings = profile.settings()
         chosen = context.partition_key

@@ -12,7 +12,7 @@ from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from caco_assets.downstream.score_rows import ScoreRow
-    from caco_assets.downstream.scoring.test_locations import Ground
+    from caco_assets.downstream.scoring.image_locations import Ground
 
 POSSIBLE, NOT_FAR_BELOW, ELSEWHERE = "numbers_are_possible", "not_far_below_random", "test_images_lie_elsewhere"
 CHECKS = {

@@ -127,7 +127,7 @@ def score_encoder(
 
     Returns:
         Its rows, baselines left out. Rows measured before with the same weights, data and protocol come from the cache; the
-        per-item tables for `metrics.paired_gain` lie at `settings.paths.root / row.items`.
+        per-item tables for `metrics.paired.paired_gain` lie at `settings.paths.root / row.items`.
 
     Raises:
         UserError: as `score`.

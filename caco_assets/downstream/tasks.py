@@ -1,4 +1,4 @@
-"""The table of tasks: what an encoder can be judged on. A new task is one reader in `datasets/` and one entry here."""
+"""The table of tasks that an encoder can be scored on. A new task is one reader in `datasets/readers/` and one entry here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PaperProtocol:
     """Constants of the published linear probe."""
 
     learning_rate: float = 1e-3
-    """Of Adam with its default moments and no weight decay."""
+    """For Adam with its default moments and no weight decay."""
     batch_size: int = 32
     milestones: tuple[float, ...] = (0.6, 0.8)
     """Fractions of training after which the rate is divided by ten; training lasts `downstream.paper_epochs`, published: 100."""
@@ -29,9 +29,9 @@ class PaperProtocol:
     limits: tuple[tuple[int, int], ...] | None = None
     """Reflectance × 10 000 of B04, B03 and B02 that becomes 0 and 1; none: 0 … 0.275."""
     dropout: float = 0.0
-    """On the features, in training."""
+    """On the features, during training."""
     train_share: float = 1.0
-    """Of the training images, a seeded choice."""
+    """Share of the training images that is used, a seeded choice."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class Task:
     name: str
     title: str
     reader: str
-    """`module:function` under `downstream/datasets/`: path → `LabelledImages`, or `DenseImages` where `tile` is set."""
+    """`module:function` in `datasets/readers/`: path → `LabelledImages`, or `DenseImages` where `tile` is set."""
     metric: str
     classes: int
     licence: str
     page: str
-    """Where its authors offer it."""
+    """Its authors' page."""
     mirrors: tuple[str, ...] = field(default=(), kw_only=True)
-    """Other addresses of it: the authors' own, and those that torchgeo reads."""
+    """Other download pages: the authors' own, and those that torchgeo reads."""
     paper: PaperProtocol = field(default_factory=PaperProtocol)
     protocols: Mapping[str, str] = field(default_factory=lambda: {"paper": "paper", "clean": "clean", "fine_tune": "fine_tune"})
-    """What each pass over the task is run by: `paper`, `clean` and, where the profile asks for it, `fine_tune` → a name of
-    `protocols.PROTOCOLS`. A pass that is left out does not exist for this task."""
+    """Pass (`paper`, `clean` and, where the profile asks for it, `fine_tune`) → the protocol that runs it, a name in `PROTOCOLS` or
+    `DENSE_PROTOCOLS`. A pass that is left out does not exist for this task."""
     twin: str = ""
-    """Folder of the embedded twin where it is not called as the task."""
+    """Folder of the embedded twin; empty: the task's name."""
     tile: int = 0
-    """Side in pixels of the tiles of a task with a class for each pixel; 0: another kind of task."""
+    """Side in pixels of the tiles of a dense task (a class for each pixel); 0: the task is not dense."""
 
     @property
     def dense(self) -> bool:
@@ -65,7 +65,7 @@ class Task:
 
     @property
     def folder(self) -> str:
-        """Of the embedded twin, below the folder of twins."""
+        """Folder of the embedded twin, below the folder of twins."""
         return self.twin or self.name
 
     @property
@@ -77,8 +77,8 @@ class Task:
         """Open and check the data at `path`.
 
         Args:
-            path: as its authors ship it.
-            hashes: remembers what has been hashed before.
+            path: the data as its authors ship it.
+            hashes: cache of content hashes.
 
         Raises:
             UserError: the data is absent (`DataAbsentError`), not complete (`IncompleteError`) or not in its authors' layout.
@@ -93,113 +93,164 @@ class Task:
             raise IncompleteError(f"{error}; the data set is at {self.sources}") from error
 
 
+_ACCURACY, _MACRO_AP, _F1_CHANGE, _MIOU = "accuracy", "macro_ap", "f1_change", "miou"
+_FINE_TUNED = {"paper": "fine_tune_paper", "clean": "clean", "fine_tune": "fine_tune"}
+_MULTILABEL = {"paper": "multilabel_paper", "clean": "multilabel_clean", "fine_tune": "fine_tune"}
+_DENSE = {"paper": "dense_paper", "clean": "dense_clean", "fine_tune": "dense_fine_tune"}
 _EUROSAT_PAGE = "https://github.com/phelber/EuroSAT"
 _EUROSAT_MIRRORS = ("https://zenodo.org/records/7711810", "https://hf.co/datasets/torchgeo/eurosat")
 _AID_LICENCE = "none stated; Google Earth imagery, for research"
 _AID_PAGE = "https://captain-whu.github.io/AID/"
+_BIGEARTHNET_LICENCE = "CDLA-Permissive-1.0"
 _BIGEARTHNET_PAGE = "https://bigearth.net"
 _BIGEARTHNET_PAPER = PaperProtocol(batch_size=1024, size=128, dropout=0.2, train_share=0.1)
-_FINE_TUNED = {"paper": "fine_tune_paper", "clean": "clean", "fine_tune": "fine_tune"}
-_MULTILABEL = {"paper": "multilabel_paper", "clean": "multilabel_clean", "fine_tune": "fine_tune"}
-
-TASKS = {
-    task.name: task
-    for task in (
-        Task("eurosat", "EuroSAT (RGB)", "eurosat:read", "accuracy", 10, "MIT", _EUROSAT_PAGE, mirrors=_EUROSAT_MIRRORS),
-        Task("eurosat_ms", "EuroSAT (13 bands)", "eurosat_ms:read", "accuracy", 10, "MIT", _EUROSAT_PAGE, mirrors=_EUROSAT_MIRRORS),
-        Task(
-            "aid_20",
-            "AID (20 % for training)",
-            "aid:read_20",
-            "accuracy",
-            30,
-            _AID_LICENCE,
-            _AID_PAGE,
-            PaperProtocol(size=224),
-            _FINE_TUNED,
-            twin="aid",
-        ),
-        Task(
-            "aid_50",
-            "AID (50 % for training)",
-            "aid:read_50",
-            "accuracy",
-            30,
-            _AID_LICENCE,
-            _AID_PAGE,
-            PaperProtocol(size=224),
-            _FINE_TUNED,
-            twin="aid",
-        ),
-        Task(
-            "bigearthnet",
-            "BigEarthNet-S2 (first version, 19 labels)",
-            "bigearthnet:read",
-            "macro_ap",
-            19,
-            "CDLA-Permissive-1.0",
-            _BIGEARTHNET_PAGE,
-            _BIGEARTHNET_PAPER,
-            _MULTILABEL,
-            mirrors=("https://zenodo.org/records/12687186",),
-        ),
-        Task(
-            "bigearthnet_v2",
-            "BigEarthNet-S2 (second version)",
-            "bigearthnet_v2:read",
-            "macro_ap",
-            19,
-            "CDLA-Permissive-1.0",
-            _BIGEARTHNET_PAGE,
-            _BIGEARTHNET_PAPER,
-            _MULTILABEL,
-            mirrors=("https://zenodo.org/records/10891137", "https://hf.co/datasets/torchgeo/bigearthnet"),
-        ),
-    )
-}
-
-
-_DENSE = {"paper": "dense_paper", "clean": "dense_clean", "fine_tune": "dense_fine_tune"}
-_OSCD = PaperProtocol(size=96, limits=((426, 3698), (667, 2969), (885, 2620)))
-_DENSE_MIRRORS = {
-    "oscd": ("https://ieee-dataport.org/open-access/oscd-onera-satellite-change-detection", "https://hf.co/datasets/hkristen/oscd"),
-    "dynamicearthnet": ("https://github.com/aysim/dynnet",),
-    "levir_cd": ("https://hf.co/datasets/satellite-image-deep-learning/LEVIR-CD",),
-    "loveda": ("https://zenodo.org/records/5706578",),
-}
+_ISPRS_LICENCE = "none stated; on request"
 _ISPRS_PAGE = "https://www.isprs.org/resources/datasets/benchmarks/UrbanSemLab/"
 
-
-def _dense(name: str, title: str, reader: str, metric: str, classes: int, licence: str, page: str, tile: int) -> Task:
-    paper = _OSCD if name == "oscd" else PaperProtocol(size=tile)
-    mirrors = _DENSE_MIRRORS.get(name, ())
-    return Task(name, title, reader, metric, classes, licence, page, paper=paper, protocols=_DENSE, tile=tile, mirrors=mirrors)
-
-
-_CHANGE, _MIOU = "f1_change", "miou"
-TASKS |= {
-    task.name: task
-    for task in (
-        _dense("oscd", "OSCD", "oscd:read", _CHANGE, 2, "CC BY-NC-SA 4.0", "https://rcdaudt.github.io/oscd/", 96),
-        _dense(
-            "dynamicearthnet",
-            "DynamicEarthNet",
-            "dynamicearthnet:read",
-            _MIOU,
-            6,
-            "CC BY 4.0",
-            "https://mediatum.ub.tum.de/1650201",
-            256,
+_TABLE = (
+    Task("eurosat", "EuroSAT (RGB)", "eurosat:read", _ACCURACY, 10, "MIT", _EUROSAT_PAGE, mirrors=_EUROSAT_MIRRORS),
+    Task("eurosat_ms", "EuroSAT (13 bands)", "eurosat_ms:read", _ACCURACY, 10, "MIT", _EUROSAT_PAGE, mirrors=_EUROSAT_MIRRORS),
+    Task(
+        "aid_20",
+        "AID (20 % for training)",
+        "aid:read_20",
+        _ACCURACY,
+        30,
+        _AID_LICENCE,
+        _AID_PAGE,
+        paper=PaperProtocol(size=224),
+        protocols=_FINE_TUNED,
+        twin="aid",
+    ),
+    Task(
+        "aid_50",
+        "AID (50 % for training)",
+        "aid:read_50",
+        _ACCURACY,
+        30,
+        _AID_LICENCE,
+        _AID_PAGE,
+        paper=PaperProtocol(size=224),
+        protocols=_FINE_TUNED,
+        twin="aid",
+    ),
+    Task(
+        "bigearthnet",
+        "BigEarthNet-S2 (first version, 19 labels)",
+        "bigearthnet:read",
+        _MACRO_AP,
+        19,
+        _BIGEARTHNET_LICENCE,
+        _BIGEARTHNET_PAGE,
+        paper=_BIGEARTHNET_PAPER,
+        protocols=_MULTILABEL,
+        mirrors=("https://zenodo.org/records/12687186",),
+    ),
+    Task(
+        "bigearthnet_v2",
+        "BigEarthNet-S2 (second version)",
+        "bigearthnet_v2:read",
+        _MACRO_AP,
+        19,
+        _BIGEARTHNET_LICENCE,
+        _BIGEARTHNET_PAGE,
+        paper=_BIGEARTHNET_PAPER,
+        protocols=_MULTILABEL,
+        mirrors=("https://zenodo.org/records/10891137", "https://hf.co/datasets/torchgeo/bigearthnet"),
+    ),
+    Task(
+        "oscd",
+        "OSCD",
+        "oscd:read",
+        _F1_CHANGE,
+        2,
+        "CC BY-NC-SA 4.0",
+        "https://rcdaudt.github.io/oscd/",
+        paper=PaperProtocol(size=96, limits=((426, 3698), (667, 2969), (885, 2620))),
+        protocols=_DENSE,
+        tile=96,
+        mirrors=(
+            "https://ieee-dataport.org/open-access/oscd-onera-satellite-change-detection",
+            "https://hf.co/datasets/hkristen/oscd",
         ),
-        _dense("levir_cd", "LEVIR-CD", "levir_cd:read", _CHANGE, 2, "none stated", "https://justchenhao.github.io/LEVIR/", 256),
-        _dense(
-            "whu_cd", "WHU-CD", "whu_cd:read", _CHANGE, 2, "none stated", "http://gpcv.whu.edu.cn/data/building_dataset.html", 256
-        ),
-        _dense("loveda", "LoveDA", "loveda:read", _MIOU, 7, "CC BY-NC-SA 4.0", "https://github.com/Junjue-Wang/LoveDA", 256),
-        _dense("potsdam", "ISPRS Potsdam", "isprs:read_potsdam", _MIOU, 5, "none stated; on request", _ISPRS_PAGE, 256),
-        _dense("vaihingen", "ISPRS Vaihingen", "isprs:read_vaihingen", _MIOU, 5, "none stated; on request", _ISPRS_PAGE, 256),
-    )
-}
+    ),
+    Task(
+        "dynamicearthnet",
+        "DynamicEarthNet",
+        "dynamicearthnet:read",
+        _MIOU,
+        6,
+        "CC BY 4.0",
+        "https://mediatum.ub.tum.de/1650201",
+        paper=PaperProtocol(size=256),
+        protocols=_DENSE,
+        tile=256,
+        mirrors=("https://github.com/aysim/dynnet",),
+    ),
+    Task(
+        "levir_cd",
+        "LEVIR-CD",
+        "levir_cd:read",
+        _F1_CHANGE,
+        2,
+        "none stated",
+        "https://justchenhao.github.io/LEVIR/",
+        paper=PaperProtocol(size=256),
+        protocols=_DENSE,
+        tile=256,
+        mirrors=("https://hf.co/datasets/satellite-image-deep-learning/LEVIR-CD",),
+    ),
+    Task(
+        "whu_cd",
+        "WHU-CD",
+        "whu_cd:read",
+        _F1_CHANGE,
+        2,
+        "none stated",
+        "http://gpcv.whu.edu.cn/data/building_dataset.html",
+        paper=PaperProtocol(size=256),
+        protocols=_DENSE,
+        tile=256,
+    ),
+    Task(
+        "loveda",
+        "LoveDA",
+        "loveda:read",
+        _MIOU,
+        7,
+        "CC BY-NC-SA 4.0",
+        "https://github.com/Junjue-Wang/LoveDA",
+        paper=PaperProtocol(size=256),
+        protocols=_DENSE,
+        tile=256,
+        mirrors=("https://zenodo.org/records/5706578",),
+    ),
+    Task(
+        "potsdam",
+        "ISPRS Potsdam",
+        "isprs:read_potsdam",
+        _MIOU,
+        5,
+        _ISPRS_LICENCE,
+        _ISPRS_PAGE,
+        paper=PaperProtocol(size=256),
+        protocols=_DENSE,
+        tile=256,
+    ),
+    Task(
+        "vaihingen",
+        "ISPRS Vaihingen",
+        "isprs:read_vaihingen",
+        _MIOU,
+        5,
+        _ISPRS_LICENCE,
+        _ISPRS_PAGE,
+        paper=PaperProtocol(size=256),
+        protocols=_DENSE,
+        tile=256,
+    ),
+)
+TASKS = {task.name: task for task in _TABLE}
 
 
 def find_task(name: str) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from caco_assets.downstream.metrics.bootstrap import paired_gain
+from caco_assets.downstream.metrics.paired import paired_gain
 from caco_assets.evaluation.scorecard import Line, Scorecard, Section
 from caco_assets.settings import Settings
 

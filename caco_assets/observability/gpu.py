@@ -1,14 +1,12 @@
-"""How busy the GPUs of this machine are, as NVIDIA's own tool says it."""
+"""How busy the GPUs of this machine are, read from NVIDIA's management library (NVML).
+
+Needs the package `nvidia-ml-py` (extra `gpu`); without it, or without a driver, there are no figures.
+"""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from typing import NamedTuple
-
-_FIELDS = "index,utilization.gpu,memory.used,memory.total"
-_MIB = 1 << 20
-_PATIENCE_S = 5
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 
 class Gpu(NamedTuple):
@@ -21,22 +19,28 @@ class Gpu(NamedTuple):
     bytes: int
 
 
-def gpus(tool: str = "nvidia-smi") -> list[Gpu]:
-    """The GPUs; none where there is no such tool, or it does not answer."""
-    if shutil.which(tool) is None:
-        return []
-    command = [tool, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
+def gpus() -> list[Gpu]:
+    """The GPUs whose figures can be read; a GPU that is split (MIG) has no utilization and is left out."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PATIENCE_S)
-    except (OSError, subprocess.SubprocessError):
+        import pynvml as nvml  # pyright: ignore[reportMissingImports]
+    except ImportError:
         return []
-    return [found for line in done.stdout.splitlines() if (found := _gpu(line)) is not None]
+    with suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        # an open library would keep an administrator from resetting the GPU
+        try:
+            return [gpu for number in range(nvml.nvmlDeviceGetCount()) if (gpu := _read(nvml, number)) is not None]
+        finally:
+            nvml.nvmlShutdown()
+    return []
 
 
-def _gpu(line: str) -> Gpu | None:
-    number, *figures = (part.strip() for part in line.split(","))
+def _read(nvml: Any, number: int) -> Gpu | None:
     try:
-        busy, used, total = map(float, figures)
-    except ValueError:  # a GPU that is cut in parts says "[N/A]"
+        device = nvml.nvmlDeviceGetHandleByIndex(number)
+        busy = nvml.nvmlDeviceGetUtilizationRates(device).gpu
+        # version 2 leaves out what the driver reserves for itself, as nvidia-smi does
+        memory = nvml.nvmlDeviceGetMemoryInfo(device, version=nvml.nvmlMemory_v2)
+    except nvml.NVMLError:
         return None
-    return Gpu(number, busy / 100, int(used * _MIB), int(total * _MIB))
+    return Gpu(str(number), busy / 100, memory.used, memory.total)

@@ -58,14 +58,12 @@ def check_request(context: dg.OpExecutionContext, config: Retraining, profile: P
             raise UserError(f"{reason}; set force to make it again")
     # the sensor may run after the end of this month
     context.instance.add_run_tags(context.run_id, {"vintage": vintage})
-    context.log.info(
-        f"vintage {vintage}: its run starts within {2 * FORM_INTERVAL_S} s; follow it under Runs, tag vintage={vintage}"
-    )
+    context.log.info(f"vintage {vintage}: its run follows within half a minute; see Runs, tag vintage={vintage}")
     return vintage
 
 
 @dg.job(
-    description="Retrains on one vintage, or checks its data: fill in the form in the launchpad; a run of `chain` (or of `data_only`) "
+    description="Retrains on one vintage, or checks its data: fill in the form in the launchpad; a run of `chain` or `data_only` "
     "follows within half a minute."
 )
 def retrain() -> None:

@@ -11,7 +11,7 @@ from caco_assets.settings import Settings
 
 
 def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
-    """Runs the whole chain each month for the vintage that has just ended; one run per vintage, also after retries and missed ticks."""
+    """Runs the chain each month for the vintage that has just ended; one run per vintage, also after retries and missed ticks."""
 
     @dg.schedule(
         name="monthly_retraining",

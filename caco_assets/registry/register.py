@@ -20,7 +20,7 @@ from caco_assets.registry.package.mlflow_model import package, preprocessing_has
 from caco_assets.registry.promotion.decide import scores_line
 from caco_assets.registry.promotion.rules import PREPROCESSING, drift_tags
 from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
-from caco_assets.resources.mlflow.client import Tracking, open_tracking
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking, open_tracking
 from caco_assets.resources.mlflow.runs import Run, code_version, open_run
 from caco_assets.settings import Settings
 
@@ -91,13 +91,11 @@ def register_encoder(
             logger.info(f"{model}: this encoder is version {version} already")
             # what may have become known since
             anew = {**drifted, **({} if rows is None else {SCORES: tags[SCORES]})}
-            with tracking.explained():
-                for name, value in anew.items():
-                    tracking.client.set_model_version_tag(model, version, name, value)
+            for name, value in anew.items():
+                tracking.client.set_model_version_tag(model, version, name, value)
             if lineage is not None and LINEAGE not in known.tags and known.run_id:
                 path = store(tracking, known.run_id, lineage)
-                with tracking.explained():
-                    tracking.client.set_model_version_tag(model, version, LINEAGE, path)
+                tracking.client.set_model_version_tag(model, version, LINEAGE, path)
         else:
             opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
             with opened as run:
@@ -113,8 +111,6 @@ def register_encoder(
 def _create(
     tracking: Tracking, model: str, encoder_dir: Path, run: Run, tags: Mapping[str, str], card: str, scores_path: Path | None
 ) -> str:
-    from mlflow.exceptions import MlflowException
-
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         package(encoder_dir, folder)
@@ -122,18 +118,17 @@ def _create(
     if scores_path is not None:
         run.file(scores_path, "scores")
     client = tracking.client
-    with tracking.explained():
-        try:
-            client.create_registered_model(model)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
-        made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
-        # a request whose answer was lost has been repeated: the later ones of the same files are doubles
-        first, *doubles = [each for each in versions(tracking, model) if each.source == made.source]
-        for double in doubles:
-            client.delete_model_version(model, str(double.version))
+    try:
+        client.create_registered_model(model)
+    except RequestRefusedError as error:
+        if error.code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
+    made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
+    # a request whose answer was lost has been repeated: the later ones of the same files are doubles
+    first, *doubles = [each for each in versions(tracking, model) if each.source == made.source]
+    for double in doubles:
+        client.delete_model_version(model, str(double.version))
     return str(first.version)
 
 

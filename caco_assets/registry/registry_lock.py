@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from caco_assets.core.errors import UserError
-from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking
 
 logger = logging.getLogger(__name__)
 
@@ -104,17 +104,14 @@ def is_lock(model: str) -> bool:
 
 def _take(tracking: Tracking, name: str, token: str, place: str) -> bool:
     """Whether the name was free and is ours now."""
-    from mlflow.exceptions import MlflowException
-
     tags = {OWNER: f"process {os.getpid()} on {socket.gethostname()}", TOKEN: token, PLACE: place}
     said = "Held while aliases are moved, for some milliseconds. If it stays for minutes, its holder has died; it may be deleted."
-    with tracking.explained():
-        try:
-            tracking.client.create_registered_model(name, tags=tags, description=said)
-        except MlflowException as error:
-            # MLflow looks at the name that was taken, which may be free again by then
-            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
-                raise
+    try:
+        tracking.client.create_registered_model(name, tags=tags, description=said)
+    except RequestRefusedError as error:
+        # MLflow looks at the name that was taken, which may be free again by then
+        if error.code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
+            raise
     # a request that was repeated meets what its first try has made
     held = _tags(tracking, name)
     return held is not None and held.get(TOKEN) == token
@@ -141,27 +138,21 @@ def _mark(name: str, token: str) -> str:
 
 def _tags(tracking: Tracking, name: str) -> dict[str, str] | None:
     """Tags of a lock; None: there is none."""
-    from mlflow.exceptions import MlflowException
-
-    with tracking.explained():
-        try:
-            return tracking.client.get_registered_model(name).tags
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+    try:
+        return tracking.client.get_registered_model(name).tags
+    except RequestRefusedError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _remove(tracking: Tracking, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.explained():
-        try:
-            tracking.client.delete_registered_model(name)
-        except MlflowException as error:
-            # a repeated request finds nothing left to do
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+    try:
+        tracking.client.delete_registered_model(name)
+    except RequestRefusedError as error:
+        # a repeated request finds nothing left to do
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _place(tracking: Tracking) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from caco_assets.core.errors import UserError
 from caco_assets.core.file_lock import file_lock
 from caco_assets.registry.registry_lock import is_lock
-from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -62,8 +62,7 @@ def find(tracking: Tracking, uri: str) -> ModelVersion:
     wanted = ModelUri.parse(uri)
     model = _model(tracking, wanted.name)
     if model is None:
-        with tracking.explained():
-            names = sorted(known.name for known in tracking.client.search_registered_models() if not is_lock(known.name))
+        names = sorted(known.name for known in tracking.client.search_registered_models() if not is_lock(known.name))
         raise UserError(f"{uri}: no model of that name is registered; there {_are(names)}")
     version = wanted.version or model.aliases.get(wanted.alias or "")
     if version is None:
@@ -79,13 +78,12 @@ def versions(tracking: Tracking, model: str) -> list[ModelVersion]:
     found: list[ModelVersion] = []
     token = None
     quoted = model.replace("'", "\\'")
-    with tracking.explained():
-        while True:
-            page = tracking.client.search_model_versions(f"name='{quoted}'", max_results=200, page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return sorted(found, key=lambda version: int(version.version))
+    while True:
+        page = tracking.client.search_model_versions(f"name='{quoted}'", max_results=200, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.version))
 
 
 def aliases(tracking: Tracking, model: str) -> dict[str, str]:
@@ -116,15 +114,12 @@ def registry_lock(tracking: Tracking, model: str, *, wait: bool = True) -> Abstr
 
 
 def _model(tracking: Tracking, name: str) -> RegisteredModel | None:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.explained():
-        try:
-            return tracking.client.get_registered_model(name)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+    try:
+        return tracking.client.get_registered_model(name)
+    except RequestRefusedError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _are(names: list[str]) -> str:

@@ -1,17 +1,9 @@
 """The simulated backfill keeps its books: nothing is lost, limits bind, and it is the same for a seed."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "simulate_scale.py"
-SPEC = importlib.util.spec_from_file_location("simulate_scale", FILE)
-sim = importlib.util.module_from_spec(SPEC)
-sys.modules["simulate_scale"] = sim
-SPEC.loader.exec_module(sim)
+import simulate_scale as sim
 
 PLACES = 20_000
 CALM = sim.World(workers=8, losses_per_hour=0.0, provider_requests_per_s=1e9)

@@ -16,7 +16,6 @@ import dagster as dg
 import pytest
 import yaml
 
-from caco_assets.observability.gpu import gpus
 from caco_assets.observability.logs import bind, bound, json_line
 from caco_assets.observability.metrics import METRICS
 from caco_assets.resources.prometheus_exporter import READ, _Reader
@@ -117,14 +116,6 @@ def test_dagsters_queue_is_read_at_each_scrape(tmp_path):
             instance.add_run(dg.DagsterRun(job_name=name, status=status))
         (runs,) = (family for family in reader.collect() if family.name == "caco_runs")
     assert {sample.labels["status"]: sample.value for sample in runs.samples} == {"queued": 0, "starting": 1, "started": 1}
-
-
-def test_a_machine_without_nvidias_tool_has_no_gpus_and_its_answers_are_read(tmp_path):
-    assert gpus("no-such-tool") == []
-    tool = tmp_path / "tool"
-    tool.write_text("#!/bin/sh\necho '0, 87, 1024, 81920'\necho '1, [N/A], [N/A], [N/A]'\n")
-    tool.chmod(0o755)
-    assert gpus(str(tool)) == [("0", 0.87, 1024 << 20, 81920 << 20)]
 
 
 def test_lines_are_json_objects_with_run_vintage_and_shard(tmp_path):

@@ -48,10 +48,6 @@ TRAINED, TRAINED_AP, FROZEN_AP, PLAIN = 0.05, 0.1, 0.03, 0.01
 """Tolerances; see above."""
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 def encoder() -> Encoder:
     """The same weights wherever torch draws the same numbers; the table holds their hash."""
     return Encoder.random("resnet18", Preprocessing.of_pack(RGB, "seco", SIDE), 0)

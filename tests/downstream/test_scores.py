@@ -11,7 +11,7 @@ import torch
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.features.baselines import RawStatistics, baselines
 from caco_assets.downstream.features.batch_norm import train_mode_features
-from caco_assets.downstream.metrics.bootstrap import paired_gain
+from caco_assets.downstream.metrics.paired import paired_gain
 from caco_assets.downstream.protocols.single_label import PROTOCOLS
 from caco_assets.downstream.score_rows import ScoreRow, read_rows
 from caco_assets.downstream.stage import score, score_encoder

@@ -52,10 +52,6 @@ MONTHS = ("2026-10", "2026-11", "2026-12")
 MODEL = "caco-loop"
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 def provider(folder: Path, scratch: Path, months: tuple[str, ...] = MONTHS) -> dict[str, set[str]]:
     """A catalog with the scenes of all months; month → the scenes that come with it."""
     new: dict[str, set[str]] = {}

@@ -9,7 +9,7 @@ import torch
 
 from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder, backbone
 from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
-from caco_assets.pretraining.loading.sampler import Batch
+from caco_assets.pretraining.loading.sampler import Batch, Sampler
 from caco_assets.pretraining.objectives import OBJECTIVES, Objective, ObjectiveConfig, build, objective_class
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.pretrain import make_encoder
@@ -38,10 +38,9 @@ def step(objective: Objective, sgd: torch.optim.Optimizer, batch: Batch) -> torc
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_step_makes_the_host_wait(pack: Path, cuda: torch.device, name: str, free_mode: None):
-    loader = DeviceLoader(
-        pack, objective_class(name).plan, batch_size=8, image_size=48, crop_scale=(0.2, 1.0), seed=0, device=cuda, memory=1.0
-    )
-    config = ObjectiveConfig(slots=2 * loader.places, queue_size=64, embedding_dim=16, geo_clusters=4, lonlat=loader.lonlat)
+    sampler = Sampler(pack, objective_class(name).plan, batch_size=8, image_size=48, crop_scale=(0.2, 1.0), seed=0)
+    loader = DeviceLoader(sampler, device=cuda, memory=1.0)
+    config = ObjectiveConfig(slots=2 * sampler.places, queue_size=64, embedding_dim=16, geo_clusters=4, lonlat=sampler.lonlat)
     network = backbone("resnet18", 3)
     objective = build(name, config, network, features=512, seed=0).to(cuda).train()
     sgd = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], 0.01, momentum=0.9, fused=True)

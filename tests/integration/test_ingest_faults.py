@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -27,20 +26,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 KINDS = "403,429,500,503,silence,reset,truncated,slow,html,xml"
 HASTE = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
-SERVER = Path(__file__).parents[2] / "benchmarks" / "cog_server.py"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def running():
-    spec = spec_from_file_location("cog_server", SERVER)
-    module = module_from_spec(spec)
-    sys.modules["cog_server"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module.running
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +66,9 @@ def planned(home: Path, index: Path) -> Settings:
     return settings
 
 
-def test_failures_in_one_request_of_ten_leave_no_trace(clean, running, tmp_path, monkeypatch):
+def test_failures_in_one_request_of_ten_leave_no_trace(clean, serving, tmp_path, monkeypatch):
     monkeypatch.setattr(fill_shard, "Pace", partial(fill_shard.Pace, patience=HASTE))
-    with running(clean.paths.catalog, patience=1.0) as provider:
+    with serving(clean.paths.catalog, patience=1.0) as provider:
         settings = planned(tmp_path / "home", index_of(clean.paths.catalog, provider.address, tmp_path / "index"))
         provider.fail(kinds=KINDS, share=0.1, seed=1)
         for shard in (0, 1):
@@ -119,8 +108,8 @@ def journalled(settings: Settings, shard: int) -> int:
     return sum(path.stat().st_size for path in settings.paths.archive.glob(f".shard={shard:04d}.partial-*/journal.jsonl"))
 
 
-def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_archive_of_a_clean_run(clean, running, tmp_path):
-    with running(clean.paths.catalog, latency=0.01, patience=1.0) as provider:
+def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_archive_of_a_clean_run(clean, serving, tmp_path):
+    with serving(clean.paths.catalog, latency=0.01, patience=1.0) as provider:
         index = index_of(clean.paths.catalog, provider.address, tmp_path / "index")
         settings = planned(tmp_path / "home", index)
         provider.fail(kinds=KINDS, share=0.1, seed=2)

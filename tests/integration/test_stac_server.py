@@ -19,20 +19,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ALWAYS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
-def said(_: str) -> None:
-    """Quiet."""
-
-
 @pytest.fixture(scope="module")
 def earth(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The tiny profile with its catalog drawn, planned and ingested from disk."""
     settings = load_settings("tiny", home=tmp_path_factory.mktemp("disk"))
-    sample(settings, said)
-    build_catalog(settings, said)
-    plan(settings, said)
+    sample(settings)
+    build_catalog(settings)
+    plan(settings)
     for shard in range(settings.shards):
-        ingest_shard(settings, shard, said)
-    collect(settings, said)
+        ingest_shard(settings, shard)
+    collect(settings)
     return settings
 
 
@@ -59,15 +55,15 @@ def test_planning_and_ingest_through_the_api_give_the_archive_made_from_disk(ear
     source = StacApiSource(url=stac_server.url, collection=collection["id"], page_size=7)
     settings = load_settings("tiny", home=tmp_path)
     settings = settings.model_copy(update={"imagery": settings.imagery.model_copy(update={"source": source})})
-    sample(settings, said)
-    plan(settings, said)
+    sample(settings)
+    plan(settings)
     there, here = read_scenes(settings.paths.scenes), read_scenes(earth.paths.scenes)
     same = [name for name in here.column_names if name != "hrefs"]
     assert there.select(same).equals(here.select(same))
     assert f"{address}/" in there["hrefs"][0].as_py()
     for shard in range(settings.shards):
-        ingest_shard(settings, shard, said)
-    collect(settings, said)
+        ingest_shard(settings, shard)
+    collect(settings)
     names = sorted(path.relative_to(earth.paths.archive) for path in earth.paths.archive.rglob("*") if path.is_file())
     assert [path.name for path in names].count(TAR) == settings.shards
     for name in names:

@@ -33,7 +33,7 @@ from mlflow import MlflowClient
 for _name in (
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store", "mlflow.artifacts", "pandas",
     "pyarrow.parquet", "scipy.stats", "caco_assets.registry.package.mlflow_model",
-    "caco_assets.downstream.metrics.bootstrap", "requests",
+    "caco_assets.downstream.metrics.paired", "requests",
 ):  # fmt: skip
     importlib.import_module(_name)
 

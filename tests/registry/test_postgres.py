@@ -1,8 +1,6 @@
 """The registry on a real MLflow server over PostgreSQL and an S3-compatible store, all on loopback."""
 
-import importlib.util
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from servers import POSTGRES, run
 
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.alias_history import HISTORY, Serving, history
@@ -37,14 +36,6 @@ pytestmark = [
 ]
 MODEL, BUCKET = "caco-tiny", "models"
 ROUNDS = 5
-
-_spec = importlib.util.spec_from_file_location("servers", Path(__file__).parents[1] / "integration" / "conftest.py")
-assert _spec is not None
-assert _spec.loader is not None
-servers = importlib.util.module_from_spec(_spec)
-sys.modules["servers"] = servers
-_spec.loader.exec_module(servers)
-postgres = servers.postgres
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ def server(postgres: dict[str, str], ear: tuple[str, list], serve_mlflow: Callab
     moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to write to")
     import boto3
 
-    servers.run([str(servers.POSTGRES[-1] / "createdb"), "mlflow"], postgres)
+    run([str(POSTGRES[-1] / "createdb"), "mlflow"], postgres)
     login = f"{postgres['PGUSER']}:{postgres['PGPASSWORD']}@{postgres['PGHOST']}:{postgres['PGPORT']}"
     store = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     store.start()

@@ -136,7 +136,7 @@ def test_whenever_the_server_goes_the_next_registration_ends_with_one_whole_vers
             settings, tracking = told(name)
             model = settings.registry.model
             gate.arm(kind, carried_out=carried_out, stays=True)
-            with pytest.raises(ServerAwayError, match=r"start it, then launch the same again"):
+            with pytest.raises(ServerAwayError, match=r"start it and run the same again"):
                 register(settings, tracking)
             assert gate.away, kind
             gate.heal()

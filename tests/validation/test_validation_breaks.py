@@ -16,10 +16,6 @@ from caco_assets.validation.stage import PRODUCTS, validate
 Break = Callable[..., object]
 
 
-def silent(_line: str) -> None:
-    pass
-
-
 def put(frame, row, column, value):
     """Set one value, whatever the column's type was."""
     frame[column] = frame[column].astype(object)

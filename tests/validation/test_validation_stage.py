@@ -14,10 +14,6 @@ from caco_assets.validation.facts.quarantine import quarantine_summary
 from caco_assets.validation.stage import PRODUCTS, build_docs, validate
 
 
-def silent(_line: str) -> None:
-    pass
-
-
 def files_below(folder) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

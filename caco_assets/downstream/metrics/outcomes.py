@@ -23,7 +23,7 @@ class Figure:
     high: float
     """Ends of the 95 % interval."""
     paired: bool = True
-    """The table of single items gives this very metric in a paired test (`metrics.paired_gain`)."""
+    """The table of single items gives this very metric in a paired test (`metrics.paired.paired_gain`)."""
     note: str = ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, shard_folders, shard_name
@@ -32,7 +33,8 @@ class ShardFacts:
     def __str__(self) -> str:
         """One line."""
         dates = f", {self.first} to {self.last}" if self.first else ""
-        return f"{self.shard}: {self.chips} chips of {self.places} places, {self.bytes / 1e6:.1f} MB, {self.refused} refused{dates}"
+        size = tqdm.format_sizeof(self.bytes, "B")
+        return f"{self.shard}: {self.chips} chips of {self.places} places, {size}, {self.refused} refused{dates}"
 
 
 def list_shards(archive: Path) -> list[ShardFacts]:
@@ -65,4 +67,4 @@ def list_chips(archive: Path, shard: int) -> list[dict[str, Any]]:
 def total(shards: list[ShardFacts]) -> str:
     """The last line of a listing."""
     chips, places, size, refused = (sum(getattr(one, name) for one in shards) for name in ("chips", "places", "bytes", "refused"))
-    return f"{len(shards)} shards: {chips} chips of {places} places, {size / 1e6:.1f} MB, {refused} refused"
+    return f"{len(shards)} shards: {chips} chips of {places} places, {tqdm.format_sizeof(size, 'B')}, {refused} refused"

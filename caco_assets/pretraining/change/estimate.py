@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from caco_assets.pretraining import distributed
 
-if TYPE_CHECKING:
-    from caco_assets.pretraining.objectives.config import ChangeEstimate
+ChangeEstimate = Literal["distance", "ratio", "ema_ratio"]
 
 UNSEEN, UNCHANGED, CHANGED = -1, 0, 1
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,40 +13,31 @@ from caco_assets.pretraining.loading.buffer_pool import Buffers
 from caco_assets.pretraining.loading.sampler import Batch, Drawn, Sampler
 from caco_assets.pretraining.pack.format import PERIODS
 from caco_assets.pretraining.views.cpu_renderer import Renderer
-from caco_assets.pretraining.views.view_plans import ViewPlan
 
 _BATCHES = 4
 """Whose memory is kept: one that is made, one that is ready, the caller's, and the one before, if the caller still holds it."""
 
 
-class Loader(Sampler):
-    """Reads a pack and makes the views of a plan on the CPU; what a step holds is the `Sampler`'s."""
+class Loader:
+    """Reads what a sampler draws from its pack and renders the views on the CPU."""
 
-    def __init__(
-        self,
-        pack: Path,
-        plan: ViewPlan,
-        *,
-        batch_size: int,
-        image_size: int,
-        crop_scale: tuple[float, float],
-        seed: int,
-        bands: Sequence[str] | None = None,
-        threads: int = 0,
-        part: tuple[int, int] = (0, 1),
-    ) -> None:
-        """Open the pack: see `Sampler`; `threads` render, 0: all cores this process may use."""
-        sizes = {"batch_size": batch_size, "image_size": image_size}
-        super().__init__(pack, plan, **sizes, crop_scale=crop_scale, seed=seed, bands=bands, part=part)
+    def __init__(self, sampler: Sampler, *, threads: int = 0) -> None:
+        """Load what `sampler` draws in `threads` threads; 0: all cores this process may use."""
+        self.sampler = sampler
         self._threads = threads or len(os.sched_getaffinity(0))
         self._buffers = Buffers(_BATCHES)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self.sampler.steps_per_epoch
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on; the next one is made while the caller works on the last.
 
         Threads end when the iterator is exhausted, closed or dropped; an exception in one of them is raised here.
         """
-        order = self._order(epoch)
+        order = self.sampler.order(epoch)
         with ThreadPoolExecutor(self._threads, "views") as pool, ThreadPoolExecutor(1, "batches") as ahead:
             steps = range(start_step, self.steps_per_epoch)
             try:
@@ -61,9 +51,9 @@ class Loader(Sampler):
                 ahead.shutdown(cancel_futures=True)
 
     def _batch(self, pool: ThreadPoolExecutor, order: np.ndarray, epoch: int, step: int) -> Batch:
-        drawn = self._draw(order, epoch, step)
-        rows, side = range(len(drawn.slots)), self._image_size
-        views = self._buffers.take((len(self._plan.views), len(rows), len(self.bands), side, side))
+        drawn = self.sampler.draw(order, epoch, step)
+        rows, side = range(len(drawn.slots)), self.sampler.image_size
+        views = self._buffers.take((len(self.sampler.plan.views), len(rows), len(self.sampler.bands), side, side))
         chunks = [rows[i :: self._threads] for i in range(self._threads)]
         futures = [pool.submit(self._render, chunk, drawn, views) for chunk in chunks if chunk]
         for future in futures:
@@ -71,15 +61,15 @@ class Loader(Sampler):
         return Batch(torch.from_numpy(views), torch.from_numpy(drawn.slots))
 
     def _render(self, rows: range, drawn: Drawn, out: np.ndarray) -> None:
-        pack, target = self._pack, self.preprocessing
-        renderer = Renderer(self._plan, self.bands, pack.chip_size, self._image_size, target.mean, target.std)
-        chosen = np.empty((pack.chip_size, pack.chip_size, len(self.bands)), np.uint8)
+        pack, plan, bands, target = self.sampler.pack, self.sampler.plan, self.sampler.bands, self.sampler.preprocessing
+        renderer = Renderer(plan, bands, pack.chip_size, self.sampler.image_size, target.mean, target.std)
+        chosen = np.empty((pack.chip_size, pack.chip_size, len(bands)), np.uint8)
         for row in rows:
-            for v, view in enumerate(self._plan.views):
+            for v, view in enumerate(plan.views):
                 period, season = divmod(int(drawn.dates[row, view.date]), pack.seasons)
                 source = pack.image(int(drawn.slots[row]) // PERIODS, period, season)
-                if self.bands != pack.bands:
-                    for c, channel in enumerate(self._channels):  # a copy per band is twice as fast as numpy's own selection
+                if bands != pack.bands:
+                    for c, channel in enumerate(self.sampler.channels):  # a copy per band is twice as fast as numpy's own selection
                         chosen[..., c] = source[..., channel]
                     source = chosen
                 renderer.render(source, drawn.parameters, v, row, out[v, row])

@@ -7,12 +7,11 @@ training of the step before runs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ import torch
 from caco_assets.pretraining.loading.gpu_images import Images, open_images
 from caco_assets.pretraining.loading.sampler import Batch, Drawn, Sampler
 from caco_assets.pretraining.views.gpu_renderer import DeviceRenderer, upload
-from caco_assets.pretraining.views.view_plans import ViewPlan
 
 _AHEAD = 2
 """Steps whose choices are drawn, and whose images are read, before they are asked for."""
@@ -35,45 +33,35 @@ class _Waiting:
     made: torch.Event | None
 
 
-class DeviceLoader(Sampler):
-    """Reads a pack and makes the views of a plan on the device; each step holds what `Loader`'s holds."""
+class DeviceLoader:
+    """Reads what a sampler draws from its pack and renders the views on the device; each step holds what `Loader`'s holds."""
 
     def __init__(
         self,
-        pack: Path,
-        plan: ViewPlan,
+        sampler: Sampler,
         *,
-        batch_size: int,
-        image_size: int,
-        crop_scale: tuple[float, float],
-        seed: int,
-        bands: Sequence[str] | None = None,
         device: str | torch.device = "cuda",
         memory: float = 0.5,
         threads: int = 0,
         compiled: bool = False,
-        part: tuple[int, int] = (0, 1),
     ) -> None:
-        """Open the pack: see `Sampler`. The device is first used by `epoch`.
+        """Load what `sampler` draws; the device is first used by `epoch`.
 
         Args:
-            pack: its folder.
-            plan: which dates become which views.
-            batch_size: samples per step, over all processes.
-            image_size: side S of the views, pixels.
-            crop_scale: smallest and largest share of the image's area in a crop.
-            seed: of everything random here.
-            bands: of the views, in this order; none: those of the pack.
+            sampler: decides the content of each step.
             device: where the views are made; without a number the current one.
             memory: largest share of its free memory that the pack may take; a larger pack is streamed.
             threads: that read images of a streamed pack; 0: all cores this process may use.
             compiled: fuse the colour operations with `torch.compile`.
-            part: (rank, processes): take the rank-th of so many equal slices of each batch.
         """
-        sizes = {"batch_size": batch_size, "image_size": image_size}
-        super().__init__(pack, plan, **sizes, crop_scale=crop_scale, seed=seed, bands=bands, part=part)
+        self.sampler = sampler
         self._wanted, self._memory, self._threads, self._compiled = torch.device(device), memory, threads, compiled
         self._opened: tuple[torch.device, Images, DeviceRenderer, torch.cuda.Stream | None] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self.sampler.steps_per_epoch
 
     @property
     def resident(self) -> bool:
@@ -86,7 +74,7 @@ class DeviceLoader(Sampler):
         Threads end when the iterator is exhausted, closed or dropped; an exception in one of them is raised here.
         """
         device, images, renderer, stream = self._open()
-        order = self._order(epoch)
+        order = self.sampler.order(epoch)
         with ThreadPoolExecutor(1, "batches") as ahead, images.readers():
             steps = iter(range(start_step, self.steps_per_epoch))
             coming: deque[Future[tuple[Drawn, Any]]] = deque()
@@ -118,17 +106,24 @@ class DeviceLoader(Sampler):
             device = self._wanted
             if device.type == "cuda" and device.index is None:
                 device = torch.device("cuda", torch.cuda.current_device())
-            images = open_images(self._pack, self._channels, device, self._memory, self._threads)
-            target, pack = self.preprocessing, self._pack
+            sampler, target = self.sampler, self.sampler.preprocessing
+            images = open_images(sampler.pack, sampler.channels, device, self._memory, self._threads)
             renderer = DeviceRenderer(
-                self._plan, self.bands, pack.chip_size, self._image_size, target.mean, target.std, device, compiled=self._compiled
+                sampler.plan,
+                sampler.bands,
+                sampler.pack.chip_size,
+                sampler.image_size,
+                target.mean,
+                target.std,
+                device,
+                compiled=self._compiled,
             )
             stream = torch.cuda.Stream(device) if device.type == "cuda" else None
             self._opened = device, images, renderer, stream
         return self._opened
 
     def _prepare(self, images: Images, order: np.ndarray, epoch: int, step: int) -> tuple[Drawn, Any]:
-        drawn = self._draw(order, epoch, step)
+        drawn = self.sampler.draw(order, epoch, step)
         return drawn, images.prepare(drawn)
 
     def _make(
@@ -142,7 +137,7 @@ class DeviceLoader(Sampler):
     ) -> _Waiting:
         with torch.no_grad(), torch.cuda.stream(stream) if stream is not None else nullcontext():
             pixels, index = images.on_device(prepared)
-            which = np.stack([index[:, view.date] for view in self._plan.views])  # (V, B)
+            which = np.stack([index[:, view.date] for view in self.sampler.plan.views])  # (V, B)
             batch = Batch(renderer.render(pixels, which, drawn.parameters), upload(drawn.slots, device))
             return _Waiting(batch, stream.record_event() if stream is not None else None)
 

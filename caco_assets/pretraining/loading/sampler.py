@@ -74,70 +74,79 @@ class Sampler:
         Raises:
             UserError: the pack is missing, damaged or too small, lacks a band, or the batch cannot be cut as asked.
         """
-        self._pack, self._plan = Pack.open(pack), plan
-        self.bands = tuple(bands or self._pack.bands)
+        self.pack, self.plan, self.image_size = Pack.open(pack), plan, image_size
+        self.bands = tuple(bands or self.pack.bands)
         """Bands of the views, in order."""
-        self._channels = self._pack.channels(self.bands)
-        self._batch_size, self._image_size, self._crop_scale, self._seed = batch_size, image_size, crop_scale, seed
+        self.channels = self.pack.channels(self.bands)
+        """Their places among the bands of the pack."""
+        self._batch_size, self._crop_scale, self._seed = batch_size, crop_scale, seed
         rank, processes = part
         unit = (PERIODS if plan.paired else 1) * processes
         if batch_size % unit:
             raise UserError(f"batch_size={batch_size}: must be a multiple of {unit} (pairs of periods × processes)")
         self._rows = slice(rank * batch_size // processes, (rank + 1) * batch_size // processes)
         if self.steps_per_epoch == 0:
-            samples = self._pack.count * self._samples_per_place
+            samples = self.pack.count * self._samples_per_place
             raise UserError(f"batch_size={batch_size}: the pack {pack} holds only {samples} samples; lower it, or add places")
-        fewest = int((self._pack.valid.sum(axis=2) if plan.scope == "period" else self._pack.valid.sum(axis=(1, 2))).min())
+        fewest = int((self.pack.valid.sum(axis=2) if plan.scope == "period" else self.pack.valid.sum(axis=(1, 2))).min())
         if fewest < (1 if plan.replace else plan.draw):
             raise UserError(
                 f"min_seasons: a place of the pack {pack} has only {fewest} dates to draw from, this objective draws {plan.draw}; "
                 f"raise imagery.min_seasons to {plan.draw} and build the pack again"
             )
         if plan.aligned:
-            check_common_seasons(pack, self._pack.valid)
+            check_common_seasons(pack, self.pack.valid)
 
     @property
     def places(self) -> int:
         """Number of places in the pack; slots are below twice that."""
-        return self._pack.count
+        return self.pack.count
 
     @property
     def lonlat(self) -> np.ndarray:
         """float64 (places, 2): where they are, degrees."""
-        return self._pack.lonlat
+        return self.pack.lonlat
 
     @property
     def preprocessing(self) -> Preprocessing:
         """What an encoder trained on these views must do to its pixels."""
-        return Preprocessing.of_pack(self.bands, self._pack.stretch, self._image_size)
+        return Preprocessing.of_pack(self.bands, self.pack.stretch, self.image_size)
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch."""
-        return self._pack.count * self._samples_per_place // self._batch_size
+        return self.pack.count * self._samples_per_place // self._batch_size
 
     @property
     def _samples_per_place(self) -> int:
-        return PERIODS if self._plan.paired else 1
+        return PERIODS if self.plan.paired else 1
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> np.ndarray:
         """int64: the slots of an epoch in order; the published shuffle, seeded by (seed, epoch)."""
         seed = int(np.random.SeedSequence((self._seed, epoch)).generate_state(1)[0])
-        if self._plan.paired:
-            return np.array(reference_pair_order(PERIODS * self._pack.count, seed), np.int64)
-        return PERIODS * np.array(_shuffled(self._pack.count, seed), np.int64)
+        if self.plan.paired:
+            return np.array(reference_pair_order(PERIODS * self.pack.count, seed), np.int64)
+        return PERIODS * np.array(_shuffled(self.pack.count, seed), np.int64)
 
     def drawn(self, epoch: int, step: int) -> Drawn:
         """What step `step` (from 0) of an epoch shows, in all processes together."""
-        return self._draw(self._order(epoch), epoch, step, slice(None))
+        return self.draw(self.order(epoch), epoch, step, slice(None))
 
-    def _draw(self, order: np.ndarray, epoch: int, step: int, rows: slice | None = None) -> Drawn:
-        """Rows of what is drawn for the whole batch, by default this process's: the shares of several are those of one."""
+    def draw(self, order: np.ndarray, epoch: int, step: int, rows: slice | None = None) -> Drawn:
+        """What step `step` (from 0) of an epoch shows.
+
+        Args:
+            order: of the epoch, see `order`.
+            epoch: from 0.
+            step: from 0.
+            rows: of the whole batch; default: this process's. The batch is drawn as a whole, so that several processes share
+                the batch of one.
+        """
         rows = rows or self._rows
         slots = order[step * self._batch_size : (step + 1) * self._batch_size]
         generator = np.random.default_rng((self._seed, epoch, step))
-        dates = draw_dates(generator, self._plan, self._pack.valid, slots)
-        parameters = draw(generator, self._plan, self._batch_size, self._pack.chip_size, self._crop_scale)
+        dates = draw_dates(generator, self.plan, self.pack.valid, slots)
+        parameters = draw(generator, self.plan, self._batch_size, self.pack.chip_size, self._crop_scale)
         share = Parameters(**{field.name: getattr(parameters, field.name)[:, rows] for field in fields(Parameters)})
         return Drawn(slots[rows], dates[rows], share)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-ChangeEstimate = Literal["distance", "ratio", "ema_ratio"]
+from caco_assets.pretraining.change.estimate import ChangeEstimate
 
 
 @dataclass(frozen=True)

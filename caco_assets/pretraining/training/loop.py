@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from caco_assets.core.errors import UserError
@@ -167,7 +168,7 @@ class _Training:
             self._optimiser.step()
             objective.after_step(output)
             self.step += 1
-            record.add(self.step, rate, {**output.metrics, "grad_norm": _length_of_gradients(self._trained)}, output.slots)
+            record.add(self.step, rate, {**output.metrics, "grad_norm": _gradient_norm(self._trained)}, output.slots)
             progress.advance(note=record.note)
             if self._asked():
                 self._save(lines, record)
@@ -223,8 +224,6 @@ def _number(*what: int) -> int:
     return int(np.random.SeedSequence(what).generate_state(1)[0])
 
 
-@torch.no_grad()
-def _length_of_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Euclidean length of all gradients, on their device: it is infinite or NaN where any of them is."""
-    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])  # pyright: ignore[reportPrivateImportUsage]
-    return torch.linalg.vector_norm(torch.stack(norms).float())
+def _gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Euclidean norm of all gradients, on their device; infinite or NaN where any of them is."""
+    return get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -107,12 +107,12 @@ def _make(
     loader = open_loader(pack, options, seed)
     opened = Pack.open(pack)
     known = ChangeTruth.read(truth, opened.location_id) if truth else None
-    judge = load_probe(probe, options.backbone, loader.preprocessing) if probe and options.probe_every else None
-    encoder = Encoder.random(options.backbone, loader.preprocessing, seed)
+    judge = load_probe(probe, options.backbone, loader.sampler.preprocessing) if probe and options.probe_every else None
+    encoder = Encoder.random(options.backbone, loader.sampler.preprocessing, seed)
     if parent is not None:
         begin_with(encoder, parent)
     config = ObjectiveConfig(
-        slots=2 * loader.places,
+        slots=2 * loader.sampler.places,
         embedding_dim=options.embedding_dim,
         queue_size=options.queue_size,
         temperature=options.temperature,
@@ -121,7 +121,7 @@ def _make(
         change_estimate=options.change_estimate,
         switches=replace(FIDELITY[options.fidelity], squared_distances=options.squared_distances),
         geo_clusters=options.geo_clusters,
-        lonlat=loader.lonlat,
+        lonlat=loader.sampler.lonlat,
     )
     objective = build(options.objective, config, encoder.backbone, features=encoder.width, seed=seed)
     if options.compile:
@@ -138,14 +138,14 @@ def _make(
         train(objective, loader, options, **given)
     except Diverged as error:
         if distributed.rank() == 0:
-            write_bad_batch(folder, error.bad, loader, opened.location_id, seed)
+            write_bad_batch(folder, error.bad, loader.sampler, opened.location_id, seed)
         raise UserError(f"{error}; its places and dates are in {folder / BAD_BATCH}") from error
     if distributed.rank() > 0:
         return {}
     encoder.save(folder, recipe, data)
     keep_best(folder, encoder, recipe, data)
     lines = read_metrics(folder / METRICS)
-    facts = _facts(lines, loader)
+    facts = _facts(lines, loader.sampler.places)
     draw_loss_curve(folder / "loss_curve.png", lines)
     if facts["collapsed"]:
         logger.info(
@@ -178,24 +178,30 @@ def open_loader(pack: Path, options: Pretraining, seed: int) -> Loader | DeviceL
             f"pretraining.aligned_seasons=true: objective {options.objective} has no long-term distance; "
             "set it to false, or choose caco or simclr_caco"
         )
-    arguments: dict[str, Any] = options.model_dump(include={"batch_size", "image_size", "crop_scale", "bands"})
-    arguments["plan"] = replace(kind.plan, aligned=options.aligned_seasons, blur=options.blur_sigma)
-    arguments |= {"seed": seed, "threads": share_of_cores(options), "part": (distributed.rank(), distributed.size())}
+    sampler = Sampler(
+        pack,
+        replace(kind.plan, aligned=options.aligned_seasons, blur=options.blur_sigma),
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        crop_scale=options.crop_scale,
+        seed=seed,
+        bands=options.bands,
+        part=(distributed.rank(), distributed.size()),
+    )
+    packed = sampler.preprocessing.stretch.name
+    if options.stretch != packed:
+        raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
+    threads = share_of_cores(options)
     if accelerator == "cuda":
         from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
 
-        loader = DeviceLoader(pack, **arguments, memory=options.pack_on_gpu, compiled=options.compile)
-    else:
-        from caco_assets.pretraining.loading.cpu_loader import Loader
+        return DeviceLoader(sampler, memory=options.pack_on_gpu, threads=threads, compiled=options.compile)
+    from caco_assets.pretraining.loading.cpu_loader import Loader
 
-        loader = Loader(pack, **arguments)
-    packed = loader.preprocessing.stretch.name
-    if options.stretch != packed:
-        raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
-    return loader
+    return Loader(sampler, threads=threads)
 
 
-def _facts(lines: list[dict[str, Any]], loader: Sampler) -> Facts:
+def _facts(lines: list[dict[str, Any]], places: int) -> Facts:
     last = next(line for line in reversed(lines) if "epoch_loss" in line)
     speeds = [line["images_per_s"] for line in lines if "images_per_s" in line]
     facts: Facts = {
@@ -203,7 +209,7 @@ def _facts(lines: list[dict[str, Any]], loader: Sampler) -> Facts:
         "accuracy": last["epoch_accuracy_0"],
         "epochs": last["epoch"] + 1,
         "steps": last["step"],
-        "places": loader.places,
+        "places": places,
         "images_per_s": float(np.median(speeds)) if speeds else 0.0,
         "embedding_std": last["epoch_embedding_std"],
         "collapsed": last["epoch_embedding_std"] < COLLAPSED_BELOW,

@@ -72,5 +72,4 @@ def remember(held: Lease, model: str, move: Move) -> None:
     moves.append(asdict(move))
     while len(text := json.dumps(moves, separators=(",", ":"), ensure_ascii=True)) > _HISTORY_LENGTH and len(moves) > 1:
         moves.pop(0)
-    with held.tracking.explained():
-        held.tracking.client.set_registered_model_tag(model, HISTORY, text)
+    held.tracking.client.set_registered_model_tag(model, HISTORY, text)

@@ -72,8 +72,7 @@ def carry_out(mover: Mover, move: Move) -> None:
     """
     held, model = mover.held, mover.model
     held.check()
-    with held.tracking.explained():
-        held.tracking.client.set_registered_model_tag(model, INTENT, json.dumps(asdict(move)))
+    held.tracking.client.set_registered_model_tag(model, INTENT, json.dumps(asdict(move)))
     held.check()
     _alias(held, model, CHAMPION, move.after.champion)
     _rest(held, model, move)
@@ -83,14 +82,12 @@ def _rest(held: Lease, model: str, move: Move) -> None:
     """All that follows from the champion's move; doing it twice does no harm."""
     client, at = held.tracking.client, f"{move.at} by {move.by}: {move.reason}"
     _alias(held, model, PREVIOUS, move.after.previous)
-    with held.tracking.explained():
-        if move.withdraw is not None:
-            client.set_model_version_tag(model, move.withdraw, WITHDRAWN, at)
-        if move.restore is not None and WITHDRAWN in client.get_model_version(model, move.restore).tags:
-            client.delete_model_version_tag(model, move.restore, WITHDRAWN)
+    if move.withdraw is not None:
+        client.set_model_version_tag(model, move.withdraw, WITHDRAWN, at)
+    if move.restore is not None and WITHDRAWN in client.get_model_version(model, move.restore).tags:
+        client.delete_model_version_tag(model, move.restore, WITHDRAWN)
     remember(held, model, move)
-    with held.tracking.explained():
-        client.delete_registered_model_tag(model, INTENT)
+    client.delete_registered_model_tag(model, INTENT)
 
 
 def _finish(held: Lease, model: str) -> None:
@@ -103,8 +100,7 @@ def _finish(held: Lease, model: str) -> None:
         _rest(held, model, move)
     else:
         logger.info(f"{model}: {move.what} version {move.after.champion} was cut short before the champion moved; decide again")
-        with held.tracking.explained():
-            held.tracking.client.delete_registered_model_tag(model, INTENT)
+        held.tracking.client.delete_registered_model_tag(model, INTENT)
 
 
 def _notice(held: Lease, model: str) -> Iterator[str]:
@@ -120,8 +116,7 @@ def _notice(held: Lease, model: str) -> Iterator[str]:
     line = f"{model}: champion {before.champion or 'none'} → {now.champion or 'none'}, previous {before.previous or 'none'} → "
     line += f"{now.previous or 'none'}: moved by hand, and respected"
     if what == MOVED_BY_HAND and now.champion not in (None, before.champion):
-        with tracking.explained():
-            tracking.client.set_model_version_tag(model, now.champion, BY_HAND, move.at)
+        tracking.client.set_model_version_tag(model, now.champion, BY_HAND, move.at)
     remember(held, model, move)
     if what == FOUND:
         return
@@ -148,11 +143,10 @@ def unfit(tracking: Tracking, model: str, version: str) -> str | None:
 
 
 def _alias(held: Lease, model: str, alias: str, version: str | None) -> None:
-    with held.tracking.explained():
-        if version is None:
-            held.tracking.client.delete_registered_model_alias(model, alias)
-        else:
-            held.tracking.client.set_registered_model_alias(model, alias, version)
+    if version is None:
+        held.tracking.client.delete_registered_model_alias(model, alias)
+    else:
+        held.tracking.client.set_registered_model_alias(model, alias, version)
 
 
 def log_move(tracking: Tracking, model: str, move: Move) -> None:
@@ -162,7 +156,6 @@ def log_move(tracking: Tracking, model: str, move: Move) -> None:
         try:
             run_id = find(tracking, f"models:/{model}/{version}").run_id
             if run_id:
-                with tracking.explained():
-                    tracking.client.log_text(run_id, json.dumps(asdict(move), indent=1) + "\n", name)
+                tracking.client.log_text(run_id, json.dumps(asdict(move), indent=1) + "\n", name)
         except UserError as error:
             logger.info(f"WARNING: {model}: the move is done, but the run of version {version} does not say so ({error})")

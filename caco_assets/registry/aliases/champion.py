@@ -29,8 +29,7 @@ _LONGEST_REASON = 500
 
 def challenge(tracking: Tracking, model: str, version: str) -> None:
     """Make `version` the challenger."""
-    with tracking.explained():
-        tracking.client.set_registered_model_alias(model, CHALLENGER, version)
+    tracking.client.set_registered_model_alias(model, CHALLENGER, version)
 
 
 def promote(mover: Mover, version: str, reason: str) -> Move:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from caco_assets.core.file_lock import is_locked
-from caco_assets.registry.lineage.sizes import size_text
 from caco_assets.registry.lineage.usage import all_lineages
 from caco_assets.resources.dvc.gc import Store, garbage
 from caco_assets.resources.dvc.home import ensure_home
@@ -50,10 +51,11 @@ class Found:
         """For people."""
         lines = []
         for store in self.stores:
-            lines.append(f"{store.kind} {store.path}: {len(store.waste)} objects, {size_text(store.bytes)}; {store.kept} stay")
+            size = tqdm.format_sizeof(store.bytes, "B")
+            lines.append(f"{store.kind} {store.path}: {len(store.waste)} objects, {size}; {store.kept} stay")
             for product, (count, volume) in store.by_product().items():
-                lines.append(f"  {product}: {count} objects, {size_text(volume)}")
-        lines += [f"{each.path}: {size_text(each.bytes)}, untouched for long" for each in self.leftovers]
+                lines.append(f"  {product}: {count} objects, {tqdm.format_sizeof(volume, 'B')}")
+        lines += [f"{each.path}: {tqdm.format_sizeof(each.bytes, 'B')}, untouched for long" for each in self.leftovers]
         return "\n".join(lines)
 
     def delete(self) -> None:

@@ -129,8 +129,7 @@ def store(tracking: Tracking, run_id: str, lineage: Lineage) -> str:
     """Put the record among the artifacts of a run; returns its path there, the value of the tag `LINEAGE`."""
     text = json.dumps(asdict(lineage), indent=1, sort_keys=True) + "\n"
     path = f"lineage/{hashlib.sha256(text.encode()).hexdigest()}.json"
-    with tracking.explained():
-        tracking.client.log_text(run_id, text, path)
+    tracking.client.log_text(run_id, text, path)
     return path
 
 
@@ -146,7 +145,7 @@ def read(tracking: Tracking, version: ModelVersion) -> Lineage:
     # records never change: one that was read before is kept beside the locks
     kept = tracking.state / tags[LINEAGE]
     if not kept.exists():
-        with tempfile.TemporaryDirectory() as scratch, tracking.explained():
+        with tempfile.TemporaryDirectory() as scratch:
             fetched = tracking.client.download_artifacts(str(version.run_id), tags[LINEAGE], scratch)
             write_atomic(kept, Path(fetched).read_bytes())
     data = kept.read_bytes()

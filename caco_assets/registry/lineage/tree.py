@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from caco_assets.registry.lineage.record import Lineage, read
-from caco_assets.registry.lineage.sizes import size_text
 from caco_assets.registry.versions import GATE, SCORES, aliases, find
 from caco_assets.resources.mlflow.client import Tracking
 
@@ -97,7 +98,7 @@ def _data(lineage: Lineage) -> Iterator[Node]:
 
 def _out(out: dict[str, Any]) -> str:
     files = f", {out['nfiles']} files" if "nfiles" in out else ""
-    return f"{Path(out['path']).stem}  {out['md5']}  {size_text(out.get('size', 0))}{files}"
+    return f"{Path(out['path']).stem}  {out['md5']}  {tqdm.format_sizeof(out.get('size', 0), 'B')}{files}"
 
 
 def _aliases(tracking: Tracking, version: ModelVersion) -> list[str]:

@@ -61,12 +61,11 @@ def all_lineages(tracking: Tracking) -> list[tuple[ModelVersion, Lineage]]:
     """
     names: list[str] = []
     token = None
-    with tracking.explained():
-        while True:
-            page = tracking.client.search_registered_models(page_token=token)
-            names += [model.name for model in page if not is_lock(model.name)]
-            if not (token := page.token):
-                break
+    while True:
+        page = tracking.client.search_registered_models(page_token=token)
+        names += [model.name for model in page if not is_lock(model.name)]
+        if not (token := page.token):
+            break
     return [(version, read(tracking, version)) for name in names for version in versions(tracking, name)]
 
 

@@ -75,13 +75,12 @@ def upload(tracking: Tracking, run_id: str, folder: Path, name: str) -> tuple[st
     from mlflow.models import Model
 
     client = tracking.client
-    with tracking.explained():
-        logged = client.create_logged_model(tracking.experiment_id, name=name, source_run_id=run_id, model_type="encoder")
-        description = Model.load(str(folder))
-        description.run_id, description.model_id, description.artifact_path = run_id, logged.model_id, logged.artifact_location
-        description.save(str(folder / "MLmodel"))
-        client.log_model_artifacts(logged.model_id, str(folder))
-        client.finalize_logged_model(logged.model_id, "READY")
+    logged = client.create_logged_model(tracking.experiment_id, name=name, source_run_id=run_id, model_type="encoder")
+    description = Model.load(str(folder))
+    description.run_id, description.model_id, description.artifact_path = run_id, logged.model_id, logged.artifact_location
+    description.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
     return logged.model_id, logged.artifact_location
 
 
@@ -134,19 +133,12 @@ def download(tracking: Tracking, version: ModelVersion, target: Path) -> Path:
     Raises:
         UserError: its files cannot be read.
     """
-    from mlflow.artifacts import download_artifacts
-    from requests import RequestException
-
     uri = f"models:/{version.name}/{version.version}"
-    with tracking.explained():
-        source = tracking.client.get_model_version_download_uri(version.name, version.version)
-        try:
-            return Path(download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=tracking.uri))
-        except RequestException:
-            # an OSError too, but one of the server's; `explained` has the words for it
-            raise
-        except OSError as error:
-            raise UserError(f"{uri}: its files cannot be read ({_line(error)}); register the encoder again") from error
+    source = tracking.client.get_model_version_download_uri(version.name, version.version)
+    try:
+        return tracking.download(source, target)
+    except OSError as error:
+        raise UserError(f"{uri}: its files cannot be read ({_line(error)}); register the encoder again") from error
 
 
 def probe(encoder: Encoder) -> np.ndarray:

@@ -105,8 +105,7 @@ def judge_version(settings: Settings, tracking: Tracking, version: str, *, overr
     more = {"by": asked.by, "reason": asked.reason} if asked and not decision.passed else {"by": who(), "reason": "the policy"}
     notify(settings, tracking, event, **told(decision), **more)
     if event != "refused":
-        with tracking.explained():
-            tracking.client.set_model_version_tag(model, version, ANNOUNCED, event)
+        tracking.client.set_model_version_tag(model, version, ANNOUNCED, event)
     return decision
 
 
@@ -120,8 +119,7 @@ def _tell_late(settings: Settings, tracking: Tracking, version: ModelVersion, de
             logger.info(f"{model}: the promotion of version {number} was cut short before anybody was told; it is told now")
             log_move(tracking, model, move)
             notify(settings, tracking, move.what, **told(decision), by=move.by, reason=move.reason)
-            with tracking.explained():
-                tracking.client.set_model_version_tag(model, number, ANNOUNCED, move.what)
+            tracking.client.set_model_version_tag(model, number, ANNOUNCED, move.what)
             return
 
 
@@ -147,8 +145,7 @@ def _decision(
         sentence = f"a rollback took it out of service on {found.tags[WITHDRAWN]}; register a better encoder"
         return Decision(model, version, champion, (*all_findings, Finding("not withdrawn", False, sentence, key=WITHDRAWN))), []
     rows = score_encoder(settings, encoder, name=model, model_uri=f"models:/{model}/{version}")
-    with tracking.explained():
-        tracking.client.set_model_version_tag(model, version, SCORES, scores_line(rows))
+    tracking.client.set_model_version_tag(model, version, SCORES, scores_line(rows))
     rival, rival_rows, compared = None, None, champion
     if champion is not None:
         rival_finding, rival = loads(tracking, model, champion)
@@ -192,12 +189,11 @@ def _record(tracking: Tracking, decision: Decision, override: Override | None, *
     gate = PASSED if decision.passed else FAILED
     if served and {finding.key for finding in decision.failed} <= {"main", "others"}:
         gate = find(tracking, f"models:/{model}/{version}").tags.get(GATE, gate)
-    with tracking.explained():
-        client.set_model_version_tag(model, version, DECISION, decision.to_json())
-        if override is not None and not decision.passed:
-            client.set_model_version_tag(model, version, OVERRIDE, override.tag(decision))
-            gate = OVERRIDDEN
-        client.set_model_version_tag(model, version, GATE, gate)
+    client.set_model_version_tag(model, version, DECISION, decision.to_json())
+    if override is not None and not decision.passed:
+        client.set_model_version_tag(model, version, OVERRIDE, override.tag(decision))
+        gate = OVERRIDDEN
+    client.set_model_version_tag(model, version, GATE, gate)
 
 
 def _into_run(tracking: Tracking, decision: Decision, rows: Sequence[ScoreRow], run_id: str | None) -> None:
@@ -205,7 +201,6 @@ def _into_run(tracking: Tracking, decision: Decision, rows: Sequence[ScoreRow], 
     if not run_id:
         return
     log = partial(tracking.client.log_text, run_id)
-    with tracking.explained():
-        log(decision.to_json() + "\n", f"decision/version-{decision.version}.json")
-        log(decision.text() + "\n", f"decision/version-{decision.version}.txt")
-        log(json.dumps([asdict(row) for row in rows], indent=1) + "\n", f"decision/version-{decision.version}.scores.json")
+    log(decision.to_json() + "\n", f"decision/version-{decision.version}.json")
+    log(decision.text() + "\n", f"decision/version-{decision.version}.txt")
+    log(json.dumps([asdict(row) for row in rows], indent=1) + "\n", f"decision/version-{decision.version}.scores.json")

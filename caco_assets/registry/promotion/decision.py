@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.downstream.metrics.bootstrap import paired_gain
+from caco_assets.downstream.metrics.paired import paired_gain
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.registry.promotion.policy import MainRule, NotCollapsed, Policy
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TEMPLATE = "mlflow/release_card.md.j2"
 DESCRIPTION_LENGTH = 5000
 """Characters that MLflow's databases take as a description."""
+TRAINING_FACTS = ("objective", "epochs", "batch_size", "image_size", "learning_rate", "optimizer", "queue_size", "seed")
+"""Keys of `recipe` in `encoder.json` that the card shows; an imported encoder has none of them."""
 _SOURCES = {
     "synthetic": "the embedded Earth (drawn by this package; not a single real pixel).",
     "folder": "a folder of GeoTIFFs.",
@@ -125,9 +127,8 @@ def _row(row: ScoreRow) -> dict[str, Any]:
 
 
 def _training(recipe: Mapping[str, Any]) -> str:
-    wanted = ("objective", "epochs", "batch_size", "image_size", "learning_rate", "optimiser", "queue_size", "seed")
-    named = [f"{name} {recipe[name]}" for name in wanted if name in recipe]
-    return f"{', '.join(named)}." if named else "Its recipe is not known here."
+    named = [f"{name} {recipe[name]}" for name in TRAINING_FACTS if name in recipe]
+    return f"{', '.join(named)}." if named else "The training settings are not recorded."
 
 
 def _limits(settings: Settings, encoder: Encoder, rows: Sequence[ScoreRow]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.products import content_hash
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import DESCRIPTION, Encoder
@@ -90,11 +90,10 @@ def _release(settings: Settings, tracking: Tracking, version: ModelVersion) -> R
         run_id = version.run_id or _own_run(settings, tracking)
         name = f"release/version-{number}"
         where = f"runs:/{run_id}/{name}"
-        with tracking.explained():
-            tracking.client.log_artifacts(run_id, str(folder), name)
-            tracking.client.update_model_version(model, number, as_description(shown, f"{where}/{CARD}"))
-            # last: a release that was cut short is made again
-            tracking.client.set_model_version_tag(model, number, RELEASED, where)
+        tracking.client.log_artifacts(run_id, str(folder), name)
+        tracking.client.update_model_version(model, number, as_description(shown, f"{where}/{CARD}"))
+        # last: a release that was cut short is made again
+        tracking.client.set_model_version_tag(model, number, RELEASED, where)
     logger.info(f"{model}: version {number} is released: {where}")
     return Released(number, where, shown, drawn, parity)
 
@@ -112,18 +111,15 @@ def _places(settings: Settings, version: ModelVersion) -> tuple[str, bytes | Non
 
 def _rows(tracking: Tracking, version: ModelVersion) -> list[ScoreRow]:
     """The scores that its decision rests on; none where its run does not hold them."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
     if not version.run_id:
         return []
     uri = f"runs:/{version.run_id}/decision/version-{version.version}.scores.json"
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            path = download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking.uri)
-            return [ScoreRow(**fields) for fields in json.loads(Path(path).read_text())]
-        except (MlflowException, OSError, TypeError, ValueError, UserError) as error:
-            logger.info(f"{version.name}: the card shows a line of figures only ({' '.join(str(error).split())[:150]})")
+            path = tracking.download(uri, Path(scratch))
+            return [ScoreRow(**fields) for fields in json.loads(path.read_text())]
+        except (OSError, TypeError, ValueError, UserError) as error:
+            logger.info(f"{version.name}: the card shows a line of figures only ({one_line(error, 150)})")
             return []
 
 

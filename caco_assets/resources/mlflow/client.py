@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +37,15 @@ class ServerAwayError(UserError):
     """The tracking server does not answer: the same call may succeed later."""
 
 
+class RequestRefusedError(UserError):
+    """MLflow or its database refused a request."""
+
+    def __init__(self, message: str, code: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        """MLflow's error code, such as `RESOURCE_ALREADY_EXISTS`; None: the error came from elsewhere."""
+
+
 @dataclass(frozen=True)
 class Tracking:
     """One tracking server and its registry: a database in the workspace, or a server of the user's."""
@@ -51,10 +60,13 @@ class Tracking:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client of exactly this server."""
+        """MLflow's client of exactly this server; its methods raise what `mlflow_errors` raises."""
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        # the client of a database opens it at once
+        with mlflow_errors(self.uri):
+            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return cast("MlflowClient", _TranslatingClient(client, self.uri))
 
     @cached_property
     def experiment_id(self) -> str:
@@ -63,42 +75,70 @@ class Tracking:
         Raises:
             UserError: the server refuses.
         """
-        from mlflow.exceptions import MlflowException
+        if (known := self.client.get_experiment_by_name(self.experiment)) is not None:
+            return known.experiment_id
+        location = None if self.artifacts is None else str(self.artifacts / self.experiment)
+        try:
+            return self.client.create_experiment(self.experiment, artifact_location=location)
+        except RequestRefusedError:
+            # another process was faster
+            if (known := self.client.get_experiment_by_name(self.experiment)) is None:
+                raise
+            return known.experiment_id
 
-        with self.explained():
-            if (known := self.client.get_experiment_by_name(self.experiment)) is not None:
-                return known.experiment_id
-            location = None if self.artifacts is None else str(self.artifacts / self.experiment)
-            try:
-                return self.client.create_experiment(self.experiment, artifact_location=location)
-            except MlflowException:
-                # another process was faster
-                if (known := self.client.get_experiment_by_name(self.experiment)) is None:
-                    raise
-                return known.experiment_id
-
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turns what MLflow raises inside into one line that names the server.
+    def download(self, uri: str, folder: Path) -> Path:
+        """Copy artifacts (`runs:/…`, or an address that `client` gives) into a folder that exists.
 
         Raises:
-            ServerAwayError: the server has gone, or breaks off in the middle of an answer.
-            UserError: MLflow or its database refused.
+            ServerAwayError: the server does not answer.
+            UserError: the server refuses.
+            OSError: the files cannot be read or written.
         """
-        from mlflow.exceptions import MlflowException
-        from requests import RequestException
-        from sqlalchemy.exc import SQLAlchemyError
+        from mlflow.artifacts import download_artifacts
 
-        try:
-            yield
-        except (MlflowException, SQLAlchemyError, RequestException) as error:
-            if _is_away(error):
-                raise ServerAwayError(
-                    f"tracking server {redacted(self.uri)}: no answer in the middle of the work ({type(error).__name__}); start "
-                    "it, then launch the same again: what is finished is kept, and nothing is registered by half"
-                ) from error
-            text = redacted_text(" ".join(str(error).split())[:300], self.uri)
-            raise UserError(f"tracking server {redacted(self.uri)}: {text}; check registry.tracking_uri and the server") from error
+        with mlflow_errors(self.uri):
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+
+
+class _TranslatingClient:
+    """An `MlflowClient` whose calls run inside `mlflow_errors`.
+
+    It stands before the client and is no subclass: the client's own methods call each other and rely on MLflow's exceptions.
+    """
+
+    def __init__(self, client: MlflowClient, address: str) -> None:
+        self._client, self._address = client, address
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._client, name)
+        return mlflow_errors(self._address)(value) if callable(value) else value
+
+
+@contextmanager
+def mlflow_errors(address: str) -> Iterator[None]:
+    """Translates what MLflow raises inside into one line that names the server.
+
+    Raises:
+        ServerAwayError: the server does not answer, or breaks off in the middle of an answer.
+        RequestRefusedError: MLflow or its database refused.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, RequestException) as error:
+        if _is_away(error):
+            raise ServerAwayError(
+                f"tracking server {redacted(address)}: stopped answering ({type(error).__name__}); start it and run the same "
+                "again: finished work is kept, and nothing is partly registered"
+            ) from error
+        text = redacted_text(one_line(error, 300), address)
+        raise RequestRefusedError(
+            f"tracking server {redacted(address)}: {text}; check registry.tracking_uri and the server",
+            getattr(error, "error_code", None),
+        ) from error
 
 
 def open_tracking(settings: Settings) -> Tracking:
@@ -113,7 +153,7 @@ def open_tracking(settings: Settings) -> Tracking:
     """
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
-    # the tables of a new database are announced by `say`
+    # this module logs that a new database is created
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     state = settings.paths.workspace / "mlflow"
@@ -126,9 +166,8 @@ def open_tracking(settings: Settings) -> Tracking:
     if fresh:
         logger.info("MLflow: creating the tracking database, once (3 to 8 s)")
     start = time.monotonic()
-    with tracking.explained():
-        tracking.client.search_experiments(max_results=1)
-        tracking.client.search_registered_models(max_results=1)
+    tracking.client.search_experiments(max_results=1)
+    tracking.client.search_registered_models(max_results=1)
     if fresh:
         logger.info(f"MLflow: tracking database ready after {time.monotonic() - start:.1f} s")
     return tracking

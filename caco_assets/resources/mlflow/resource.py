@@ -107,6 +107,5 @@ def live_run(
 def run_of(tracking: Tracking, tag: str, value: str, *, whole: bool = False) -> str | None:
     """Id of the newest run that carries the tag, if there is one; `whole`: that has also ended in peace."""
     wanted = f"tags.`{tag}` = '{value}'" + (" and attributes.status = 'FINISHED'" if whole else "")
-    with tracking.explained():
-        found = tracking.client.search_runs([tracking.experiment_id], wanted, max_results=1)
+    found = tracking.client.search_runs([tracking.experiment_id], wanted, max_results=1)
     return found[0].info.run_id if found else None

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import caco_assets
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.environment import environment
-from caco_assets.core.errors import UserError
-from caco_assets.resources.mlflow.client import Tracking, redacted
+from caco_assets.core.errors import UserError, one_line
+from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking, redacted
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,21 +60,18 @@ class Run:
             UserError: the server refuses.
         """
         client = self.tracking.client
-        with self.tracking.explained():
-            if path.is_dir():
-                client.log_artifacts(self.run_id, str(path), folder)
-            else:
-                client.log_artifact(self.run_id, str(path), folder)
+        if path.is_dir():
+            client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            client.log_artifact(self.run_id, str(path), folder)
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
-        with self.tracking.explained():
-            self.tracking.client.set_tag(self.run_id, name, value)
+        self.tracking.client.set_tag(self.run_id, name, value)
 
     def text(self, text: str, name: str) -> None:
         """Attach a small text file."""
-        with self.tracking.explained():
-            self.tracking.client.log_text(self.run_id, text, name)
+        self.tracking.client.log_text(self.run_id, text, name)
 
     def inputs(self, data: Mapping[str, str], context: str = "training") -> None:
         """Name the data that was read.
@@ -89,8 +86,7 @@ class Run:
             DatasetInput(Dataset(name, digest[:_DIGEST_LENGTH], "dvc", digest), [InputTag("mlflow.data.context", context)])
             for name, digest in data.items()
         ]
-        with self.tracking.explained():
-            self.tracking.client.log_inputs(self.run_id, named)
+        self.tracking.client.log_inputs(self.run_id, named)
 
 
 @dataclass
@@ -114,17 +110,15 @@ class MlflowSink:
 
     def flush(self) -> None:
         """Send what waits; on failure say so once, keep it, and leave the server alone for `RETRY_S` seconds."""
-        from mlflow.exceptions import MlflowException
-
         sent = 0
         try:
             for start in range(0, len(self._waiting), _METRICS_PER_CALL):
                 batch = self._waiting[start : start + _METRICS_PER_CALL]
                 self.run.tracking.client.log_batch(self.run.run_id, metrics=batch)
                 sent += len(batch)
-        except MlflowException as error:
+        except UserError as error:
             if not self._away:
-                logger.info(f"MLflow does not take figures ({' '.join(str(error).split())[:120]}); they are kept and sent later")
+                logger.info(f"MLflow does not take figures ({one_line(error, 120)}); they are kept and sent later")
             self._away, self._next = True, time.monotonic() + RETRY_S
         else:
             self._away, self._next = False, time.monotonic() + FLUSH_S
@@ -180,9 +174,8 @@ def open_run(
     }
     run = _continued(tracking, goes_on, facts) if goes_on else None
     if (known := run) is None:
-        with tracking.explained():
-            name = f"{room} {settings.profile} {settings.vintage}"
-            opened = tracking.client.create_run(tracking.experiment_id, tags=facts, run_name=name)
+        name = f"{room} {settings.profile} {settings.vintage}"
+        opened = tracking.client.create_run(tracking.experiment_id, tags=facts, run_name=name)
         run = Run(tracking, opened.info.run_id)
     try:
         if known is None:
@@ -216,35 +209,30 @@ def bury(tracking: Tracking, over: Callable[[str], bool]) -> list[str]:
     Raises:
         UserError: the server refuses.
     """
-    with tracking.explained():
-        running = tracking.client.search_runs([tracking.experiment_id], "attributes.status = 'RUNNING'")
-        dead = [run.info.run_id for run in running if over(run.data.tags.get("dagster_run_id", ""))]
-        for run_id in dead:
-            tracking.client.set_terminated(run_id, "KILLED")
+    running = tracking.client.search_runs([tracking.experiment_id], "attributes.status = 'RUNNING'")
+    dead = [run.info.run_id for run in running if over(run.data.tags.get("dagster_run_id", ""))]
+    for run_id in dead:
+        tracking.client.set_terminated(run_id, "KILLED")
     return dead
 
 
 def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run | None:
     """The run that a file remembers, running again, if the server still has it."""
-    from mlflow.exceptions import MlflowException
-
     if not file.exists():
         return None
     client, run_id = tracking.client, file.read_text()
-    with tracking.explained():
-        try:
-            found = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
+    try:
+        found = client.get_run(run_id)
+    except RequestRefusedError as error:
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
     if found.info.lifecycle_stage != "active":
         return None
-    with tracking.explained():
-        client.update_run(run_id, status="RUNNING")
-        for name, value in facts.items():
-            client.set_tag(run_id, name, value)
-        steps = {name: max(point.step for point in client.get_metric_history(run_id, name)) for name in found.data.metrics}
+    client.update_run(run_id, status="RUNNING")
+    for name, value in facts.items():
+        client.set_tag(run_id, name, value)
+    steps = {name: max(point.step for point in client.get_metric_history(run_id, name)) for name in found.data.metrics}
     return Run(tracking, run_id, steps)
 
 
@@ -285,11 +273,9 @@ def _log_params(run: Run, settings: Settings) -> None:
     from mlflow.entities import Param
 
     params = [Param(key, value) for key, value in flat_settings(settings).items()]
-    with run.tracking.explained():
-        for start in range(0, len(params), _PARAMS_PER_CALL):
-            run.tracking.client.log_batch(run.run_id, params=params[start : start + _PARAMS_PER_CALL])
+    for start in range(0, len(params), _PARAMS_PER_CALL):
+        run.tracking.client.log_batch(run.run_id, params=params[start : start + _PARAMS_PER_CALL])
 
 
 def _end(run: Run, status: str) -> None:
-    with run.tracking.explained():
-        run.tracking.client.set_terminated(run.run_id, status)
+    run.tracking.client.set_terminated(run.run_id, status)

@@ -10,8 +10,8 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.image_decoding import IGNORE
 from caco_assets.downstream.datasets.tiles import Tile
 from caco_assets.downstream.finetuning.dense_targets import Change, Cover
-from caco_assets.downstream.metrics.bootstrap import paired_gain
 from caco_assets.downstream.metrics.confusion import Pixels, confusion
+from caco_assets.downstream.metrics.paired import paired_gain
 
 
 def drawn(classes, tiles=12, side=16, seed=0, wrong=0.3):

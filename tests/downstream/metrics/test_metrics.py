@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from caco_assets.core.errors import UserError
-from caco_assets.downstream.metrics.bootstrap import accuracy, bootstrap_mean, paired_gain
+from caco_assets.downstream.metrics.bootstrap import accuracy, bootstrap_mean
+from caco_assets.downstream.metrics.paired import paired_gain
 
 
 def items(predictions, labels=None):

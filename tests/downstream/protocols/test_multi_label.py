@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import multilabel_average_precision
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.classification import Part
 from caco_assets.downstream.metrics import average_precision as ap
-from caco_assets.downstream.metrics.bootstrap import paired_gain
 from caco_assets.downstream.metrics.outcomes import MultiLabel
+from caco_assets.downstream.metrics.paired import paired_gain
 from caco_assets.downstream.probes.linear_knn import Scaler
 from caco_assets.downstream.probes.multilabel import (
     fit_independent,

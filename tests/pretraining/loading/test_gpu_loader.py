@@ -16,7 +16,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.pretraining.loading import gpu_images
 from caco_assets.pretraining.loading.cpu_loader import Loader
 from caco_assets.pretraining.loading.gpu_loader import DeviceLoader
-from caco_assets.pretraining.loading.sampler import Batch
+from caco_assets.pretraining.loading.sampler import Batch, Sampler
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.views.gpu_renderer import DeviceRenderer
 from caco_assets.pretraining.views.view_plans import PLANS
@@ -63,13 +63,12 @@ def arguments(plan: str = "caco", **changes: object) -> dict:
         "image_size": 16,
         "crop_scale": (0.2, 1.0),
         "seed": 0,
-        "threads": 2,
         **changes,
     }
 
 
 def make(pack: Path, memory: float = 0.5, **changes: object) -> DeviceLoader:
-    return DeviceLoader(pack, **{**arguments(), **changes}, device="cpu", memory=memory)
+    return DeviceLoader(Sampler(pack, **{**arguments(), **changes}), device="cpu", memory=memory, threads=2)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -79,7 +78,7 @@ def same(a: Batch, b: Batch) -> bool:
 @pytest.mark.parametrize("memory", [0.5, 0.0], ids=["resident", "streamed"])
 @pytest.mark.parametrize("plan", ["caco", "seco", "moco"])
 def test_batches_are_those_of_the_cpu_loader(pack: Path, plan: str, memory: float):
-    ours, theirs = make(pack, memory, plan=PLANS[plan]), Loader(pack, **arguments(plan))
+    ours, theirs = make(pack, memory, plan=PLANS[plan]), Loader(Sampler(pack, **arguments(plan)), threads=2)
     assert ours.steps_per_epoch == theirs.steps_per_epoch
     for a, b in zip(ours.epoch(1), theirs.epoch(1), strict=True):
         assert torch.equal(a.slots, b.slots)
@@ -95,7 +94,7 @@ def test_batches_are_those_of_the_cpu_loader(pack: Path, plan: str, memory: floa
 @pytest.mark.parametrize("memory", [0.5, 0.0], ids=["resident", "streamed"])
 def test_any_bands_in_any_order(pack: Path, memory: float):
     ours = make(pack, memory, bands=("B02", "B04"))
-    theirs = Loader(pack, **arguments(bands=("B02", "B04")))
+    theirs = Loader(Sampler(pack, **arguments(bands=("B02", "B04"))), threads=2)
     for a, b in zip(ours.epoch(0), theirs.epoch(0), strict=True):
         assert a.views.shape == (4, 6, 2, 16, 16)
         assert (a.views - b.views).abs().max() < BLUR

@@ -16,7 +16,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 from caco_assets.pretraining.loading import cpu_loader as loader_module
 from caco_assets.pretraining.loading.cpu_loader import Batch, Loader
-from caco_assets.pretraining.loading.sampler import draw_dates, reference_pair_order
+from caco_assets.pretraining.loading.sampler import Sampler, draw_dates, reference_pair_order
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.views.view_plans import PLANS, ViewPlan
 
@@ -55,8 +55,9 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(pack: Path, plan: str | ViewPlan = "caco", **changes: object) -> Loader:
-    arguments = {"batch_size": 6, "image_size": 16, "crop_scale": (0.2, 1.0), "seed": 0, "threads": 1}
-    return Loader(pack, PLANS[plan] if isinstance(plan, str) else plan, **{**arguments, **changes})
+    arguments = {"batch_size": 6, "image_size": 16, "crop_scale": (0.2, 1.0), "seed": 0, **changes}
+    threads = arguments.pop("threads", 1)
+    return Loader(Sampler(pack, PLANS[plan] if isinstance(plan, str) else plan, **arguments), threads=threads)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -88,7 +89,7 @@ def test_any_bands_of_the_pack_in_any_order_give_the_same_places_and_crops(pack:
     whole, some = next(make(pack, plan).epoch(0)), next(make(pack, plan, bands=("B02", "B04")).epoch(0))
     assert torch.equal(some.slots, whole.slots)
     torch.testing.assert_close(some.views, whole.views[:, :, [2, 0]])
-    assert make(pack, bands=("B02", "B04")).preprocessing.bands == ("B02", "B04")
+    assert make(pack, bands=("B02", "B04")).sampler.preprocessing.bands == ("B02", "B04")
 
 
 def test_a_band_that_the_pack_lacks_is_named(pack: Path):

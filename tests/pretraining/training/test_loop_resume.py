@@ -188,7 +188,7 @@ def test_a_diverged_training_writes_down_the_places_and_dates_of_the_batch(tmp_p
     with pytest.raises(UserError, match=r"training has diverged; .*; its places and dates are in .*bad_batch.json"):
         make_encoder(pack, tmp_path / "out", opts, seed=3, data={})
     bad = json.loads((tmp_path / "out" / "bad_batch.json").read_text())
-    drawn = open_loader(pack, opts, 3).drawn(bad["epoch"], bad["step_in_epoch"])
+    drawn = open_loader(pack, opts, 3).sampler.drawn(bad["epoch"], bad["step_in_epoch"])
     assert [sample["slot"] for sample in bad["samples"]] == drawn.slots.tolist()
     assert [sample["dates"] for sample in bad["samples"]] == drawn.dates.tolist()
     assert bad["samples"][0]["location_id"] == f"L{drawn.slots[0] // 2:07d}"

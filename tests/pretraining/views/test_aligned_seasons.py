@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.loading.cpu_loader import Loader
-from caco_assets.pretraining.loading.sampler import draw_dates
+from caco_assets.pretraining.loading.sampler import Sampler, draw_dates
 from caco_assets.pretraining.training.pretrain import make_encoder
 from caco_assets.pretraining.views.view_plans import PLANS
 from caco_assets.settings import load_settings
@@ -63,10 +62,10 @@ def test_without_alignment_nothing_is_drawn_differently() -> None:
 def test_a_place_without_a_common_season_is_named_before_training(tmp_path: Path, make_pack) -> None:
     missing = tuple((4, period, season) for period, seasons in ((0, (0, 1, 2)), (1, (3, 4, 5))) for season in seasons)
     pack = make_pack(tmp_path / "pack", dates=6, missing=missing)
-    settings = {"batch_size": 8, "image_size": 32, "crop_scale": (0.2, 1.0), "seed": 0, "threads": 1}
-    Loader(pack, PLANS["caco"], **settings)
+    settings = {"batch_size": 8, "image_size": 32, "crop_scale": (0.2, 1.0), "seed": 0}
+    Sampler(pack, PLANS["caco"], **settings)
     with pytest.raises(UserError, match=r"aligned_seasons=true: 1 of 12 places of the pack .* raise imagery.min_seasons to 4 "):
-        Loader(pack, ALIGNED["caco"], **settings)
+        Sampler(pack, ALIGNED["caco"], **settings)
 
 
 @pytest.mark.parametrize("objective", ["caco", "simclr_caco"])

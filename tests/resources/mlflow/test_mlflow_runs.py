@@ -9,12 +9,15 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 
 from caco_assets.core.errors import UserError
-from caco_assets.resources.mlflow.client import open_tracking, redacted, server_arguments
+from caco_assets.resources.mlflow.client import RequestRefusedError, ServerAwayError, open_tracking, redacted, server_arguments
 from caco_assets.resources.mlflow.resource import TrackingResource, live_run
 from caco_assets.resources.mlflow.runs import MlflowSink, code_version, flat_settings, open_run
 from caco_assets.settings import Settings, StacApiSource, load_settings
+from mlflow import MlflowClient
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -74,44 +77,54 @@ def test_live_figures_arrive_in_batches_and_in_order(mlflow_settings: Settings) 
     ]
 
 
-def test_a_server_that_is_away_delays_figures_and_loses_none(logged, mlflow_settings: Settings) -> None:
-    from mlflow.exceptions import MlflowException
+def refuse(*_: object, **__: object) -> None:
+    raise MlflowException("connection refused")
 
+
+def test_the_client_translates_the_errors_of_mlflow(mlflow_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking = open_tracking(mlflow_settings)
+    with pytest.raises(RequestRefusedError, match=r"^tracking server sqlite:.*check registry.tracking_uri") as refused:
+        tracking.client.get_run("f" * 32)
+    assert refused.value.code == "RESOURCE_DOES_NOT_EXIST"
+    assert isinstance(refused.value.__cause__, MlflowException)
+    with pytest.raises(RequestRefusedError):
+        tracking.download(f"runs:/{'f' * 32}/scores", mlflow_settings.home)
+
+    def away(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("no route to host")
+
+    monkeypatch.setattr(MlflowClient, "get_run", away)
+    with pytest.raises(ServerAwayError, match="start it and run the same again"):
+        tracking.client.get_run("f" * 32)
+
+
+def test_a_server_that_is_away_delays_figures_and_loses_none(
+    logged, mlflow_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracking = open_tracking(mlflow_settings)
     with open_run(tracking, "pretraining", mlflow_settings) as run:
         said = logged()
         sink = MlflowSink(run)
-        real = tracking.client.log_batch
-
-        def away(*_: object, **__: object) -> None:
-            raise MlflowException("connection refused")
-
-        tracking.client.log_batch = away  # type: ignore[method-assign]
-        sink.log(1, {"loss": 2.0})
-        sink.flush()
-        sink.log(2, {"loss": 1.0})
-        sink.flush()
-        tracking.client.log_batch = real  # type: ignore[method-assign]
+        with monkeypatch.context() as patched:
+            patched.setattr(MlflowClient, "log_batch", refuse)
+            sink.log(1, {"loss": 2.0})
+            sink.flush()
+            sink.log(2, {"loss": 1.0})
+            sink.flush()
         sink.close()
     assert len(said) == 1
     assert "kept and sent later" in said[0]
     assert {point.step for point in tracking.client.get_metric_history(run.run_id, "loss")} == {1, 2}
 
 
-def test_figures_that_never_arrive_are_said(logged, mlflow_settings: Settings) -> None:
-    from mlflow.exceptions import MlflowException
-
+def test_figures_that_never_arrive_are_said(logged, mlflow_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking = open_tracking(mlflow_settings)
     with open_run(tracking, "pretraining", mlflow_settings) as run:
         said = logged()
-
-        def away(*_: object, **__: object) -> None:
-            raise MlflowException("connection refused")
-
-        real, tracking.client.log_batch = tracking.client.log_batch, away  # type: ignore[method-assign]
-        with run.sink() as sink:
-            sink.log(1, {"loss": 2.0, "epoch": 0})
-        tracking.client.log_batch = real  # type: ignore[method-assign]
+        with monkeypatch.context() as patched:
+            patched.setattr(MlflowClient, "log_batch", refuse)
+            with run.sink() as sink:
+                sink.log(1, {"loss": 2.0, "epoch": 0})
     assert "2 figures" in said[-1]
     assert "metrics.jsonl" in said[-1]
 

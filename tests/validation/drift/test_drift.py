@@ -21,10 +21,6 @@ LEVELS = np.array([500, 800, 900, 2600])
 PLACES, SEASONS = 8, 4
 
 
-def silent(_line: str) -> None:
-    pass
-
-
 def archive(settings: Settings, damage=lambda season, pixels: pixels, cloudy: int = 4) -> None:
     """One shard of places with grown ground; `damage(season, pixels)` changes chips, of which a quarter are of one season."""
     rng = np.random.default_rng(int(settings.vintage[-2:]))

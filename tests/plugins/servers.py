@@ -1,4 +1,4 @@
-"""A real STAC API on loopback: PostgreSQL with PostGIS, pgstac and stac-fastapi; and a server of files with ranges."""
+"""Servers that tests of several rooms talk to, on loopback: MLflow, an S3 API, PostgreSQL, a STAC API, files over HTTP."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cog_server import Provider, running
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 """Debian keeps a folder a version."""
@@ -176,3 +180,76 @@ def serve_files() -> Iterator[Callable[[Path], str]]:
         httpd.shutdown()
         httpd.server_close()
         thread.join()
+
+
+@pytest.fixture
+def s3_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a real, empty S3 API on loopback (moto's server), with a login in the environment; skipped where there is none."""
+    moto = pytest.importorskip("moto.server", reason="moto's server is not installed: no S3 API to talk to")
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    served = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    served.start()
+    try:
+        address = "http://{}:{}".format(*served.get_host_and_port())
+        # all of its servers in one process share one memory
+        urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST")).close()
+        yield address
+    finally:
+        served.stop()
+
+
+@dataclass
+class MlflowServer:
+    """A server process on loopback."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self, patience_s: float = 400.0) -> None:
+        """Until it answers: it imports for ten seconds and may make its tables, which takes minutes on a busy machine."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+
+    def kill(self) -> None:
+        """As a power cut does, with all its workers."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def serve_mlflow(tmp_path: Path) -> Iterator[Callable[..., MlflowServer]]:
+    """Starts a real MLflow server: `serve_mlflow(arguments, environment={}, port=None)`; it answers, and ends with the test."""
+    started: list[MlflowServer] = []
+
+    def serve(arguments: Sequence[str], environment: Mapping[str, str] | None = None, port: int | None = None) -> MlflowServer:
+        port = port or free_port()
+        log = tmp_path / f"server-{len(started)}.log"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        variables = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **(environment or {})}
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*command, *arguments], cwd=tmp_path, env=variables, stdout=out, stderr=out, start_new_session=True
+            )
+        started.append(MlflowServer(f"http://127.0.0.1:{port}", process, log))
+        started[-1].wait()
+        return started[-1]
+
+    yield serve
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[Provider]]:
+    """Starts a provider of files that can fail, in a process of its own: `with serving(folder, latency=…) as provider`."""
+    return running
