@@ -1,18 +1,26 @@
-# Two main commands: `make demo` runs the whole chain, `make test` checks everything. Both set up what they need.
+# Two main commands: `make demo` runs the whole chain, `make test` checks the code. Both set up what they need.
 PROFILE ?= embedded
 BIN := .venv/bin
+# a file stays with one worker, which makes its fixtures once
+PYTEST := $(BIN)/python -m pytest tests -n 2 --dist loadfile --durations=20
 STAMP := .venv/.complete
 
-.PHONY: demo test test-kills test-deploy setup up check lock repro docs clean
+.PHONY: demo test test-systems test-slow test-kills test-deploy setup up check lock repro docs clean
 
 demo: setup            ## materialize the whole asset graph and print the results (PROFILE=embedded|boadella)
 	@$(BIN)/caco demo --profile $(PROFILE)
 
-test: setup check      ## lint, types, import contracts, all tests
-	@$(BIN)/python -m pytest tests --ignore tests/deploy --ignore tests/e2e/test_chain_killed.py -n 2 --dist worksteal --durations=20
+test: setup check      ## lint, types, import contracts, and all tests that need no whole system
+	@$(PYTEST) -m "not (slow or systems or kills or deploy)"
+
+test-systems: setup    ## servers, daemons, torchrun and Ray as real processes, and the chain in Dagster and a browser
+	@$(PYTEST) -m systems
+
+test-slow: setup       ## the tests whose small twins `make test` runs, and the full number of rounds and examples
+	@SLOW=1 $(PYTEST) -m "(slow or counted or hypothesis) and not deploy"
 
 test-kills: setup      ## a retraining whose run, daemon and tracking server are killed at each stage: 7 minutes on a quiet machine
-	@$(BIN)/python -m pytest tests/e2e/test_chain_killed.py -n 0
+	@$(BIN)/python -m pytest tests -m kills -n 0
 
 test-deploy: setup     ## the parts of a team server and a cluster as local processes (DEPLOY_TESTS='-m "not slow"': only the quick tests)
 	@$(BIN)/python -m pytest tests/deploy -n 0 --durations=5 $(DEPLOY_TESTS)

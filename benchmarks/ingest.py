@@ -45,7 +45,8 @@ from odc.geo.geobox import GeoBox
 from scipy.ndimage import zoom
 
 from caco_assets.imagery.geometry.chip_grid import Grid
-from caco_assets.imagery.ingest.fill_shard import Pace, Place, fill_shard, spool_of
+from caco_assets.imagery.ingest.fill_shard import Concurrency, ShardJob, fill_shard, journal_folder
+from caco_assets.imagery.ingest.place import Place
 from caco_assets.imagery.reading.scene_reader import Want
 
 LATENCY_S = 0.05
@@ -175,10 +176,10 @@ def refused(scl: rasterio.DatasetReader, grid: Grid) -> bool:
 def ours(job: Job, scratch: Path, connections: int) -> tuple[float, float]:
     """Seconds and CPU-seconds of one shard."""
     target = scratch / "shard"
-    for path in (target, spool_of(target)):
+    for path in (target, journal_folder(target)):
         shutil.rmtree(path, ignore_errors=True)
     start, cpu = time.monotonic(), time.process_time()
-    fill_shard(target, 0, job.places, job.rows, Want(BANDS, 0.9, scratch), 1, Pace(2, connections))
+    fill_shard(target, ShardJob(0, job.places, job.rows, Want(BANDS, 0.9, scratch), 1, Concurrency(2, connections)))
     return time.monotonic() - start, time.process_time() - cpu
 
 

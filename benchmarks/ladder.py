@@ -39,6 +39,7 @@ from caco_assets.observability.logs import log_to
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.pack.format import Pack
 from caco_assets.pretraining.training.pretrain import make_encoder
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.chips import DrawnPlace, Wanted, draw_places
 
@@ -160,7 +161,8 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
     start = time.monotonic()
     if not (trained / "encoder.safetensors").exists():
         options_of = settings.pretraining.model_copy(update=recipe)
-        facts = make_encoder(pack, trained, options_of, seed=seed, data={"ladder": options.places})
+        data = {"ladder": options.places}
+        facts = make_encoder(RunConfig(pack=pack, target=trained, pretraining=options_of, seed=seed, data=data))
         write_atomic(trained / "facts.json", json.dumps({**facts, "minutes": (time.monotonic() - start) / 60}))
     facts = json.loads((trained / "facts.json").read_text())
     found: dict[str, Any] = {"name": name, "seed": seed, "steps": facts["steps"], "minutes": facts["minutes"]}

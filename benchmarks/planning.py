@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.imagery.geometry.chip_grid import Grid, box_footprints, chip_footprints
 from caco_assets.imagery.planning.plan import Sites, write_plan
 from caco_assets.imagery.planning.ranking import Limits

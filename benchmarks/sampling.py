@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from caco_assets.sampling.acceptance import Ground, ground_of
+from caco_assets.sampling.acceptance import Ground, acceptance_of
 from caco_assets.sampling.exclusion import KM_PER_DEGREE_LAT, KM_PER_DEGREE_LON, SLACK
 from caco_assets.sampling.gazetteer import Cities, cities_of
 from caco_assets.sampling.sampler import draw
@@ -81,7 +81,7 @@ def plain(settings: Settings, cities: Cities, ground: Ground, places: int, seed:
 
 def compare(settings: Settings, places: int, repeats: int) -> list[float]:
     """Ratios of CPU time, the plain way over ours, one for each interleaved repeat."""
-    cities, ground = cities_of(settings), ground_of(settings)
+    cities, ground = cities_of(settings), acceptance_of(settings)
     sampling = settings.sampling.model_copy(update={"places": places})
     draw(sampling, 0, cities, ground)  # loads the land mask
     ratios = []

@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 
 from caco_assets.imagery.ingest.ray import ingest_on_ray
-from caco_assets.imagery.stage import ingest_shard, plan
+from caco_assets.imagery.on_record import ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.stage import build_catalog
@@ -82,7 +82,7 @@ def plain(settings: Settings, shards: Sequence[int]) -> None:
 
 def through_ray(settings: Settings, shards: Sequence[int]) -> None:
     """As many at once as there are free cores."""
-    list(ingest_on_ray(settings, shards))
+    list(ingest_on_ray(settings, shards, ingest_shard))
 
 
 @contextmanager

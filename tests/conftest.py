@@ -8,6 +8,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from click.testing import CliRunner
+from filelock import FileLock
 
 # before torch is imported: the tests' tensors are tiny, and two workers with two threads each on two cores mostly wait
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,10 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from caco_assets.observability.logs import log_to
 from caco_assets.settings import Settings, load_settings
 
-# how long an example takes says more about the machine than about the code
-# the gate judges a change, always by the same examples; at a desk every run looks for new ones
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("here", deadline=None)
+# How long an example takes says more about the machine than about the code. CI judges a change always by the same examples;
+# elsewhere every run looks for new ones.
+EXAMPLES = 200 if os.environ.get("SLOW") else 25
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=EXAMPLES)
+hypothesis.settings.register_profile("here", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 pytest_plugins = ["servers", "tiny_earth"]
@@ -69,12 +72,45 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def migrated_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`once(name, make)`: a folder that `make(folder)` fills one time per run of the tests, for all workers. Read it or copy it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, complete = shared / name, shared / f"{name}.complete"
+        with FileLock(shared / f"{name}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_home(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A home with the data of the profile `tiny`, from the drawn Earth to the pack, made by the commands. Read it or copy it."""
+    from caco_assets.cli import main
+
+    def make(home: Path) -> None:
+        variables = {"CACO_HOME": str(home), "CACO_PROFILE": "tiny", "CACO_REAL": str(home / "absent")}
+        for command in ("sample", "plan", "ingest", "pack"):
+            done = CliRunner().invoke(main, [command], env=variables, catch_exceptions=False)
+            assert done.exit_code == 0, done.stderr
+
+    return once("tiny_home", make)
+
+
+@pytest.fixture(scope="session")
+def migrated_mlflow(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """An empty MLflow database, made once: its migration takes seconds."""
     from caco_assets.resources.mlflow.client import open_tracking
 
-    home = tmp_path_factory.mktemp("mlflow")
-    open_tracking(load_settings("tiny", home=home))
+    home = once("mlflow", lambda home: open_tracking(load_settings("tiny", home=home)))
     return home / "workspace" / "mlflow" / "mlflow.db"
 
 

@@ -47,16 +47,16 @@ def archive_ls(profile: str, shard: int | None, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Forget damaged shards, so that the next `caco ingest` makes them again.")
 def archive_verify(profile: str, workers: int | None, repair: bool) -> None:
     """Read every chip and compare it with its index. Exit status 1 when something is damaged."""
-    from caco_assets.imagery.archive.verify import find_damage
+    from caco_assets.imagery.archive.verify import verify_archive
 
     settings = settings_of(profile)
-    found = find_damage(settings.paths.archive, _shards(settings), workers)
-    for damage in found:
-        click.echo(damage, err=True)
+    found = verify_archive(settings.paths.archive, _shards(settings), workers)
+    for problem in found:
+        click.echo(problem, err=True)
     if not found:
         click.echo("every chip is what its index says")
         return
-    shards = sorted({damage.shard for damage in found if damage.shard})
+    shards = sorted({problem.shard for problem in found if problem.shard})
     if repair:
         for shard in shards:
             (settings.paths.records / "archive" / f"{shard}.json").unlink(missing_ok=True)
@@ -109,6 +109,9 @@ def archive_import(folder: Path, profile: str) -> None:
     The profile (such as `seco`) says the bands, the size of a chip, and what parts early dates from late ones.
     """
     from caco_assets.imagery.seco_layout.import_archive import import_published
+    from caco_assets.imagery.stage import collect
 
-    for product in import_published(settings_of(profile), folder):
+    settings = settings_of(profile)
+    products = import_published(settings, folder)
+    for product in (*products, collect(settings, products[1:])):
         show(product)

@@ -72,7 +72,7 @@ def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, off
 @profile_option
 def plan(profile: str) -> None:
     """Imagery: choose the scenes (makes the profile's catalog first where that is ours to make)."""
-    from caco_assets.imagery.stage import plan as run
+    from caco_assets.imagery.on_record import plan as run
 
     resolved = settings_of(profile)
     if resolved.imagery.source.kind in ("synthetic", "folder"):
@@ -86,7 +86,8 @@ def plan(profile: str) -> None:
 def ingest(profile: str, shard: int | None) -> None:
     """Imagery: read the chips into the archive, shard by shard."""
     from caco_assets.core.products import recorded
-    from caco_assets.imagery.stage import collect, ingest_shard, ingest_shards
+    from caco_assets.imagery.backfill import ingest_shards
+    from caco_assets.imagery.on_record import collect, ingest_shard
 
     resolved = settings_of(profile)
     if shard is not None:

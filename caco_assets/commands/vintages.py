@@ -51,13 +51,13 @@ def vintages(profile: str, check: bool) -> None:
 @click.option("--accept", "reason", metavar="REASON", help="Accept this vintage's data although a rule does not hold, and say why.")
 def drift(profile: str, vintage: str | None, reason: str | None) -> None:
     """Validation: compare the vintage with the last accepted one."""
-    from caco_assets.validation.drift.drift import accept, judge_drift
+    from caco_assets.validation.drift.drift import accept, check_drift
 
     resolved = _settings(profile, vintage)
     if reason is not None:
         accept(resolved, getpass.getuser(), reason)
         return
-    product, _ = judge_drift(resolved)
+    product, _ = check_drift(resolved)
     facts = product.facts
     click.echo(f"{resolved.vintage} against {facts['reference'] or 'nothing (the first accepted vintage)'}")
     for row in facts["rules"]:

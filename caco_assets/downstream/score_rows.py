@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from caco_assets.core.atomic import replacing, write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.file_lock import file_lock
 
 
@@ -74,17 +72,16 @@ class RowStore:
         known = [ScoreRow(**fields) for fields in json.loads(file.read_text())]
         return known if all(row.items is None or (self._root / row.items).exists() for row in known) else None
 
-    def write_items(self, name: str, images: Sequence[str], labels: np.ndarray, predictions: np.ndarray) -> str:
-        """Write one per-item table (`image`, `label`, `prediction`).
+    def write_table(self, name: str, table: Mapping[str, Any]) -> str:
+        """Write one per-item table.
+
+        Args:
+            name: of the file, without its suffix.
+            table: column → values; `image` names the item.
 
         Returns:
             Its path relative to the profile's folder.
         """
-        table = {"image": list(images), "label": labels.astype(np.int16), "prediction": predictions.astype(np.int16)}
-        return self.write_table(name, table)
-
-    def write_table(self, name: str, table: Mapping[str, Any]) -> str:
-        """Write a per-item table of any columns; as `write_items`."""
         import pandas as pd
 
         relative = f"score_items/{name}.parquet"
@@ -118,4 +115,4 @@ def read_rows(path: Path) -> list[ScoreRow]:
     try:
         return [ScoreRow(**row) for row in parquet.read_table(path).to_pylist()]
     except (OSError, pa.ArrowInvalid, TypeError) as error:
-        raise UserError(f"{path}: not readable as scores ({' '.join(str(error).split())[:150]}); score again") from error
+        raise UserError(f"{path}: not readable as scores ({one_line(error, 150)}); score again") from error

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from caco_assets.downstream.score_rows import ScoreRow, read_rows
 from caco_assets.evaluation.published import Published, comparable, elsewhere
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METHODS = {
     "linear_probe": "linear probe",
@@ -88,17 +85,6 @@ class Scorecard:
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
         return asdict(self)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per line, with its section's setting."""
-        import pandas as pd
-
-        records = [
-            {**{name: getattr(section, name) for name in _SETTING}, **asdict(line)}
-            for section in self.sections
-            for line in section.lines
-        ]
-        return pd.DataFrame.from_records(records)
 
     def find(self, row: str, protocol: str, method: str) -> Section | None:
         """The first section (smallest input first) with at least one measured candidate."""

@@ -5,7 +5,9 @@ import warnings
 import dagster as dg
 
 from caco_assets.core.stage_versions import recipe
-from caco_assets.imagery.stage import collect, index_folder, ingest_shards, plan
+from caco_assets.imagery.backfill import ingest_shards
+from caco_assets.imagery.on_record import collect, plan
+from caco_assets.imagery.stage import index_folder
 from caco_assets.resources.dagster.metadata import describe, facts, picture
 from caco_assets.resources.dvc.commit import DataVersions
 from caco_assets.resources.profile import Profile

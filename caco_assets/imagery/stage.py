@@ -1,24 +1,24 @@
-"""The stages `catalog` (of a folder), `scenes`, `archive` and `quarantine`: which pixels."""
+"""The stages `catalog` (of a folder), `scenes`, `archive` and `quarantine`."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.core import object_store
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, content_hash, produce, recorded
 from caco_assets.core.stage_versions import recipe
 from caco_assets.observability.logs import bound
-from caco_assets.observability.metrics import count, gauge, observe
+from caco_assets.observability.metrics import count, observe
 from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
-    from caco_assets.imagery.ingest.fill_shard import Place
+    from caco_assets.imagery.ingest.place import Place
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +51,33 @@ def index_folder(settings: Settings) -> Product:
     )
 
 
-def plan(settings: Settings) -> Product:
+@dataclass(frozen=True)
+class ShardInputs:
+    """The products that the shards of an archive are made from."""
+
+    locations: Product
+    scenes: Product
+    catalog: Product | None
+    """None: the settings name a catalog that lies elsewhere."""
+
+
+def plan(settings: Settings, locations: Product, catalog: Product | None) -> Product:
     """Choose the scenes for every place, period and season, and write `scenes.parquet`.
 
+    Args:
+        settings: of the profile.
+        locations: the places.
+        catalog: the profile's own; none: the settings name one that lies elsewhere.
+
     Raises:
-        UserError: locations or catalog are not there, or no scene at all serves.
+        UserError: the imagery is an imported archive, the catalog cannot be read, or it has no usable scene.
     """
     imagery = settings.imagery
     if isinstance(imagery.source, SecoLayoutSource):
-        raise UserError("imagery.source.kind=seco_layout: an imported archive has no scenes to choose; go on with `caco pack`")
+        raise UserError("imagery.source.kind=seco_layout: an imported archive has no scenes to choose; continue with `caco pack`")
 
     def make(path: Path) -> Facts:
-        return _plan(settings, path)
+        return _plan(settings, locations, path)
 
     return produce(
         "scenes",
@@ -70,8 +85,8 @@ def plan(settings: Settings) -> Product:
         records=settings.paths.records,
         recipe=recipe("scenes"),
         inputs={
-            "locations": recorded(settings.paths.records, "locations").content_hash,
-            "catalog": _catalog_mark(settings),
+            "locations": locations.content_hash,
+            "catalog": _catalog_identity(settings, catalog),
             "calendar": [settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons],
             "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
             "limits": [imagery.max_scene_cloud, imagery.candidates],
@@ -80,16 +95,19 @@ def plan(settings: Settings) -> Product:
     )
 
 
-def ingest_shard(settings: Settings, shard: int) -> Product:
+def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product:
     """Read the chips of one shard into the archive: the whole shard or nothing of it.
 
     Raises:
-        UserError: locations, scenes or catalog are not there, or there is no such shard.
+        UserError: there is no such shard, or the provider does not serve its files.
     """
+    shards = inputs.locations.facts["shards"]
+    if not 0 <= shard < shards:
+        raise UserError(f"shard={shard}: there are {shards} shards, 0 to {shards - 1}")
     start = time.monotonic()
     with bound(profile=settings.profile, vintage=settings.vintage, shard=f"{shard:04d}"):
         try:
-            product = _ingest_shard(settings, shard)
+            product = _ingest_shard(settings, shard, inputs)
         except BaseException:
             count("caco_shards", outcome="failed")
             raise
@@ -100,36 +118,38 @@ def ingest_shard(settings: Settings, shard: int) -> Product:
     return product
 
 
-def _ingest_shard(settings: Settings, shard: int) -> Product:
+def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product:
     from caco_assets.core.file_lock import file_lock
     from caco_assets.imagery.archive.shard import rows_hash, shard_name
-    from caco_assets.imagery.ingest.reuse import is_noted, known, note
+    from caco_assets.imagery.ingest.reuse import has_note, reusable_outcomes, write_reuse_note
     from caco_assets.imagery.planning.scenes_parquet import read_scenes
 
-    shards = recorded(settings.paths.records, "locations").facts["shards"]
-    if not 0 <= shard < shards:
-        raise UserError(f"shard={shard}: there are {shards} shards, 0 to {shards - 1}")
-    if isinstance(settings.imagery.source, SecoLayoutSource):
-        return recorded(settings.paths.records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
-    recorded(settings.paths.records, "scenes")
-    imagery, table = settings.imagery, read_scenes(settings.paths.scenes, shard)
+    imagery, table = settings.imagery, read_scenes(inputs.scenes.path, shard)
     records, name = settings.paths.records, f"archive/{shard_name(shard)}"
     chip = [imagery.chip_size, imagery.resolution, imagery.bands]
     reading = {"recipe": recipe("archive"), "chip": chip, "min_clear": imagery.min_clear}
-    noted = records / f"{name}.read"
+    note = records / f"{name}.read"
 
     def make(path: Path) -> Facts:
-        from caco_assets.imagery.catalogs.catalog import catalog_folder
+        from caco_assets.imagery.archive.manifest import stored_at
+        from caco_assets.imagery.catalogs.open import catalog_folder
         from caco_assets.imagery.catalogs.signing import signer
-        from caco_assets.imagery.ingest.fill_shard import Pace, fill_shard
+        from caco_assets.imagery.ingest.fill_shard import Concurrency, ShardJob, fill_shard
         from caco_assets.imagery.reading.scene_reader import Want
 
-        places = [place for place, _ in _places(settings, shard)]
-        rows = table.to_pylist()
-        earlier = known(noted, _on_record(records, name), reading, rows, places)
-        want = Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings))
-        pace = Pace(imagery.workers, imagery.connections)
-        return fill_shard(path, shard, places, rows, want, imagery.min_seasons, pace, earlier, stored_at(settings, shard))
+        places, rows = _places(settings, inputs.locations, shard), table.to_pylist()
+        earlier = recorded(records, name) if (records / f"{name}.json").exists() else None
+        job = ShardJob(
+            shard=shard,
+            places=places,
+            rows=rows,
+            want=Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings)),
+            min_seasons=imagery.min_seasons,
+            concurrency=Concurrency(imagery.workers, imagery.connections),
+            reused=reusable_outcomes(note, earlier, reading, rows, places),
+            root=stored_at(settings, shard),
+        )
+        return fill_shard(path, job)
 
     with file_lock(records / f"{name}.lock", name):
         product = produce(
@@ -140,7 +160,7 @@ def _ingest_shard(settings: Settings, shard: int) -> Product:
             inputs={
                 # the shard's own rows: places that join other shards leave it as it is
                 "scenes": rows_hash(table),
-                "catalog": _catalog_mark(settings),
+                "catalog": _catalog_identity(settings, inputs.catalog),
                 "chip": chip,
                 "min_clear": imagery.min_clear,
                 "min_seasons": imagery.min_seasons,
@@ -148,50 +168,27 @@ def _ingest_shard(settings: Settings, shard: int) -> Product:
             make=make,
         )
         # a file of a folder may change under its name, and is quick to read again
-        if not isinstance(imagery.source, FolderSource) and not is_noted(noted, product):
-            note(noted, product, reading, table.to_pylist(), [place for place, _ in _places(settings, shard)])
+        if not isinstance(imagery.source, FolderSource) and not has_note(note, product):
+            write_reuse_note(note, product, reading, table.to_pylist(), _places(settings, inputs.locations, shard))
         return product
 
 
-def stored_at(settings: Settings, shard: int) -> str | None:
-    """Address of a shard's folder in the object store that `imagery.archive` names; none: shards lie in the workspace."""
-    from caco_assets.imagery.archive.shard import shard_name
-
-    root = settings.imagery.archive
-    return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
-
-
-def ingest_shards(settings: Settings, shards: Sequence[int]) -> Iterator[tuple[int, Product]]:
-    """Make these shards as `imagery.launcher` says, here or on a cluster; gives each as it is finished.
-
-    Raises:
-        UserError: see `ingest_shard`.
-    """
-    if settings.imagery.launcher == "ray":
-        from caco_assets.imagery.ingest.ray import ingest_on_ray
-
-        yield from ingest_on_ray(settings, shards)
-        return
-    for done, shard in enumerate(shards):
-        gauge("caco_shards_waiting", len(shards) - done)
-        yield shard, ingest_shard(settings, shard)
-    gauge("caco_shards_waiting", 0)
-
-
-def collect(settings: Settings) -> Product:
+def collect(settings: Settings, shards: Sequence[Product]) -> Product:
     """Gather the refusals of all shards in `quarantine.parquet`; its facts describe the whole archive.
 
-    Shards beyond the last one (of a run with more places) are removed, so that nothing stale is read.
+    Other shards (of a run with more places) are removed, so that nothing stale is read.
+
+    Args:
+        settings: of the profile.
+        shards: every shard of the archive, by number.
 
     Raises:
-        UserError: a shard has not been ingested yet.
+        UserError: the object store that the settings name does not take the archive's list.
     """
     from caco_assets.imagery.archive.manifest import publish
-    from caco_assets.imagery.archive.shard import QUARANTINE, shard_folders, shard_name
+    from caco_assets.imagery.archive.shard import QUARANTINE, shard_folders
 
-    records = settings.paths.records
-    names = [shard_name(shard) for shard in range(recorded(records, "locations").facts["shards"])]
-    shards = [recorded(records, f"archive/{name}") for name in names]
+    records, names = settings.paths.records, {shard.path.name for shard in shards}
     for folder in shard_folders(settings.paths.archive):
         if folder.name not in names:
             logger.info(f"archive: {folder.name} belongs to an earlier run with more places; removed")
@@ -219,16 +216,16 @@ def collect(settings: Settings) -> Product:
     )
 
 
-def _plan(settings: Settings, path: Path) -> Facts:
+def _plan(settings: Settings, locations: Product, path: Path) -> Facts:
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.catalogs.catalog import open_catalog
+    from caco_assets.imagery.catalogs.open import open_catalog
     from caco_assets.imagery.planning.plan import Sites, write_plan
     from caco_assets.imagery.planning.ranking import Limits
     from caco_assets.imagery.scenes.periods import period_windows
 
     imagery = settings.imagery
-    table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"])
+    table = pq.read_table(locations.path, columns=["location_id", "lon", "lat", "shard"])
     ids, lon, lat, shards = (table[name].to_numpy() for name in table.column_names)
     sites = Sites.of(ids, lon, lat, shards, imagery.chip_size, imagery.resolution)
     catalog = open_catalog(settings)
@@ -252,39 +249,34 @@ def _plan(settings: Settings, path: Path) -> Facts:
     }
 
 
-def _places(settings: Settings, shard: int | None = None) -> list[tuple[Place, int]]:
-    """The places, all or of one shard, with their grids and shard numbers, by location id."""
+def _places(settings: Settings, locations: Product, shard: int) -> list[Place]:
+    """The places of one shard with their grids, by location id."""
     import pyarrow.parquet as pq
 
     from caco_assets.imagery.geometry.chip_grid import chip_grids
-    from caco_assets.imagery.ingest.fill_shard import Place
+    from caco_assets.imagery.ingest.place import Place
 
-    chosen = None if shard is None else [("shard", "=", shard)]
-    table = pq.read_table(settings.paths.locations, columns=["location_id", "lon", "lat", "shard"], filters=chosen)
+    table = pq.read_table(locations.path, columns=["location_id", "lon", "lat"], filters=[("shard", "=", shard)])
     lon, lat = (table[name].to_numpy() for name in ("lon", "lat"))
     grids = chip_grids(lon, lat, settings.imagery.chip_size, settings.imagery.resolution)
     rows = zip(table["location_id"].to_pylist(), lon.tolist(), lat.tolist(), grids, strict=True)
-    return list(zip((Place(*row) for row in rows), table["shard"].to_pylist(), strict=True))
+    return [Place(*row) for row in rows]
 
 
-def _catalog_mark(settings: Settings) -> Any:
+def _catalog_identity(settings: Settings, catalog: Product | None) -> Any:
     """What identifies the catalog's content in a fingerprint."""
     source = settings.imagery.source
     if isinstance(source, StacApiSource):
         return [source.url, source.collection]
     if isinstance(source, CatalogSource):
-        from caco_assets.imagery.catalogs.catalog import ITEMS
+        from caco_assets.imagery.catalogs.static import ITEMS
 
         files = [source.path, *(source.path / name for name in (ITEMS, "catalog.json", "collection.json"))]
         return [str(source.path), *(content_hash(file) for file in files if file.is_file())]
-    catalog = recorded(settings.paths.records, "catalog")
+    if catalog is None:
+        raise ValueError(f"imagery.source.kind={source.kind}: needs the catalog that was made for it")
     # the fingerprint of a folder's catalog holds the files' sizes and times: its items alone would not show new pixels
     return [catalog.content_hash, catalog.fingerprint] if isinstance(source, FolderSource) else catalog.content_hash
-
-
-def _on_record(records: Path, name: str) -> Product | None:
-    """The product as its record describes it; none: it has not been made yet."""
-    return recorded(records, name) if (records / f"{name}.json").exists() else None
 
 
 def _archive_facts(shards: list[Facts]) -> Facts:

@@ -82,21 +82,29 @@ def pretrain(settings: Settings, sinks: Sequence[MetricsSink] = (), start: Start
     paths, options = settings.paths, settings.pretraining
     inputs = encoder_inputs(settings)
     parent, _ = starting_point(settings)
-    data = inputs["data"]
     probe = recorded(paths.records, "probe_set").path if options.probe_every and options.probe_task else None
     truth = paths.change_truth if paths.change_truth.exists() else None
 
     sinks = (*sinks, *watched(options.batch_size))
 
     def make(folder: Path) -> Facts:
-        told = {"seed": settings.seed, "data": data, "probe": probe, "truth": truth, "parent": parent}
+        config = RunConfig(
+            pack=paths.pack,
+            target=folder,
+            seed=settings.seed,
+            data=inputs["data"],
+            pretraining=options,
+            probe=probe,
+            parent=parent,
+            truth=truth,
+            starter=this_process(),
+        )
         if start is not None or options.launcher != "inline":
-            config = RunConfig(pack=paths.pack, target=folder, pretraining=options, starter=this_process(), **told)
             return make_encoder_apart(config, sinks, start)
         from caco_assets.pretraining.training.pretrain import make_encoder
 
         with stop_requests() as stop:
-            return make_encoder(paths.pack, folder, options, sinks=sinks, stop=stop, **told)
+            return make_encoder(config, sinks=sinks, stop=stop)
 
     # probe set and truth are looked at, not trained on: they decide no weight and are no inputs
     return produce(
@@ -115,7 +123,7 @@ def encoder_inputs(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: there is no pack, or nobody has looked yet what to begin with.
     """
-    from caco_assets.pretraining.training.run_config import recipe_of
+    from caco_assets.pretraining.training.run_config import training_config
 
     pack = recorded(settings.paths.records, "pack")
     data = {
@@ -126,7 +134,7 @@ def encoder_inputs(settings: Settings) -> dict[str, Any]:
         "places": pack.facts.get("places"),
         **starting_point(settings)[1],
     }
-    return {"data": data, **recipe_of(settings.pretraining, settings.seed)}
+    return {"data": data, **training_config(settings.pretraining, settings.seed)}
 
 
 def starting_point(settings: Settings) -> tuple[Path | None, dict[str, Any]]:

@@ -45,17 +45,7 @@ def run(config: RunConfig, stop: StopRequest) -> int:
     if config.starter is not None:
         stop_with(config.starter, stop)
     try:
-        make_encoder(
-            config.pack,
-            config.target,
-            config.pretraining,
-            seed=config.seed,
-            data=config.data,
-            probe=config.probe,
-            truth=config.truth,
-            parent=config.parent,
-            stop=stop,
-        )
+        make_encoder(config, stop=stop)
     except UserError as error:
         write_outcome(config.target, ERROR, message=str(error))
         raise

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.core.errors import UserError
-from caco_assets.downstream.score_rows import ScoreRow
+from caco_assets.downstream.score_rows import read_rows
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.champion import challenge
 from caco_assets.registry.lineage.record import LINEAGE, Lineage, store, tags_of
@@ -82,7 +81,7 @@ def register_encoder(
         **(drifted := drift_tags(settings) if "pack" in data_versions else {}),
         **(tags_of(lineage) if lineage else {}),
     }
-    rows = _rows(scores_path)
+    rows = read_rows(scores_path) if scores_path is not None else None
     if rows is not None:
         tags[SCORES] = scores_line(rows)
     with registry_lock(tracking, model):
@@ -139,18 +138,6 @@ def _same(known: list[ModelVersion], identity: str, data_versions: Mapping[str, 
         if version.tags.get(IDENTITY) == identity and data == wanted:
             return version
     return None
-
-
-def _rows(scores_path: Path | None) -> list[ScoreRow] | None:
-    if scores_path is None:
-        return None
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return [ScoreRow(**fields) for fields in parquet.read_table(scores_path).to_pylist()]
-    except (OSError, pa.ArrowInvalid, TypeError) as error:
-        raise UserError(f"{scores_path}: not readable as scores ({' '.join(str(error).split())[:150]}); score again") from error
 
 
 def _description(encoder_dir: Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Where on the Earth to look."""
+"""Sampling: draws the places on the Earth."""

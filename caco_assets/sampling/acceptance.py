@@ -1,4 +1,4 @@
-"""What a candidate must pass to become a place, in one object: region, land, exclusion zones."""
+"""The tests that a candidate must pass to become a place: region, land, exclusion zones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caco_assets.settings import Settings
 
 
 @dataclass(frozen=True)
-class Ground:
+class Acceptance:
     """Where places may lie, whatever the strategy."""
 
     region: Region
@@ -21,16 +21,16 @@ class Ground:
     zones: Zones
 
     @classmethod
-    def everywhere(cls) -> Ground:
+    def everywhere(cls) -> Acceptance:
         """The whole Earth, the land of `global-land-mask`, nothing excluded."""
         return cls(Region(), is_land, Zones(np.array([], object), 0.0))
 
 
-def ground_of(settings: Settings) -> Ground:
-    """The ground of a profile; of the zones only those that a chip can meet.
+def acceptance_of(settings: Settings) -> Acceptance:
+    """The acceptance tests of a profile, with only the zones that a chip can meet.
 
     Raises:
         UserError: the region is empty or lies outside the Earth, a benchmark is not known, or a file cannot be used.
     """
     region = region_of(settings)
-    return Ground(region, land_of(settings), zones_of(settings).within(region.bounds))
+    return Acceptance(region, land_of(settings), zones_of(settings).within(region.bounds))

@@ -1,4 +1,4 @@
-"""Exclusion zones: where test sets lie, no chip of pretraining may."""
+"""Exclusion zones: no chip for pretraining may overlap a test set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KM_PER_DEGREE_LAT, KM_PER_DEGREE_LON = 110.574, 111.320
 
 @dataclass(frozen=True)
 class Zone:
-    """The footprint of one place of a test set, or a box that surely holds it."""
+    """The footprint of one place of a test set, or a box that is certain to contain it."""
 
     benchmark: str
     name: str
@@ -115,8 +115,8 @@ class Zones:
         reached = np.unique(self._tree.query(boxes, predicate="intersects")[1])
         return Zones(self.shapes[reached], self.chip_km)
 
-    def mark(self) -> str:
-        """sha256 of the polygons and the chip's side: what of the zones decides the places."""
+    def fingerprint(self) -> str:
+        """sha256 of the polygons and the chip's side: the part of the zones that decides the places."""
         digest = hashlib.sha256(f"{self.chip_km:g}".encode())
         for shape in sorted(shapely.to_wkb(shapely.normalize(self.shapes)).tolist()):
             digest.update(shape)
@@ -146,7 +146,7 @@ def zones_of(settings: Settings) -> Zones:
             except UserError as error:
                 raise UserError(f"sampling.exclude={error}") from error
             for name, reason in found.refused.items():
-                logger.info(f"sampling.exclude: {path / name} excludes nothing: {reason}")
+                logger.warning(f"sampling.exclude: {path / name} excludes nothing: {reason}")
             shapes.append(clean(found.shapes))
         else:
             shapes.append(read_polygons(path, "sampling.exclude"))

@@ -1,4 +1,4 @@
-"""What decides the places of a profile: the settings that are in force, and the content of the files they name."""
+"""The inputs that decide the places of a profile: settings in force, and the content of the files they name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from caco_assets.core.products import file_md5
 from caco_assets.settings import Settings
 
 ALWAYS = ("strategy", "places", "cities", "sigma_km", "min_distance_km", "region", "places_per_shard")
-"""Fields that decide in every profile."""
-IN_FORCE = ("shard_by", "city_weight", "region_file", "exclude_benchmarks", "exclude", "gazetteer", "land")
-"""Fields that enter only where they change what may come out, files by their content and never by their path."""
+"""Fields that enter in every profile; the others only where they change the result, files by content and never by path."""
 
 
 def decisive(settings: Settings) -> dict[str, Any]:
@@ -24,7 +22,7 @@ def decisive(settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: a benchmark or a file of the settings cannot be used.
     """
-    from caco_assets.sampling.acceptance import ground_of
+    from caco_assets.sampling.acceptance import acceptance_of
 
     sampling = settings.sampling
     values: dict[str, Any] = sampling.model_dump(mode="json", include=set(ALWAYS))
@@ -35,9 +33,9 @@ def decisive(settings: Settings) -> dict[str, Any]:
     if sampling.region_file is not None:
         values["region_file"] = _content(settings, "region_file", sampling.region_file)
     if sampling.exclude_benchmarks != () or sampling.exclude:
-        zones = ground_of(settings).zones
+        zones = acceptance_of(settings).zones
         if len(zones):
-            values["exclusion"] = zones.mark()
+            values["exclusion"] = zones.fingerprint()
     return values
 
 

@@ -1,4 +1,4 @@
-"""Footprints of georeferenced GeoTIFFs: where on the Earth the pictures of a data set lie."""
+"""Footprints of georeferenced GeoTIFFs: where the images of a data set lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cities that places are drawn around: the most populous of a gazetteer, each with a name of its own."""
+"""The cities that places are drawn around: the most populous of a gazetteer, with unique names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.settings import Settings
 
 _GEONAMES = {"city_id": 0, "city": 1, "lat": 4, "lon": 5, "country": 8, "population": 14}
@@ -144,7 +144,7 @@ def _natural_earth(path: Path) -> list[City]:
     try:
         frame = gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
     except (DataSourceError, ValueError, OSError) as error:
-        message = " ".join(str(error).split())[:200]
+        message = one_line(error, 200)
         raise UserError(f"sampling.gazetteer={path}: not readable (a GeoNames table ends in .txt): {message}") from error
     # the names are capitals in Natural Earth's shapefiles and small in the GeoJSON of others
     columns = {str(name).lower(): str(name) for name in frame.columns}

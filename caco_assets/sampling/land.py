@@ -1,4 +1,4 @@
-"""Land or ocean: the one-kilometre mask of `global-land-mask` (lakes count as land), or polygons of the user's."""
+"""Land or ocean: the one-kilometre mask of `global-land-mask` (lakes count as land), or polygons that the user provides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of where the places fell: a map, and how they spread over countries, latitudes and distances to their city."""
+"""Figures of the places: a map, and their distribution over countries, latitudes and distances to their city."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def spread(locations: Path) -> bytes:
 
 
 def _density(figure: Figure, axes: Axes, lon: Floats, lat: Floats) -> None:
-    """Places per cell in colours of a logarithmic scale; empty cells show the land below."""
+    """Places per cell in colors of a logarithmic scale; empty cells show the land below."""
     from matplotlib.colors import LogNorm
 
     shape = (round(180 / CELL_DEGREES), round(360 / CELL_DEGREES))

@@ -1,4 +1,4 @@
-"""Polygons in degrees: read from what GIS programs write, made valid, cut at the antimeridian, asked which points they hold."""
+"""Polygons in degrees: read from GIS files, made valid, cut at the antimeridian, and tested for points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.sampling.sphere import Floats
 
 Shapes = NDArray[np.object_]
@@ -37,7 +37,7 @@ def read_polygons(path: Path, field: str) -> Shapes:
     try:
         frame = gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
     except (DataSourceError, ValueError, OSError) as error:
-        raise UserError(f"{field}={path}: not readable as polygons ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{field}={path}: not readable as polygons ({one_line(error, 200)})") from error
     if not isinstance(frame, gpd.GeoDataFrame):
         raise UserError(f"{field}={path}: has no geometry; give GeoParquet, GeoJSON or GeoPackage")
     if frame.crs is None:
@@ -49,7 +49,7 @@ def read_polygons(path: Path, field: str) -> Shapes:
 
 
 def clean(shapes: Shapes) -> Shapes:
-    """Valid single polygons of whatever geometries are given: lines, points and empty ones are dropped."""
+    """Valid single polygons of any geometries: lines, points and empty ones are dropped."""
     shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
     parts = _polygons(shapes)
     broken = ~shapely.is_valid(parts)

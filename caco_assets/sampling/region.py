@@ -1,4 +1,4 @@
-"""The region that places are wanted in: a box of longitudes and latitudes, polygons, or both."""
+"""The region in which places are drawn: a box of longitudes and latitudes, polygons, or both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Region:
 
     @property
     def bounds(self) -> Box | None:
-        """A box that holds the region: what is drawn outside it is lost for certain."""
+        """A box that contains the region: candidates outside it are always rejected."""
         return self.box if self.box is not None or self.shapes is None else enclosing_box(self.shapes)
 
 

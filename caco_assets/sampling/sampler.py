@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from caco_assets.core.errors import UserError
-from caco_assets.sampling.acceptance import Ground
+from caco_assets.sampling.acceptance import Acceptance
 from caco_assets.sampling.gazetteer import Cities
 from caco_assets.sampling.sphere import Floats, Spacing, distance_km, unit_vectors
 from caco_assets.sampling.streams import BATCH, TAIL_SIGMAS, Stream, city_stream, grid_stream, reachable, uniform_stream
@@ -37,28 +37,28 @@ class Places:
     """`drawn`, and the `REJECTIONS`."""
 
 
-def draw(sampling: Sampling, seed: int, cities: Cities, ground: Ground) -> Places:
+def draw(sampling: Sampling, seed: int, cities: Cities, acceptance: Acceptance) -> Places:
     """Places by the strategy of `sampling`.
 
     Args:
         sampling: the settings of the room.
         seed: of the stream; the places of a smaller `sampling.places` are the first of a larger one.
         cities: from `gazetteer.cities_of`.
-        ground: from `ground.ground_of`.
+        acceptance: tests that candidates must pass.
 
     Raises:
         UserError: no city is near the region, or the places do not fit; the counts of what was rejected, and what to lower,
             are in the message.
     """
-    rng, box, strategy = np.random.default_rng(seed), ground.region.bounds, sampling.strategy
+    rng, box, strategy = np.random.default_rng(seed), acceptance.region.bounds, sampling.strategy
     if strategy == "grid":
         if sampling.min_distance_km == 0:
             raise UserError("sampling.min_distance_km=0: strategy grid needs a spacing above 0 km")
         # the grid does not ask whether a point is on land: with imagery of one's own, that decides
-        lon, lat, _, counts = _accept(sampling, grid_stream(box, sampling.min_distance_km), ground, strict=False)
+        lon, lat, _, counts = _accept(sampling, grid_stream(box, sampling.min_distance_km), acceptance, strict=False)
         return _named(lon, lat, cities, counts)
     if strategy == "uniform_land":
-        lon, lat, _, counts = _accept(sampling, uniform_stream(rng, box), ground, strict=True)
+        lon, lat, _, counts = _accept(sampling, uniform_stream(rng, box), acceptance, strict=True)
         return _named(lon, lat, cities, counts)
     near = np.flatnonzero(reachable(cities, box, sampling.sigma_km))
     if len(near) == 0:
@@ -68,13 +68,13 @@ def draw(sampling: Sampling, seed: int, cities: Cities, ground: Ground) -> Place
         )
     weights = cities.population[near].astype(np.float64) ** sampling.city_weight if sampling.city_weight else None
     stream = city_stream(rng, cities.lon[near], cities.lat[near], sampling.sigma_km, weights)
-    lon, lat, origin, counts = _accept(sampling, stream, ground, strict=strategy == "caco")
+    lon, lat, origin, counts = _accept(sampling, stream, acceptance, strict=strategy == "caco")
     index = near[origin]
     return Places(lon, lat, index, distance_km(cities.lon[index], cities.lat[index], lon, lat), counts)
 
 
 def _accept(
-    sampling: Sampling, stream: Stream, ground: Ground, *, strict: bool
+    sampling: Sampling, stream: Stream, acceptance: Acceptance, *, strict: bool
 ) -> tuple[Floats, Floats, NDArray[np.int64], dict[str, int]]:
     """The first `sampling.places` candidates of `stream` that pass the tests; `strict`: land and spacing too.
 
@@ -83,10 +83,10 @@ def _accept(
     spacing = Spacing(sampling.min_distance_km)
     counts: dict[str, int] = dict.fromkeys(("drawn", *REJECTIONS), 0)
     tests: dict[str, Callable[[Floats, Floats], NDArray[np.bool_]]] = {
-        "outside_region": ground.region.contains,
-        "ocean": ground.land,
+        "outside_region": acceptance.region.contains,
+        "ocean": acceptance.land,
         # before the spacing: an excluded candidate must not keep others away
-        "excluded": lambda lon, lat: ~ground.zones.touched(lon, lat),
+        "excluded": lambda lon, lat: ~acceptance.zones.touched(lon, lat),
         "too_close": lambda lon, lat: spacing.accept(unit_vectors(lon, lat)),
     }
     if not strict:

@@ -1,4 +1,4 @@
-"""Geometry on the sphere that sampling needs: points, distances, and which points crowd each other."""
+"""Geometry on the sphere: points, distances, and minimum spacing."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Spacing:
             alone[alone] = nearest >= self._reach  # infinite where none is that near
         order = np.flatnonzero(alone)
         pairs = KDTree(points[order]).query_pairs(self._reach, output_type="ndarray")
-        # sorted by the earlier point: its own fate is sealed before it can reject a later one
+        # sorted by the earlier point: it is accepted or rejected before it can reject a later one
         for first, second in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].tolist():
             if alone[order[first]]:
                 alone[order[second]] = False

@@ -1,4 +1,4 @@
-"""The stage `locations`: where on the Earth to look."""
+"""The stage `locations`: draws the places on the Earth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def sample(settings: Settings) -> Product:
-    """Draw the places of the profile and write `locations.parquet`. A published set has places of its own, which stay.
+    """Draw the places of the profile and write `locations.parquet`. The places of an imported set stay as they are.
 
     Raises:
         UserError: the places cannot be found with these settings; says what to change.
@@ -24,19 +24,20 @@ def sample(settings: Settings) -> Product:
         return replace(recorded(settings.paths.records, "locations"), reused=True)
 
     def make(path: Path) -> Facts:
-        from caco_assets.sampling.acceptance import ground_of
+        from caco_assets.sampling.acceptance import acceptance_of
         from caco_assets.sampling.gazetteer import cities_of
         from caco_assets.sampling.locations import shards_of, write_locations
         from caco_assets.sampling.sampler import draw
 
-        cities, ground = cities_of(settings), ground_of(settings)
-        places = draw(settings.sampling, settings.seed, cities, ground)
+        cities, acceptance = cities_of(settings), acceptance_of(settings)
+        places = draw(settings.sampling, settings.seed, cities, acceptance)
         wanted = settings.sampling
         facts = write_locations(path, places, cities, shards_of(places.lon, places.lat, wanted.places_per_shard, wanted.shard_by))
-        facts["zones"] = len(ground.zones)
+        facts["zones"] = len(acceptance.zones)
         logger.info(
-            f"locations: {facts['places']} places around {facts['cities']} cities, {places.counts['drawn']} candidates drawn, "
-            f"{places.counts['excluded']} of them in the {len(ground.zones)} exclusion zones"
+            f"locations: {_counted(facts['places'], 'place')} around {_counted(facts['cities'], 'city', 'cities')}; "
+            f"{_counted(places.counts['drawn'], 'candidate')} drawn, {places.counts['excluded']} of them inside "
+            f"{_counted(len(acceptance.zones), 'exclusion zone')}"
         )
         return facts
 
@@ -48,3 +49,7 @@ def sample(settings: Settings) -> Product:
         inputs={"sampling": decisive(settings), "seed": settings.seed, **tables(settings)},
         make=make,
     )
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -1,4 +1,4 @@
-"""Streams of candidates, one for each strategy: seeded, endless (but for the grid), and the same whatever number is wanted."""
+"""Streams of candidates, one per strategy: seeded, endless (except the grid), and independent of how many places are drawn."""
 
 from __future__ import annotations
 

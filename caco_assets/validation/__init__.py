@@ -1,1 +1,1 @@
-"""Is the data sound?"""
+"""Validation: checks the data products, and vintages for drift."""

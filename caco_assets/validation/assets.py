@@ -1,4 +1,4 @@
-"""Asset checks of the room `validation`: bad data does not pass."""
+"""Asset checks of the data products: bad data stops the run."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import dagster as dg
 
 from caco_assets.resources.dagster.metadata import page, table
 from caco_assets.resources.profile import Profile
-from caco_assets.validation.drift.drift import judge_drift
+from caco_assets.validation.drift.drift import check_drift
 from caco_assets.validation.stage import build_docs, validate
 
 # product as the suites name it → the asset that carries the check
@@ -14,29 +14,27 @@ CHECKED = {"locations": "locations", "scenes": "scenes", "archive": "quarantine"
 
 
 def build_checks(without: str | None = None) -> list[dg.AssetChecksDefinition]:
-    """One blocking check for each data product, but for the one that a profile does not make."""
+    """One blocking check for each data product, except one that a profile does not make."""
     return [*(_check(product, asset) for product, asset in CHECKED.items() if product != without), vintage_has_not_drifted]
 
 
 @dg.asset_check(asset="quarantine", blocking=True)
 def vintage_has_not_drifted(profile: Profile) -> dg.AssetCheckResult:
-    """Bands, ground and sky of the vintage beside those of the last one that was accepted."""
+    """Compares bands, land cover and cloudiness with the last accepted vintage."""
     settings = profile.settings()
-    product, result = judge_drift(settings)
+    product, result = check_drift(settings)
     facts = product.facts
     shown = {"rules": table(facts["rules"])} if facts["rules"] else {}
     if result.evaluated:
         shown["data_docs"] = page(settings.paths.root, build_docs(settings))
     if facts["reference"] is None:
-        words = "no earlier vintage has been accepted: there is nothing to compare with"
+        words = "no earlier vintage has been accepted, so there is nothing to compare with"
     elif not facts["findings"]:
         words = f"every rule holds against vintage {facts['reference']}"
     elif facts["accepted"]:
         words = f"accepted by {facts['accepted_by']}: {facts['reason']} ({'; '.join(facts['findings'])})"
     else:
-        words = (
-            "; ".join(facts["findings"]) + f"; if this is as it should be: caco drift --vintage {settings.vintage} --accept REASON"
-        )
+        words = "; ".join(facts["findings"]) + f"; if this is expected: caco drift --vintage {settings.vintage} --accept REASON"
     stops = settings.validation.drift.severity == "blocking"
     return dg.AssetCheckResult(
         passed=facts["accepted"],
@@ -47,7 +45,9 @@ def vintage_has_not_drifted(profile: Profile) -> dg.AssetCheckResult:
 
 
 def _check(product: str, asset: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=asset, name=f"{product}_are_sound", blocking=True, description=f"Great Expectations suite of {product}.")
+    name = f"{product}_{'are' if product.endswith('s') else 'is'}_valid"
+
+    @dg.asset_check(asset=asset, name=name, blocking=True, description=f"Validates {product}.")
     def check(profile: Profile) -> dg.AssetCheckResult:
         settings = profile.settings()
         result = validate(settings, product)

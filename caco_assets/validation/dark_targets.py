@@ -1,4 +1,4 @@
-"""Whether the two periods mean the same by their numbers: their darkest targets must agree.
+"""Compares the darkest targets of the two periods, which must agree if their radiometry does.
 
 The darkest pixels of a place (water, shadow, conifers) hardly change in years. An offset of the processing baseline that was not
 taken off in one period, or taken off twice, moves them by 1000 in every band, everywhere; change of the land moves some places.

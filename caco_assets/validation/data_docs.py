@@ -1,7 +1,7 @@
-"""The data docs: Great Expectations' static site of all last results, made to open from disk and to ask no other host for anything.
+"""The data docs: Great Expectations' static site of the last results, self-contained so that it opens from disk.
 
-Great Expectations' own pages load their styles, scripts and a counting picture from other hosts, and its index is drawn by one
-of those scripts. Here they are left out: the pages are plain HTML with a small style of our own, and the index is ours.
+Great Expectations' own pages load styles, scripts and a tracking image from other hosts, and one of those scripts draws the index.
+Here they are removed: the pages are plain HTML with a small stylesheet, and the index is our own.
 """
 
 from __future__ import annotations
@@ -117,21 +117,21 @@ def _index(results: list[dict[str, Any]], links: dict[str, str]) -> str:
     rows = []
     for result in results:
         state = "blocking" if result["blocking_failed"] else "warning" if result["warnings"] else "ok"
-        word = {"blocking": "stopped", "warning": "passed with warnings", "ok": "passed"}[state]
+        label = {"blocking": "stopped", "warning": "passed with warnings", "ok": "passed"}[state]
         lines = [("blocking", line) for line in result["blocking_failed"]] + [("warning", line) for line in result["warnings"]]
         found = "".join(f'<li class="{kind}">{html.escape(line)}</li>' for kind, line in lines)
         tables = dict.fromkeys(row["table"] for row in result["table"])
         product, when = html.escape(result["product"]), html.escape(result["validated_at"])
         pages = ", ".join(f'<a href="{html.escape(links[name])}">{html.escape(name)}</a>' for name in tables if name in links)
         rows.append(
-            f'<tr><th scope="row">{product}</th><td class="{state}">{word}</td><td>{result["evaluated"]}</td>'
+            f'<tr><th scope="row">{product}</th><td class="{state}">{label}</td><td>{result["evaluated"]}</td>'
             f"<td><ul>{found}</ul></td><td>{pages}</td><td>{when}</td></tr>"
         )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("product", "state", "expectations", "found", "pages", "validated"))
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Data docs</title><style>{STYLE}</style></head><body><h1>Data docs</h1>"
-        "<p>What is expected of each data product, and what was found when it was last validated.</p>"
+        "<p>The expectations of each data product and the outcome of its last validation.</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></body></html>\n"
     )
 

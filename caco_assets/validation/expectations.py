@@ -1,4 +1,4 @@
-"""The few kinds of expectation that the suites are written in: each has a name, a sentence and a severity."""
+"""The kinds of expectation that the suites use; each has a name, a description and a severity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs suites over tables of facts, in memory, and says in one line what each failed expectation found."""
+"""Runs suites over tables of facts, in memory, and describes each failed expectation in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage `validation`: is the data sound? Checks one product, keeps the result, and builds the data docs of all results."""
+"""The stage `validation`: checks one product, saves the result, and builds the data docs of all results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRODUCTS = ("locations", "scenes", "archive", "pack", "scores")
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What was found wrong with one product."""
+    """The outcome of validating one product."""
 
     success: bool
     """Every expectation holds, those of severity `warning` too; work stops only for `blocking_failed`."""
@@ -42,7 +42,7 @@ class ValidationResult:
 
 
 def validate(settings: Settings, product_name: str) -> ValidationResult:
-    """Check one product and keep the result below `settings.paths.data_docs / "results"`.
+    """Check one product and save the result below `settings.paths.data_docs / "results"`.
 
     Raises:
         UserError: no such product, or it has not been made or cannot be read.
@@ -57,7 +57,7 @@ def validate(settings: Settings, product_name: str) -> ValidationResult:
 
 
 def keep(settings: Settings, product_name: str, tables: list[Table], suites: list[Any]) -> ValidationResult:
-    """Run suites over their tables of facts, and keep what they found."""
+    """Run suites over their tables of facts and save the results."""
     from great_expectations.core.run_identifier import RunIdentifier
 
     from caco_assets.validation.runner import run
@@ -83,7 +83,7 @@ def keep(settings: Settings, product_name: str, tables: list[Table], suites: lis
     write_atomic(folder / "results" / f"{product_name}.json", json.dumps(summary, indent=1) + "\n")
     for kind in ("blocking", "warning"):
         for line in lines[kind]:
-            logger.info(f"{kind}: {line}")
+            logger.warning(f"{kind}: {line}")
     held = len(rows) - len(lines["blocking"]) - len(lines["warning"])
     logger.info(f"validate {product_name}: {held} of {len(rows)} expectations hold")
     fields = ("success", "blocking_failed", "warnings", "evaluated", "table")
@@ -91,7 +91,7 @@ def keep(settings: Settings, product_name: str, tables: list[Table], suites: lis
 
 
 def nothing_to_check(settings: Settings, product_name: str) -> ValidationResult:
-    """The outcome where there is nothing to compare with yet; what was found earlier is forgotten."""
+    """The outcome when there is nothing to compare with yet; earlier results are removed."""
     folder = settings.paths.data_docs
     for file in (folder / "results" / f"{product_name}.json", folder / "results" / "gx" / f"{product_name}.json"):
         file.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What is expected of each table of facts, as Great Expectations suites: every check has a name, a sentence and a severity.
+"""The Great Expectations suites of the tables of facts: every check has a name, a description and a severity.
 
-`blocking`: what is built on the product would be wrong; the chain stops. `warning`: someone should look, and the chain goes on.
+`blocking`: everything made from the product would be wrong, so the run stops. `warning`: to be reviewed; the run continues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCALES, OFFSETS = (1e-4,), (0.0, -0.1)
 
 
 def locations(settings: Settings) -> list[Suite]:
-    """Where on the Earth to look."""
+    """Suite of `locations.parquet`."""
     sampling = settings.sampling
     # SeCo's sampling rejects neither ocean nor overlaps, and a grid lies where the user put it: there it is a fact, not a fault
     strict: expectations.Severity = "blocking" if sampling.strategy in ("caco", "uniform_land") else "warning"
@@ -67,7 +67,7 @@ def locations(settings: Settings) -> list[Suite]:
 
 
 def scenes(settings: Settings) -> list[Suite]:
-    """Which scene for which date of which place."""
+    """Suites of `scenes.parquet`."""
     imagery = settings.imagery
     source = imagery.source
     scales, offsets = ((source.scale,), (source.offset,)) if source.kind == "folder" else (SCALES, OFFSETS)
@@ -80,7 +80,7 @@ def scenes(settings: Settings) -> list[Suite]:
             expectations.true("place_known", "location_known", "the place is one of locations.parquet"),
             expectations.among("period", "period", (0, 1), "the period is 0 (early) or 1 (late)"),
             expectations.between("season", "season", 0, imagery.seasons - 1, f"the season is one of 0 to {imagery.seasons - 1}"),
-            expectations.among("status", "status", ("planned", "widened", "missing"), "the status is one of the known words"),
+            expectations.among("status", "status", ("planned", "widened", "missing"), "the status is a known value"),
             expectations.unique(
                 "one_row", ("location_id", "period", "season", "rank"), "one row per place, period, season and rank"
             ),
@@ -117,7 +117,7 @@ def scenes(settings: Settings) -> list[Suite]:
 
 
 def archive(settings: Settings) -> list[Suite]:
-    """Which pixels, and what was refused."""
+    """Suites of the archive and its quarantine."""
     imagery = settings.imagery
     shards = Suite(
         name="archive.shards",
@@ -202,7 +202,7 @@ def archive(settings: Settings) -> list[Suite]:
 
 
 def pack(settings: Settings) -> list[Suite]:
-    """What training reads."""
+    """Suites of the pack."""
     seasons, fewest = settings.imagery.seasons, settings.imagery.min_seasons
     whole = Suite(
         name="pack",
@@ -228,7 +228,7 @@ def pack(settings: Settings) -> list[Suite]:
         expectations=[
             expectations.rows("some", 1, "there is at least one place"),
             expectations.empty("complete", "missing_fields", "every field of a row has a value"),
-            expectations.unique("place_once", ("location_id",), "no place is there twice"),
+            expectations.unique("place_once", ("location_id",), "no place is duplicated"),
             expectations.unique("row_once", ("shard_file", "row"), "no two places share a row of an array"),
             expectations.empty("row_exists", "row_outside", "the row lies inside its array"),
             expectations.true("place_known", "location_known", "the place is one of locations.parquet"),
@@ -251,16 +251,16 @@ def pack(settings: Settings) -> list[Suite]:
 
 
 def scores(_settings: Settings) -> list[Suite]:
-    """How good the encoder is, and whether the numbers may be quoted."""
+    """Suites of `scores.parquet`."""
     values = Suite(
         name="scores",
         expectations=[
             expectations.rows("some", 1, "there is at least one score"),
             expectations.empty("complete", "missing_fields", "every field of a measured score has a value"),
-            expectations.among("repeated", "repeated", (False,), "no number is there twice"),
-            expectations.among("status", "status", ("measured", "not_measured"), "the status is one of the known words"),
-            expectations.among("role", "role", ("candidate", "baseline"), "the role is one of the known words"),
-            expectations.among("protocol", "protocol", ("paper", "clean"), "the protocol is one of the known words"),
+            expectations.among("repeated", "repeated", (False,), "no score is duplicated"),
+            expectations.among("status", "status", ("measured", "not_measured"), "the status is a known value"),
+            expectations.among("role", "role", ("candidate", "baseline"), "the role is a known value"),
+            expectations.among("protocol", "protocol", ("paper", "clean"), "the protocol is a known value"),
             expectations.between("value", "value", 0, 1, "the value lies within 0 and 1"),
             expectations.between("ci_low", "ci_low", 0, 1, "the lower end of the interval lies within 0 and 1"),
             expectations.between("ci_high", "ci_high", 0, 1, "the upper end of the interval lies within 0 and 1"),

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.deploy
+
 CLUSTER = Path(__file__).resolve().parents[2] / "deploy" / "cluster"
 FILES = sorted((CLUSTER / "manifests").glob("*.yaml"))
 DAGSTER = yaml.safe_load((CLUSTER / "dagster-values.yaml").read_text())

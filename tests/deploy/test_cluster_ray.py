@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from caco_assets.imagery.archive.shard import verify
-from caco_assets.imagery.stage import collect, ingest_shards, plan
+from caco_assets.imagery.archive.verify import verify_archive
+from caco_assets.imagery.backfill import ingest_shards
+from caco_assets.imagery.on_record import collect, plan
 from caco_assets.pretraining.launch.launchers import command
 from caco_assets.pretraining.pack.build import build
 from caco_assets.pretraining.training.metrics_log import read_metrics
@@ -81,7 +82,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 def archive_of(settings: Settings) -> dict[str, str]:
     """File → sha256 of everything in the archive and its quarantine."""
     archive = settings.paths.archive
-    assert verify(archive) == []
+    assert verify_archive(archive) == []
     hashes = {p.relative_to(archive).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in archive.rglob("*.*")}
     return {**hashes, "quarantine": collect(settings).content_hash}
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import simulate_scale as sim
 
+pytestmark = pytest.mark.deploy
+
 PLACES = 20_000
 CALM = sim.World(workers=8, losses_per_hour=0.0, provider_requests_per_s=1e9)
 

@@ -20,6 +20,8 @@ from caco_assets.observability.logs import bind, bound, json_line
 from caco_assets.observability.metrics import METRICS
 from caco_assets.resources.prometheus_exporter import READ, _Reader
 
+pytestmark = pytest.mark.deploy
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WATCH = REPOSITORY / "deploy" / "watch"
 # endings that Prometheus knows of a kind
@@ -76,7 +78,8 @@ def test_two_processes_that_have_ended_are_scraped_as_one_sum(watched):
 def test_a_backfill_is_counted_and_its_lines_say_which_shard(watched, tmp_path):
     url, told = watched
     code = """
-from caco_assets.imagery.stage import ingest_shards, plan
+from caco_assets.imagery.backfill import ingest_shards
+from caco_assets.imagery.on_record import plan
 import logging
 from caco_assets.observability.logs import log_to_stderr
 log_to_stderr()

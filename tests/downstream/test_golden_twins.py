@@ -13,7 +13,8 @@ assert _SPEC.loader is not None
 golden_twins = module_from_spec(_SPEC)
 _SPEC.loader.exec_module(golden_twins)
 
-FAST = ("eurosat", "levir_cd")
+FAST = ("eurosat", "bigearthnet", "levir_cd")
+"""One of each kind: a class, several classes, a class for each pixel."""
 HINT = "if that was meant, run `python tests/downstream/golden_twins.py` and commit the table with the change"
 
 

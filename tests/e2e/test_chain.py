@@ -21,7 +21,7 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.pack.format import Pack
 from caco_assets.services.local_stack import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.systems]
 
 CACO = [sys.executable, "-m", "caco_assets.cli"]
 
@@ -227,7 +227,7 @@ def test_dagster_shows_metadata_lineage_and_checks(desk: dict[str, str], page: A
         page.get_by_text(neighbour, exact=True).first.wait_for()
     picture("dagster_lineage")
     page.goto(f"{desk['Dagster']}/assets/locations?view=checks")
-    page.get_by_text("locations_are_sound").first.wait_for()
+    page.get_by_text("locations_are_valid").first.wait_for()
     page.get_by_text("Passed").first.wait_for()
     picture("dagster_checks")
 

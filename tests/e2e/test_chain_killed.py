@@ -37,7 +37,7 @@ from caco_assets.settings import Settings, load_settings
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.slow,
+    pytest.mark.kills,
     # minutes on a quiet machine; each process imports for ten seconds, on a busy one for a minute
     pytest.mark.timeout(3000),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),

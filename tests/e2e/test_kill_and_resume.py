@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of an ingest and of pretraining, then the same command: it goes on, and ends with the same bytes."""
+"""`kill -9` in the middle of an ingest and of pretraining, then the same command: it resumes, and ends with the same bytes."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from caco_assets.cli import main
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.systems]
 
 CACO = [sys.executable, "-m", "caco_assets.cli"]
 
@@ -24,7 +24,6 @@ def _environment(home: Path) -> dict[str, str]:
         **os.environ,
         "CACO_HOME": str(home),
         "CACO_PROFILE": "tiny",
-        "CACO_SAMPLING__PLACES_PER_SHARD": "3",
         "CACO_PRETRAINING__EPOCHS": "8",
     }
 
@@ -54,7 +53,7 @@ def _bytes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_ingest_resumes_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for home in (killed, whole):
         home.mkdir()
@@ -70,12 +69,12 @@ def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, mo
     assert _bytes(archive) == _bytes(whole / "workspace" / "tiny" / "data" / "archive")
 
 
-def test_a_killed_pretraining_goes_on_and_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_pretraining_resumes_and_ends_with_the_same_weights(
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    killed.mkdir()
-    for command in ("sample", "plan", "ingest", "pack"):
-        _run(monkeypatch, killed, command)
-    shutil.copytree(killed, whole, symlinks=True)
+    for home in (killed, whole):
+        shutil.copytree(tiny_home, home, symlinks=True)
 
     _kill_when(killed, "checkpoint.pt", "pretrain")
     encoder = Path("workspace", "tiny", "encoder")

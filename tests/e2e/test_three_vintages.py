@@ -18,7 +18,7 @@ import yaml
 
 from caco_assets.core.products import recorded
 from caco_assets.downstream.score_rows import ScoreRow
-from caco_assets.imagery.stage import collect, ingest_shard, plan
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder.encoder import Encoder
@@ -43,10 +43,10 @@ from caco_assets.synthetic.catalog.scene_writer import COLLECTION
 from caco_assets.synthetic.earth.earth import Earth
 from caco_assets.synthetic.earth.weather import Acquisition
 from caco_assets.synthetic.stage import build_catalog
-from caco_assets.validation.drift.drift import accept, judge_drift
+from caco_assets.validation.drift.drift import accept, check_drift
 
 # whole runs in this process: what many libraries warn of there is no more an error than it is in a daemon's
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.e2e, pytest.mark.systems, pytest.mark.filterwarnings("default")]
 
 MONTHS = ("2026-10", "2026-11", "2026-12")
 MODEL = "caco-loop"
@@ -87,7 +87,7 @@ def test_damage_in_the_newest_month_is_refused_by_the_name_of_its_rule(tmp_path:
         for shard in range(settings.shards):
             ingest_shard(settings, shard)
         facts = collect(settings).facts
-        verdicts[month] = judge_drift(settings)[0].facts
+        verdicts[month] = check_drift(settings)[0].facts
     assert facts["taken_over"] > 0.7 * facts["chips"]
     assert verdicts["2026-10"]["accepted"]
     assert not verdicts["2026-11"]["accepted"]

@@ -15,7 +15,7 @@ import pytest
 from caco_assets.cli import main
 from caco_assets.pretraining.training.metrics_log import read_metrics
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.systems]
 
 # long enough to be stopped on the way: progress is said each five seconds
 EPOCHS = "50"
@@ -59,16 +59,15 @@ def _children(pid: int) -> list[int]:
 
 
 def test_cancelled_in_dagster_training_stops_with_a_checkpoint_and_goes_on_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
     home, whole = tmp_path / "home", tmp_path / "whole"
-    (home / "dagster").mkdir(parents=True)
+    for copy in (home, whole):
+        shutil.copytree(tiny_home, copy, symlinks=True)
+    (home / "dagster").mkdir()
     (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    for command in ("sample", "plan", "ingest", "pack"):
-        _run(monkeypatch, home, command)
-    shutil.copytree(home, whole, symlinks=True)
 
     dagster = [str(Path(sys.executable).with_name("dagster")), *MATERIALIZE]
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:

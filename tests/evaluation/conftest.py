@@ -37,7 +37,9 @@ def make_row(settings: Settings, encoder: str, value: float, **changes) -> Score
     labels = np.zeros(200, int)
     name = "-".join(str(part) for part in (encoder, fields["row"], fields["protocol"], fields["method"], fields["seed"]))
     store = RowStore(settings.paths.root, settings.paths.cache)
-    items = store.write_items(name, [f"i{n}.jpg" for n in range(200)], labels, np.where(right, 0, 1))
+    items = store.write_table(
+        name, {"image": [f"i{n}.jpg" for n in range(200)], "label": labels, "prediction": np.where(right, 0, 1)}
+    )
     low, high = bootstrap_mean(right.astype(float), 500, np.random.default_rng(0))
     return ScoreRow(encoder=encoder, value=float(right.mean()), ci_low=low, ci_high=high, n=200, items=items, **fields)
 

@@ -13,6 +13,7 @@ from caco_assets.pretraining.loading.sampler import Batch, Sampler
 from caco_assets.pretraining.objectives import OBJECTIVES, Objective, ObjectiveConfig, build, objective_class
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.pretrain import make_encoder
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import Pretraining
 
 pytestmark = pytest.mark.gpu
@@ -65,7 +66,7 @@ def options(**changes: object) -> Pretraining:
 
 
 def run(pack: Path, folder: Path, opts: Pretraining, **sinks: object) -> dict:
-    return make_encoder(pack, folder, opts, seed=0, data={}, **sinks)
+    return make_encoder(RunConfig(pack=pack, target=folder, pretraining=opts), **sinks)
 
 
 def losses(folder: Path, name: str = "loss") -> list[float]:

@@ -4,8 +4,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from caco_assets.imagery.archive.shard import iter_chips, read_index, shard_folders, verify
-from caco_assets.imagery.stage import collect, index_folder, ingest_shard, plan
+from caco_assets.imagery.archive.shard import iter_chips, read_index, shard_folders
+from caco_assets.imagery.archive.verify import verify_archive
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
+from caco_assets.imagery.stage import index_folder
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 
@@ -30,7 +32,7 @@ def test_every_place_of_the_grid_is_complete_with_five_dates_per_period(boadella
     assert facts["places"] == facts["places_complete"] == 25
     assert facts["chips"] == 25 * 10
     assert facts["clear_fraction"] > 0.99
-    assert verify(boadella.paths.archive) == []
+    assert verify_archive(boadella.paths.archive) == []
 
 
 def test_the_cloudy_dates_are_refused_with_their_clear_share(boadella):

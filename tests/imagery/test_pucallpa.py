@@ -5,8 +5,10 @@ import pytest
 import rasterio
 from rasterio.vrt import WarpedVRT
 
-from caco_assets.imagery.archive.shard import iter_chips, read_index, shard_folders, verify
-from caco_assets.imagery.stage import collect, index_folder, ingest_shard, plan
+from caco_assets.imagery.archive.shard import iter_chips, read_index, shard_folders
+from caco_assets.imagery.archive.verify import verify_archive
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
+from caco_assets.imagery.stage import index_folder
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
@@ -35,7 +37,7 @@ def test_every_place_has_four_years_in_each_period(pucallpa):
     assert [row["datetime"].year for row in rows] == [1985, 1990, 1995, 2000, 2005, 2010, 2015, 2020]
     assert [(row["period"], row["season"]) for row in rows] == [(period, season) for period in (0, 1) for season in range(4)]
     assert {row["epsg"] for row in rows} == {32718}
-    assert verify(pucallpa.paths.archive) == []
+    assert verify_archive(pucallpa.paths.archive) == []
 
 
 def test_it_is_said_that_cloud_is_not_looked_for(pucallpa):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.imagery.archive.shard import verify
-from caco_assets.imagery.stage import collect, plan
+from caco_assets.imagery.archive.verify import verify_archive
+from caco_assets.imagery.on_record import collect, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 from caco_assets.synthetic.stage import build_catalog
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 WORKER = """
 import os, sys
@@ -79,7 +79,7 @@ def finish(process: subprocess.Popen[str]) -> list[str]:
 def archive_of(home: Path) -> dict[str, str]:
     """File → sha256 of everything in the archive and its quarantine."""
     settings = load_settings("tiny", home=home, sampling={"places_per_shard": 3})
-    assert verify(settings.paths.archive) == []
+    assert verify_archive(settings.paths.archive) == []
     files = [path for path in settings.paths.archive.rglob("*") if path.is_file()]
     hashes = {path.relative_to(settings.paths.archive).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {**hashes, "quarantine": collect(settings).content_hash}

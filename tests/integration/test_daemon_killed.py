@@ -14,7 +14,7 @@ import pytest
 from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 LOCATION = """
 import os, time

@@ -1,6 +1,6 @@
 """A provider that fails in every way, and processes that are killed: the archive is complete and the same to the bit.
 
-The quick twin of both is in `tests/imagery`: `test_imagery_remote.py` and `test_imagery_resume.py`.
+The quick twins are `tests/imagery/reading/test_cog_reader.py` and `tests/imagery/ingest/test_ingest_resume.py`.
 """
 
 import json
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.imagery.archive.shard import verify
+from caco_assets.imagery.archive.verify import verify_archive
 from caco_assets.imagery.ingest import fill_shard
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.imagery.reading.http.range_client import Patience
-from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
-from caco_assets.synthetic.stage import build_catalog
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 KINDS = "403,429,500,503,silence,reset,truncated,slow,html,xml"
 HASTE = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
@@ -32,16 +31,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> Settings:
+@pytest.fixture
+def clean(tiny_home: Path) -> Settings:
     """The embedded Earth at its smallest, read from the disk without any trouble."""
-    settings = load_settings("tiny", home=tmp_path_factory.mktemp("clean"))
-    sample(settings)
-    build_catalog(settings)
-    plan(settings)
-    for shard in (0, 1):
-        ingest_shard(settings, shard)
-    return settings
+    return load_settings("tiny", home=tiny_home)
 
 
 def index_of(catalog: Path, address: str, folder: Path) -> Path:
@@ -67,7 +60,7 @@ def planned(home: Path, index: Path) -> Settings:
 
 
 def test_failures_in_one_request_of_ten_leave_no_trace(clean, serving, tmp_path, monkeypatch):
-    monkeypatch.setattr(fill_shard, "Pace", partial(fill_shard.Pace, patience=HASTE))
+    monkeypatch.setattr(fill_shard, "Concurrency", partial(fill_shard.Concurrency, patience=HASTE))
     with serving(clean.paths.catalog, patience=1.0) as provider:
         settings = planned(tmp_path / "home", index_of(clean.paths.catalog, provider.address, tmp_path / "index"))
         provider.fail(kinds=KINDS, share=0.1, seed=1)
@@ -84,14 +77,14 @@ import sys
 from pathlib import Path
 import caco_assets.imagery.ingest.fill_shard as fill_shard
 from caco_assets.imagery.reading.http.range_client import Patience
-from caco_assets.imagery.stage import ingest_shard
+from caco_assets.imagery.on_record import ingest_shard
 from caco_assets.settings import load_settings
 
 home, index, shard = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog", "path": index}})
-pace = fill_shard.Pace
+limits = fill_shard.Concurrency
 patience = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
-fill_shard.Pace = lambda workers, connections: pace(1, 3, patience)
+fill_shard.Concurrency = lambda workers, connections: limits(1, 3, patience)
 ingest_shard(settings, shard)
 """
 
@@ -128,5 +121,5 @@ def test_two_processes_killed_again_and_again_over_a_failing_provider_make_the_a
         assert [process.wait(timeout=300) for process in last] == [0, 0]
         assert sum(number for name, number in provider.stats().items() if name.startswith("failed ")) > 20
     assert contents(settings.paths.archive) == contents(clean.paths.archive)
-    assert verify(settings.paths.archive) == []
+    assert verify_archive(settings.paths.archive) == []
     assert collect(settings).facts == collect(clean).facts

@@ -30,7 +30,7 @@ def test_a_port_in_use_is_replaced_by_a_free_one(occupied: int) -> None:
     assert free_port(occupied) not in (0, occupied)
 
 
-@pytest.mark.slow
+@pytest.mark.systems
 def test_the_desk_serves_dagster_mlflow_and_pages_until_ctrl_c(tmp_path: Path, occupied: int) -> None:
     environment = {**os.environ, "CACO_HOME": str(tmp_path), "CACO_PROFILE": "tiny"}
     (tmp_path / "workspace" / "tiny" / "report").mkdir(parents=True)

@@ -8,28 +8,20 @@ import pytest
 
 from caco_assets.imagery.archive.shard import TAR
 from caco_assets.imagery.catalogs.stac_api import StacApi
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.imagery.planning.scenes_parquet import read_scenes
-from caco_assets.imagery.stage import collect, ingest_shard, plan
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, StacApiSource, load_settings
-from caco_assets.synthetic.stage import build_catalog
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 ALWAYS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 @pytest.fixture(scope="module")
-def earth(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def earth(tiny_home: Path) -> Settings:
     """The tiny profile with its catalog drawn, planned and ingested from disk."""
-    settings = load_settings("tiny", home=tmp_path_factory.mktemp("disk"))
-    sample(settings)
-    build_catalog(settings)
-    plan(settings)
-    for shard in range(settings.shards):
-        ingest_shard(settings, shard)
-    collect(settings)
-    return settings
+    return load_settings("tiny", home=tiny_home)
 
 
 @pytest.fixture(scope="module")

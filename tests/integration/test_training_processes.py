@@ -21,7 +21,7 @@ from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.training.run_state import read_outcome
 from caco_assets.settings import Pretraining, load_settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 BANDS = ("B04", "B03", "B02")
 # timm's smallest network without batch norm, which CPUs cannot synchronise; 24 samples are 3 steps of an epoch

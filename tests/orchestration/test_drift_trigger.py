@@ -47,7 +47,7 @@ def ask(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Ask:
 def verdict(
     settings: Settings, findings: tuple[str, ...] = FOUND, by: str | None = None, reference: str | None = "2026-10"
 ) -> None:
-    """As `judge_drift` leaves it after a check of 2026-11."""
+    """As `check_drift` leaves it after a check of 2026-11."""
     facts = {"vintage": "2026-11", "reference": reference, "accepted": not findings or by is not None, "findings": list(findings)}
     facts |= {"accepted_by": by, "reason": by and "snow came early", "rules": []}
     target, records = settings.paths.root / "data" / "drift.json", settings.paths.records

@@ -28,7 +28,7 @@ from caco_assets.settings import Settings
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.slow,
+    pytest.mark.systems,
     # a minute or two on an idle machine, many on a busy one
     pytest.mark.timeout(1800),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),

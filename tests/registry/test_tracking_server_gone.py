@@ -23,6 +23,7 @@ from caco_assets.settings import Settings
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.systems,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from caco_assets.core.errors import UserError
 from caco_assets.resources.dvc.params import stage_settings
-from caco_assets.sampling.acceptance import ground_of
+from caco_assets.sampling.acceptance import acceptance_of
 from caco_assets.sampling.gazetteer import most_populous
 from caco_assets.sampling.land import coarse_land, is_land
 from caco_assets.sampling.locations import shards_of
@@ -34,7 +34,7 @@ def places_of(cities, seed=0, **sampling):
     """Places of these settings; what is not named has the settings' own default."""
     defaults = {"strategy": "caco", "sigma_km": 50.0, "min_distance_km": 2.64, "cities": 200, "exclude_benchmarks": []}
     settings = load_settings("tiny", sampling={**defaults, **sampling})
-    return draw(settings.sampling, seed, cities, ground_of(settings))
+    return draw(settings.sampling, seed, cities, acceptance_of(settings))
 
 
 def nearest_km(lon, lat):

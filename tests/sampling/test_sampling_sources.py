@@ -8,7 +8,7 @@ import pytest
 from shapely.geometry import Point, Polygon, box
 
 from caco_assets.core.errors import UserError
-from caco_assets.sampling.acceptance import ground_of
+from caco_assets.sampling.acceptance import acceptance_of
 from caco_assets.sampling.fingerprint_inputs import decisive, tables
 from caco_assets.sampling.gazetteer import cities_of, most_populous, rank, read_gazetteer
 from caco_assets.sampling.land import is_land
@@ -46,7 +46,7 @@ def test_a_geonames_table_gives_the_same_cities_as_the_package_s_own(table):
 def test_the_same_cities_from_a_file_give_the_same_places(table):
     wanted = {"cities": 200, "places": 300, "sigma_km": 50.0}
     own, theirs = (load_settings("tiny", sampling={**wanted, "gazetteer": path}) for path in (None, str(table)))
-    places = [draw(settings.sampling, 0, cities_of(settings), ground_of(settings)).lon.tolist() for settings in (own, theirs)]
+    places = [draw(settings.sampling, 0, cities_of(settings), acceptance_of(settings)).lon.tolist() for settings in (own, theirs)]
     assert places[0] == places[1]
 
 
@@ -86,9 +86,9 @@ def test_points_without_population_are_an_error_that_names_the_columns(tmp_path)
 def test_land_of_the_user_s_decides_what_is_ocean(tmp_path, real):
     path = real / "natural_earth" / "ne_50m_land.json"
     settings = load_settings("tiny", home=tmp_path, sampling={"places": 500, "cities": 200, "sigma_km": 50.0, "land": str(path)})
-    ground = ground_of(settings)
-    places = draw(settings.sampling, 0, most_populous(200), ground)
-    assert ground.land(places.lon, places.lat).all()
+    acceptance = acceptance_of(settings)
+    places = draw(settings.sampling, 0, most_populous(200), acceptance)
+    assert acceptance.land(places.lon, places.lat).all()
     assert not is_land(places.lon, places.lat).all()  # two masks never agree on every shore
     assert is_land(places.lon, places.lat).mean() > 0.98
 
@@ -99,12 +99,12 @@ def test_places_lie_inside_the_polygons_of_the_region(tmp_path):
     for strategy in ("caco", "gaussian_cities", "uniform_land", "grid"):
         wanted = {"places": 200, "cities": 2000, "sigma_km": 50.0, "strategy": strategy, "region_file": "region.geojson"}
         settings = load_settings("tiny", home=tmp_path, sampling=wanted)
-        places = draw(settings.sampling, 0, most_populous(2000), ground_of(settings))
+        places = draw(settings.sampling, 0, most_populous(2000), acceptance_of(settings))
         assert all(triangle.intersects(Point(xy)) for xy in zip(places.lon, places.lat, strict=True))
         assert len(places.lon) == 200
         assert places.counts["outside_region"] > 0
     both = load_settings("tiny", home=tmp_path, sampling={**wanted, "region": [0.0, 42.0, 6.0, 45.0]})
-    places = draw(both.sampling, 0, most_populous(200), ground_of(both))
+    places = draw(both.sampling, 0, most_populous(200), acceptance_of(both))
     assert all(triangle.intersection(box(0, 42, 6, 45)).intersects(Point(xy)) for xy in zip(places.lon, places.lat, strict=True))
 
 

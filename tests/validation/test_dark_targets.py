@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caco_assets.imagery.archive.shard import iter_chips
-from caco_assets.imagery.stage import ingest_shard, plan
+from caco_assets.imagery.on_record import ingest_shard, plan
 from caco_assets.validation.dark_targets import SYSTEMATIC, dark_level, dark_shift
 from caco_assets.validation.stage import validate
 
@@ -83,7 +83,7 @@ def blocked(six_dates, tiny_earth, over):
         plan(settings)
         for shard in (0, 1):
             ingest_shard(settings, shard)
-        from caco_assets.imagery.stage import collect
+        from caco_assets.imagery.on_record import collect
 
         collect(settings)
         assert len(list(iter_chips(settings.paths.archive))) == 24

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from shapely.geometry import Point, box
 
+from caco_assets.validation import stage
 from caco_assets.validation.stage import PRODUCTS, validate
 
 Break = Callable[..., object]
@@ -335,11 +336,28 @@ def test_every_expectation_has_a_break(settings):
     assert set(names) == set(BREAKS)
 
 
+@pytest.fixture
+def only_suite(monkeypatch):
+    """Lets `validate` run one suite alone: all suites of a product for each break take minutes."""
+
+    def only(name):
+        keep = stage.keep
+
+        def kept(settings, product, tables, suites):
+            ((table, suite),) = [pair for pair in zip(tables, suites, strict=True) if pair[1].name == name]
+            return keep(settings, product, [table], [suite])
+
+        monkeypatch.setattr(stage, "keep", kept)
+
+    return only
+
+
 @pytest.mark.parametrize("check", BREAKS)
-def test_a_broken_product_fails_its_expectation_and_the_line_names_what_breaks_it(world, check):
+def test_a_broken_product_fails_its_expectation_and_the_line_names_what_breaks_it(world, only_suite, check):
     damage, named = BREAKS[check]
     damage(world)
     world.write()
+    only_suite(check.rpartition(".")[0])
     result = validate(world.settings, product_of(check))
     row = next(row for row in result.table if f"{row['table']}.{row['check']}" == check)
     assert not row["success"]

@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.downstream.datasets.archives import Archives
 
 IGNORE = 255
@@ -155,5 +155,4 @@ def change_mask(archives: Archives, name: str, mask: np.ndarray) -> np.ndarray:
 
 
 def _damaged(archives: Archives, name: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120]
-    return UserError(f"{archives.root}: {name} is damaged ({reason}); fetch the data set again")
+    return UserError(f"{archives.root}: {name} is damaged ({one_line(error, 120)}); fetch the data set again")

@@ -1,7 +1,7 @@
-"""The list of a stored archive: what makes the objects in a store an archive that is read without the workspace it was made in.
+"""The manifest of an archive in an object store, by which it is read without the workspace that made it.
 
 `ROOT/PROFILE/2026-11.json` names each shard's tar and index (`shard=0007/MD5.tar`, `shard=0007/MD5.parquet`) and the places. It is
-written last, in one piece, when all shards are there; only it is ever written anew, by the vintage made again.
+written last, in one request, when all shards are stored. It is the only object that is ever overwritten.
 """
 
 from __future__ import annotations
@@ -13,24 +13,30 @@ from pathlib import Path
 
 from caco_assets.core import object_store
 from caco_assets.core.products import Product, file_md5
-from caco_assets.imagery.archive.shard import INDEX, QUARANTINE
+from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, shard_name
 from caco_assets.imagery.archive.tar_store import pointer
 from caco_assets.settings import Settings
 
 FORMAT = "caco-archive-1"
 _AT_ONCE = 16
-"""Requests under way."""
+"""Concurrent requests."""
 
 
 def address_of(settings: Settings) -> str:
-    """Where the list of this vintage is; `imagery.archive` must be set."""
+    """Address of this vintage's manifest; `imagery.archive` must be set."""
     return object_store.join(str(settings.imagery.archive), settings.profile, f"{settings.vintage}.json")
 
 
-def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
-    """Store indexes, refusals and the list of an archive whose tars are stored; the list's address.
+def stored_at(settings: Settings, shard: int) -> str | None:
+    """Address of a shard's folder in the object store that `imagery.archive` names; none: shards lie in the workspace."""
+    root = settings.imagery.archive
+    return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
 
-    None where a tar lies in the workspace (made before `imagery.archive` was set): such an archive is not in the store.
+
+def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
+    """Store indexes, refusals and the manifest of an archive whose tars are stored; returns the manifest's address.
+
+    Returns None if a tar lies in the workspace (made before `imagery.archive` was set): such an archive is not in the store.
 
     Raises:
         UserError: the store does not take it.

@@ -1,4 +1,4 @@
-"""A picture of what is in the archive."""
+"""A preview of the archive: chips of a few places over their dates."""
 
 from __future__ import annotations
 

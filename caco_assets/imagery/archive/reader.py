@@ -1,6 +1,6 @@
-"""Single chips out of an archive wherever it lies: on disk, on a web server, in an object store; one ranged read for each.
+"""Reads single chips of an archive on disk, on a web server or in an object store, with one ranged read each.
 
-An archive is a folder of shards, or, where the chain writes to an object store, the list that it keeps there (see `manifest`).
+An archive is a folder of shards, or, where the chain writes to an object store, the manifest that it keeps there (see `manifest`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The archive of chips: shard folders of one tar of GeoTIFFs each, with an index of byte ranges that is also a STAC table.
 
 QGIS, GDAL and rasterio open a chip in place: `/vsitar/…/shard=0007/chips.tar/L0000012/p0s3.tif`. The tar may lie in an object store
-instead (see `tars`).
+instead (see `tar_store`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]], bands: Sequence[s
 
     Args:
         path: file to write.
-        rows: the columns of `CHIPS_SCHEMA` but for those of STAC itself; `geometry` is a shapely polygon.
+        rows: the columns of `CHIPS_SCHEMA` except those of STAC itself; `geometry` is a shapely polygon.
         bands: of the chips, in order.
     """
     from stac_geoparquet.arrow import to_parquet
@@ -173,13 +173,6 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
             yield Chip(row["location_id"], row["period"], row["season"], decode(data, bands), row["lon"], row["lat"])
 
 
-def verify(archive: Path) -> list[str]:
-    """Read every byte of the archive; a line for each thing that is not as its index says (see `damage.find_damage`)."""
-    from caco_assets.imagery.archive.verify import find_damage
-
-    return [str(one) for one in find_damage(archive)]
-
-
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the refusals, sorted by place, period, season (in the order they were tried)."""
 
@@ -188,15 +181,6 @@ def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         return row["location_id"], *((row[name] is None, row[name] or 0) for name in ("period", "season"))
 
     pq.write_table(pa.Table.from_pylist(sorted(rows, key=key), QUARANTINE_SCHEMA), path, compression="zstd")
-
-
-def stac_items(shard: Path) -> Iterator[dict[str, Any]]:
-    """The chips of a shard as STAC items (JSON). Their collection is the table itself: an item that names one must link to it."""
-    from stac_geoparquet.arrow import stac_table_to_items
-
-    link = {"rel": "collection", "href": INDEX, "type": "application/vnd.apache.parquet"}
-    for item in stac_table_to_items(read_index(shard)):
-        yield {**item, "links": [link]}
 
 
 def band_names(shard: Path) -> list[str]:

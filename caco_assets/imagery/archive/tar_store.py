@@ -1,4 +1,4 @@
-"""Where the tar of a shard lies: in the shard's folder, or in an object store, with a pointer to it in the folder.
+"""The tar of a shard: in the shard's folder, or in an object store with a pointer to it in the folder.
 
 A stored tar is named by its content (`ROOT/shard=0007/MD5.tar`), so none is ever overwritten: a pointer that DVC has kept is
 good for as long as the object is. It is written as a stream and read by ranges; index and quarantine stay beside the pointer.
@@ -24,9 +24,9 @@ from caco_assets.core.errors import UserError
 
 TAR, POINTER = "chips.tar", "chips.tar.json"
 BLOCK = 8 << 20
-"""Bytes of a stored tar that one request brings when all of it is read: long against the wait for an answer, small in memory."""
+"""Bytes per request when all of a stored tar is read: large compared with the latency, small in memory."""
 AHEAD = 4
-"""Such requests under way at once."""
+"""Concurrent requests of this kind."""
 _GAP = 2 * tarfile.BLOCKSIZE
 """Most bytes between two members of a tar: the padding of one and the header of the next."""
 
@@ -41,7 +41,7 @@ class Pointer:
 
 
 def pointer(shard: Path) -> Pointer | None:
-    """Of a shard whose tar is in a store; none: it lies in the folder, or is nowhere."""
+    """Of a shard whose tar is in a store; None if it lies in the folder or is missing."""
     file = shard / POINTER
     if (shard / TAR).exists() or not file.exists():
         return None
@@ -58,12 +58,12 @@ def tar_size(shard: Path) -> int:
 
 
 def has_tar(shard: Path) -> bool:
-    """Whether a shard has a tar, or says where one is."""
+    """Whether a shard has a tar or a pointer to one."""
     return (shard / TAR).is_file() or (shard / POINTER).is_file()
 
 
 def open_tar(shard: Path) -> IO[bytes]:
-    """A shard's tar, to seek and read in; in a store, each `read` is a request for so many bytes."""
+    """A shard's tar, seekable; in a store, each `read` is a request for that many bytes."""
     far = pointer(shard)
     return (shard / TAR).open("rb") if far is None else _Stored(far)  # pyright: ignore[reportReturnType]
 
@@ -75,7 +75,7 @@ def open_whole(shard: Path) -> IO[bytes]:
 
 
 def read_members(shard: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """The GeoTIFFs of rows of a shard's index, in their order; of a stored tar neighbours come together, ahead of their use."""
+    """The GeoTIFFs of rows of a shard's index, in their order; chips of a stored tar are prefetched, neighbors in one request."""
     far = pointer(shard)
     if far is None:
         with (shard / TAR).open("rb") as stream:
@@ -99,7 +99,7 @@ def read_stored(far: Pointer, offset: int, length: int) -> bytes:
     """Some bytes of a stored tar.
 
     Raises:
-        UserError: the store cannot be asked, or lacks it.
+        UserError: the store does not answer, or the object is missing.
     """
     try:
         return object_store.read_range(far.address, offset, length)
@@ -111,7 +111,7 @@ def read_stored(far: Pointer, offset: int, length: int) -> bytes:
 
 
 def store_tar[T](shard: Path, root: str, pack: Callable[[IO[bytes]], T]) -> T:
-    """Write a shard's tar into a store, and the pointer to it into the shard's folder; what the store has is not sent again.
+    """Write a shard's tar into a store, and the pointer to it into the shard's folder; an existing object is not sent again.
 
     Args:
         shard: folder of the shard, named by it or a partial one of it.
@@ -165,7 +165,7 @@ def _parts(run: list[tuple[int, int]], coming: Future[bytes]) -> Iterator[bytes]
 
 
 class _Stored(io.RawIOBase):
-    """A stored tar as a stream; its place in the file is its own, so that threads open one each."""
+    """A stored tar as a stream; it has its own position, so each thread opens one."""
 
     def __init__(self, far: Pointer) -> None:
         self._far, self._at = far, 0

@@ -1,4 +1,4 @@
-"""What is wrong with an archive: the files of every shard, the headers of its tar, its index, its chips."""
+"""Verifies an archive: the files of every shard, the headers of its tar, its index and its chips."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caco_assets.core import object_store
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.shard import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR, open_whole, pointer
-from caco_assets.imagery.archive.verify_chip import DamagedChipError, Found, check_chip, one_line
+from caco_assets.imagery.archive.verify_chip import DamagedChipError, Found, check_chip
 from caco_assets.imagery.geometry.chip_grid import Grid
 
 _SHARD = re.compile(r"^shard=\d{4,}$")
@@ -32,8 +32,8 @@ Size = tuple[int, int, float]
 
 
 @dataclass(frozen=True)
-class Damage:
-    """One thing that is not as it should be."""
+class Problem:
+    """One thing that is wrong."""
 
     shard: str
     """Name of the shard's folder; empty when it concerns the archive as a whole."""
@@ -46,7 +46,7 @@ class Damage:
         return f"{self.shard or 'archive'}: {f'{self.chip} ' if self.chip else ''}{self.what}"
 
 
-def find_damage(archive: Path, shards: int | None = None, workers: int | None = None) -> list[Damage]:
+def verify_archive(archive: Path, shards: int | None = None, workers: int | None = None) -> list[Problem]:
     """Read every byte of an archive and compare it with what the index says.
 
     A shard: its three files and no other; the index has its columns, in order, each chip once; the tar is whole and holds
@@ -62,7 +62,7 @@ def find_damage(archive: Path, shards: int | None = None, workers: int | None = 
     Returns:
         In the order of shards and chips, whatever the number of workers.
     """
-    found = [Damage("", None, f"{name} does not belong here") for name in _strays(archive)]
+    found = [Problem("", None, f"{name} does not belong here") for name in _strays(archive)]
     wanted = [shard_name(number) for number in range(shards or 0)]
     names = sorted({path.name for path in _folders(archive)} | set(wanted))
     total = sum(
@@ -73,7 +73,7 @@ def find_damage(archive: Path, shards: int | None = None, workers: int | None = 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for name in names:
             if shards is not None and name not in wanted:
-                found.append(Damage(name, None, f"is beyond the last of {shards} shards"))
+                found.append(Problem(name, None, f"is beyond the last of {shards} shards"))
             found += _shard(archive / name, pool, progress, sizes)
     progress.close()
     return found
@@ -90,7 +90,7 @@ def _folders(archive: Path) -> list[Path]:
 
 
 def _strays(archive: Path) -> list[str]:
-    """What is neither a shard nor the half-made one of an interrupted run (these begin with a dot)."""
+    """Files that are neither a shard nor the partial one of an interrupted run (these begin with a dot)."""
     if not archive.is_dir():
         return []
     return sorted(p.name for p in archive.iterdir() if not p.name.startswith(".") and not (p.is_dir() and _SHARD.match(p.name)))
@@ -104,9 +104,9 @@ def _is_parquet(path: Path) -> bool:
         return stream.read() == b"PAR1"
 
 
-def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: dict[Size, str]) -> Iterator[Damage]:
-    def wrong(what: str, chip: str | None = None) -> Damage:
-        return Damage(folder.name, chip, what)
+def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: dict[Size, str]) -> Iterator[Problem]:
+    def wrong(what: str, chip: str | None = None) -> Problem:
+        return Problem(folder.name, chip, what)
 
     if not folder.is_dir():
         yield wrong("is missing")
@@ -159,7 +159,7 @@ def _check(folder: Path, row: Row) -> Found | str:
 
 
 def _odd_one_out(found: Found, row: Row, grids: dict[str, Grid], sizes: dict[Size, str]) -> str | None:
-    """What sets a sound chip apart from the first chip of its place, or of the archive."""
+    """How a valid chip differs from the first chip of its place, or of the archive."""
     size = (found.bands, found.grid.size, found.grid.resolution)
     usual, whose = next(iter(sizes.items()), (size, row["id"]))
     sizes.setdefault(usual, whose)
@@ -174,7 +174,7 @@ def _unreadable_table(path: Path) -> str | None:
     try:
         pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        return f"cannot be read ({one_line(error)})"
+        return f"cannot be read ({one_line(error, 200)})"
     return None
 
 
@@ -206,7 +206,7 @@ def _tar(folder: Path, rows: Sequence[Row]) -> Iterator[tuple[str | None, str]]:
                     yield None, f"{TAR} holds {member.name!r}, which is no chip"
                 members[member.name] = member
     except (tarfile.TarError, OSError) as error:
-        yield None, f"{TAR} is damaged ({one_line(error)})"
+        yield None, f"{TAR} is damaged ({one_line(error, 200)})"
     wanted = {member_name(row["location_id"], row["period"], row["season"]): row for row in rows}
     for name, row in wanted.items():
         member = members.get(name)

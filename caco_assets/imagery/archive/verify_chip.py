@@ -1,4 +1,4 @@
-"""Whether one chip of the archive is what its index row says."""
+"""Compares one chip of the archive with its index row."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import shapely
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from caco_assets.core.errors import one_line
 from caco_assets.imagery.archive.tar_store import open_tar
 from caco_assets.imagery.geometry.chip_grid import Grid, chip_footprints
 
@@ -21,19 +22,19 @@ _SAME_PLACE = 1e-7
 
 
 class DamagedChipError(Exception):
-    """The chip is not as it should be; the text says how."""
+    """The chip differs from its index row; the text says how."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a sound chip turned out to be."""
+    """Grid and number of bands of a valid chip."""
 
     grid: Grid
     bands: int
 
 
 def check_chip(shard: Path, row: Mapping[str, Any]) -> Found:
-    """Read one chip and compare all that its index row says of it.
+    """Read one chip and compare it with everything in its index row.
 
     Args:
         shard: folder of the shard.
@@ -49,7 +50,7 @@ def check_chip(shard: Path, row: Mapping[str, Any]) -> Found:
             epsg, place, bands = raster.crs and raster.crs.to_epsg(), raster.transform, list(raster.descriptions)
             kind = f"{raster.dtypes[0]} with nodata {raster.nodata}"
     except RasterioError as error:
-        raise DamagedChipError(f"is no GeoTIFF ({one_line(error)})") from error
+        raise DamagedChipError(f"is no GeoTIFF ({one_line(error, 200)})") from error
     named = [band["name"] for band in row["assets"]["data"]["bands"]]
     if bands != named:
         raise DamagedChipError(f"has the bands {', '.join(map(str, bands))}, its index says {', '.join(named)}")
@@ -75,8 +76,3 @@ def _bytes(shard: Path, row: Mapping[str, Any]) -> bytes:
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise DamagedChipError("is not what its index says (sha256)")
     return data
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split())[:200]

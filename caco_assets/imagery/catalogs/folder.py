@@ -14,8 +14,8 @@ from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import track
-from caco_assets.imagery.catalogs.catalog import ITEMS
 from caco_assets.imagery.catalogs.folder_checks import check_bands, closing_notes, look
+from caco_assets.imagery.catalogs.static import ITEMS
 from caco_assets.imagery.geometry.footprint import raster_footprint
 from caco_assets.imagery.reading.gdal import UnreadableError, check_readable, open_raster
 from caco_assets.imagery.scenes.clear_sky import clear_test
@@ -42,15 +42,15 @@ _EXTENSIONS = [
 def index_folder(source: FolderSource, target: Path) -> Facts:
     """Write a STAC catalog of the folder's files to `target`: `catalog.json`, one item per file, `items.parquet`, `refused.json`.
 
-    Every file is read once in full, so that a truncated one is found now and not in the middle of an ingest.
+    Every file is read once in full, so that a truncated one is found now and not during an ingest.
 
     Args:
         source: the folder, its band names in file order, the pattern of the dates, and what the numbers mean.
         target: folder to create; assets in it point at the files through its link `source`.
 
     Returns:
-        Facts: `items`, `refused`, `first`, `last`, `refused_files` (name → reason), `clear_test` (how cloud will be told:
-            `scl`, `reflectance` or `nodata` alone), `notes` (what a user should look at, a line each).
+        Facts: `items`, `refused`, `first`, `last`, `refused_files` (name → reason), `clear_test` (how clouds are
+            detected: `scl`, `reflectance` or `nodata` alone), `notes` (what a user should check, a line each).
 
     Raises:
         UserError: no such folder, no GeoTIFF in it, a band named twice, a name without a date, two files of one name, or no
@@ -136,7 +136,8 @@ def _item(path: Path, moment: datetime, source: FolderSource, notes: list[str]) 
 
     with open_raster(str(path)) as raster:
         if raster.count != len(source.bands):
-            raise UnreadableError("unreadable", f"has {raster.count} bands, imagery.source.bands names {len(source.bands)}")
+            found = f"{raster.count} band{'s'[: raster.count != 1]}"
+            raise UnreadableError("unreadable", f"{found} found, imagery.source.bands lists {len(source.bands)}")
         named = list(raster.descriptions)
         if named != list(source.bands) and set(named) == set(source.bands):
             raise UnreadableError(
@@ -182,7 +183,7 @@ def _write(target: Path, items: Sequence[pystac.Item]) -> None:
     collection.add_items(items)
     catalog = pystac.Catalog("imagery", "Scenes that places are read from")
     catalog.add_child(collection)
-    # with the slash: pystac takes a last name with a dot in it for a file
+    # with the slash: pystac takes a last name with a dot for a file
     catalog.normalize_and_save(f"{target}/", pystac.CatalogType.SELF_CONTAINED)
     rows = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
     for row in rows:

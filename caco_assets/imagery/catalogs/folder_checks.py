@@ -1,4 +1,4 @@
-"""Whether what the user says of a folder's files fits the files: what is wrong stops, what is doubtful is said."""
+"""Compares the settings of a folder source with its files: contradictions raise, doubtful values give a note."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from caco_assets.imagery.scenes.clear_sky import clear_test
 from caco_assets.settings import FolderSource
 
 LOOK_AT = 256
-"""Pixels on a side of the small view in which the numbers are looked at."""
+"""Pixels on a side of the overview in which the values are checked."""
 
 
 def check_bands(source: FolderSource) -> None:
-    """Names that leave no doubt which band is meant.
+    """Check that every band is named exactly once.
 
     Raises:
         UserError: no band, or one named twice.
     """
     twice = sorted({band for band in source.bands if source.bands.count(band) > 1})
     if twice or not source.bands:
-        what = f"{', '.join(twice)} is there twice" if twice else "no band"
+        what = f"{', '.join(twice)} appears twice" if twice else "no band"
         raise UserError(f"imagery.source.bands={','.join(source.bands)}: {what}; name every band of the files once, in their order")
 
 
 def look(path: Path, raster: DatasetReader, source: FolderSource) -> Iterator[str]:
-    """Signs that the user's words do not fit the file, from a small view of it; a line each."""
+    """Signs that the settings do not fit the file, from an overview of it; a line each."""
     small = raster.read(out_shape=(raster.count, *(min(side, LOOK_AT) for side in raster.shape))).astype(float)
     numbers = small if source.nodata is None else small[small != source.nodata]
     middle = float(np.median(numbers)) * source.scale + source.offset if numbers.size else 0.0
@@ -41,7 +41,7 @@ def look(path: Path, raster: DatasetReader, source: FolderSource) -> Iterator[st
 
 
 def closing_notes(source: FolderSource, projections: Sequence[str]) -> Iterator[str]:
-    """What is allowed and yet worth a look in the folder as a whole; a line each.
+    """Notes on the folder as a whole that a user should check; a line each.
 
     Args:
         source: the folder.

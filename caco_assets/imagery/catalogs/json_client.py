@@ -1,4 +1,4 @@
-"""Asks servers for JSON, patiently: limits, outages and cut connections are waited out, what cannot heal stops at once."""
+"""JSON over HTTP: transient errors are retried with a line of progress each, permanent ones stop at once."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.http_retry import backoff_s, retry_after
+from caco_assets.core.redact import without_secrets
 
 logger = logging.getLogger(__name__)
 
-
-HEALING = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""Answers that another try may change; 403 because providers also send it to those who ask too fast."""
+RETRIED = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
+"""Statuses that another attempt may change; 403 because providers also send it to clients that ask too fast."""
 ATTEMPTS = 6
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
+SPREAD_S = 1.0
+"""Added at random to a Retry-After, so that clients do not come back together."""
 LONGEST_ASKED_S = 900.0
 """A server that asks (Retry-After) for more than this is taken to be out of service."""
 TIMEOUT_S = (10.0, 120.0)
-"""To connect, and between two bytes of the answer: large searches take half a minute."""
+"""To connect, and between two bytes of the response: large searches take half a minute."""
 
 
 class ServerError(UserError):
-    """The last word of a server; `status` is the answer's, none where there was no answer of use."""
+    """A request that failed for good; `status` is the response's, none without a usable response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
 
 
-class _PassingError(Exception):
-    """Worth another try: `wait_s` is what the server asked for."""
+class _TransientError(Exception):
+    """Worth another attempt; `wait_s` is what the server asked for."""
 
     def __init__(self, text: str, status: int | None = None, wait_s: float | None = None) -> None:
         super().__init__(text)
@@ -47,7 +46,11 @@ class _PassingError(Exception):
 
 
 class JsonClient:
-    """Requests with patience; may be used by several threads."""
+    """Requests with retries; threads may share it.
+
+    The attempts are counted here and not by an adapter of urllib3's: that one sees a response only up to its headers, and a body
+    that is cut off, or a page of HTML with status 200, is a failed attempt as well.
+    """
 
     def __init__(
         self,
@@ -66,83 +69,53 @@ class JsonClient:
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
 
     def ask(self, request: requests.Request) -> Any:
-        """The answer's JSON.
+        """The JSON of the response.
 
         Raises:
-            ServerError: the server refuses, or does not answer with JSON after the last attempt; one line, without the query
-                part of the address (it may hold a key).
+            ServerError: the server refuses, or sends no JSON in any attempt; one line, without the query part of the address (it
+                may hold a key).
         """
-        retrying = Retrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(_PassingError),
-            sleep=self._sleep,
-            before_sleep=lambda state: self._announce(request, state),
-            reraise=True,
-        )
-        try:
-            return retrying(self._once, request)
-        except _PassingError as error:
-            tries = "once" if self._attempts == 1 else f"{self._attempts} times"
-            again = "wait a while and run the same command again, it continues"
-            raise ServerError(f"{place_of(request)}: {error} (asked {tries}); {again}", error.status) from error
+        address = without_secrets(str(request.url))
+        failures = 0
+        while True:
+            try:
+                return self._once(request, address)
+            except _TransientError as error:
+                failures += 1
+                if failures == self._attempts:
+                    tries = "once" if failures == 1 else f"{failures} times"
+                    again = "wait a while and run the same command again, it continues"
+                    raise ServerError(f"{address}: {error} (asked {tries}); {again}", error.status) from error
+                if error.wait_s is None:
+                    wait_s = backoff_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S, self._random)
+                else:
+                    wait_s = error.wait_s + self._random.uniform(0, SPREAD_S)
+                logger.info(f"{address}: {error}; try {failures + 1} of {self._attempts} in {wait_s:.1f} s")
+                self._sleep(wait_s)
 
-    def _once(self, request: requests.Request) -> Any:
+    def _once(self, request: requests.Request, address: str) -> Any:
         try:
             prepared = self._session.prepare_request(request)
             settings = self._session.merge_environment_settings(prepared.url or "", {}, None, None, None)
             answer = self._session.send(prepared, timeout=self._timeout, **settings)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _PassingError(_why(error)) from error
+            raise _TransientError(_why(error)) from error
         except requests.RequestException as error:
-            raise ServerError(f"{place_of(request)}: cannot be asked ({type(error).__name__}); check the address") from error
+            raise ServerError(f"{address}: cannot be asked ({type(error).__name__}); check the address") from error
         status, line = answer.status_code, f"answers {answer.status_code} {answer.reason or ''}".strip()
-        if status in HEALING:
-            wait_s = _asked_wait(answer.headers.get("Retry-After"))
+        if status in RETRIED:
+            wait_s = retry_after(answer.headers)
             if wait_s is not None and wait_s > LONGEST_ASKED_S:
-                raise ServerError(f"{place_of(request)}: {line} and asks to come back in {wait_s / 60:.0f} minutes", status)
-            raise _PassingError(f"{line}{_said(answer)}", status, wait_s)
+                raise ServerError(f"{address}: {line} and asks to come back in {wait_s / 60:.0f} minutes", status)
+            raise _TransientError(f"{line}{_said(answer)}", status, wait_s)
         if not answer.ok:
-            raise ServerError(f"{place_of(request)}: {line}{_said(answer)}", status)
+            raise ServerError(f"{address}: {line}{_said(answer)}", status)
         try:
             return answer.json()
         except requests.JSONDecodeError as error:
             page = answer.content.lstrip()[:1] == b"<"
             what = "a page of HTML or XML instead of JSON" if page else "something that is no JSON"
-            raise _PassingError(f"answers with {what}{_said(answer)}", status) from error
-
-    def _wait(self, state: RetryCallState) -> float:
-        """What the server asked for and a little more; else full jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015)."""
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.wait_s if isinstance(error, _PassingError) else None
-        if asked is not None:
-            return asked + self._random.uniform(0, FIRST_WAIT_S)
-        return self._random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**state.attempt_number))
-
-    def _announce(self, request: requests.Request, state: RetryCallState) -> None:
-        error, wait_s = state.outcome.exception() if state.outcome else None, state.next_action.sleep if state.next_action else 0.0
-        logger.info(f"{place_of(request)}: {error}; try {state.attempt_number + 1} of {self._attempts} in {wait_s:.1f} s")
-
-
-def place_of(request: requests.Request) -> str:
-    """The address without what may be secret: user, password, query."""
-    parts = urlsplit(str(request.url))
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
-
-
-def _asked_wait(header: str | None) -> float | None:
-    """Seconds of a Retry-After (RFC 9110, 10.2.3: a number or a date); none when there is none, or no sense in it."""
-    if not header:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        moment = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+            raise _TransientError(f"answers with {what}", status) from error
 
 
 def _said(answer: requests.Response) -> str:

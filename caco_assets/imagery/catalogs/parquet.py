@@ -29,8 +29,8 @@ class ParquetCatalog(Catalog):
         self.refused: dict[str, str] = {}
         self._file, self._bands, self._scratch = file, bands, scratch
 
-    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
-        """See `Catalog.sweep`."""
+    def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+        """See `Catalog.search_many`."""
         if self._scratch is not None:
             self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="index-", dir=self._scratch) as folder:

@@ -17,6 +17,7 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.redact import without_secrets
 from caco_assets.imagery.catalogs.catalog import Box, Catalog, pieces
 from caco_assets.imagery.catalogs.json_client import JsonClient, ServerError
 from caco_assets.imagery.catalogs.response_cache import RequestCache
@@ -73,11 +74,11 @@ class StacApi(Catalog):
         except UserError as error:
             raise UserError(f"imagery.source.url: no STAC API answers there ({error})") from error
         except (APIError, KeyError, TypeError, ValueError, OSError) as error:
-            raise UserError(f"imagery.source.url={_shown(source.url)}: not a STAC API ({type(error).__name__})") from error
+            raise UserError(f"imagery.source.url={without_secrets(source.url)}: not a STAC API ({type(error).__name__})") from error
         self._question = self._ask_for(max_scene_cloud)
 
-    def sweep(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
-        """See `Catalog.sweep`."""
+    def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
+        """See `Catalog.search_many`."""
         tasks = itertools.product(boxes, spans)
         with ThreadPoolExecutor(self._source.connections) as pool:
             try:
@@ -185,9 +186,3 @@ def _needed(item: dict[str, Any]) -> dict[str, Any]:
 
 
 _KEYS = {key.lower() for pair in COMMON_NAMES.items() for key in pair}
-
-
-def _shown(url: str) -> str:
-    from caco_assets.imagery.catalogs.json_client import place_of
-
-    return place_of(requests.Request("GET", url))

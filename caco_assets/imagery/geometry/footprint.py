@@ -1,4 +1,4 @@
-"""Footprints in degrees: of rasters, and of anything that reaches across the antimeridian."""
+"""Footprints in degrees, cut at the antimeridian."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def across_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
     """The same area with longitudes in [-180, 180]: a polygon drawn across the antimeridian is cut in two.
 
     A polygon wider than 180° is taken for one that jumps from 180 to -180, as providers and corner transforms write it; one that
-    goes on beyond 180 or -180 is cut there.
+    extends beyond 180 or -180 is cut there.
     """
     west, _, east, _ = geometry.bounds
     if geometry.geom_type != "Polygon" or (east - west <= 180 and west >= -180 and east <= 180):

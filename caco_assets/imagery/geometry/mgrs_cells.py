@@ -1,4 +1,4 @@
-"""Cells that places are looked up by: the 100 km squares of their UTM zones, which Sentinel-2 tiles are cut along."""
+"""Search cells: the 100 km squares of the UTM zones, on which Sentinel-2 tiles are based."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fills one shard of the archive: tries the scenes of each place in their order until its seasons have clear chips."""
+"""Fills one shard of the archive: tries the ranked scenes of each place until its seasons have clear chips."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.chip import encode
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, pack_tar, write_index, write_quarantine, write_tar
 from caco_assets.imagery.archive.tar_store import TAR, store_tar, tar_size
-from caco_assets.imagery.geometry.chip_grid import Grid, chip_footprints
-from caco_assets.imagery.ingest.journal import NOTHING, Entry, Key, Spool
-from caco_assets.imagery.ingest.reuse import Known
+from caco_assets.imagery.geometry.chip_grid import chip_footprints
+from caco_assets.imagery.ingest.journal import UNTRIED, IngestJournal, JournalEntry, Key
+from caco_assets.imagery.ingest.place import Place
+from caco_assets.imagery.ingest.reuse import ReusedOutcome
 from caco_assets.imagery.reading.gdal import GDAL_OPTIONS
 from caco_assets.imagery.reading.http.cog_reader import RemoteFiles, is_http
 from caco_assets.imagery.reading.http.range_client import Fetcher, Patience
@@ -36,50 +37,40 @@ from caco_assets.observability.metrics import count
 logger = logging.getLogger(__name__)
 
 SAME_PASS = timedelta(minutes=30)
-"""Scenes of a place nearer in time than this come from one overpass (a tile's neighbour, a second processing): one acquisition."""
+"""Scenes of a place closer in time than this come from one overpass (a neighboring tile, a second processing): one acquisition."""
 CHIPS_AT_ONCE = 16
-"""Most chips of a scene that one thread reads in one go."""
+"""Most chips of a scene that one thread reads at once."""
 _NEAR_M = 10_240.0
-"""Chips in one band of this height are neighbours: two rows of a Sentinel-2 band's blocks."""
+"""Chips in one strip of this height are neighbors: two rows of a Sentinel-2 band's blocks."""
 _AHEAD = 4
-"""Groups that wait for a free thread."""
+"""Groups queued for a free thread."""
 _LANDMARKS = 8
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Place:
-    """A place and its chips' grid."""
-
-    location_id: str
-    lon: float
-    lat: float
-    grid: Grid
-
-
 @dataclass
-class Slot:
+class SeasonSlot:
     """One period and season of a place: candidates not yet tried, and the chip once there is one."""
 
     candidates: list[Row]
     chosen: Row | None = None
     clear_fraction: float = 0.0
-    entry: Entry = NOTHING
-    """Of the chip in the spool."""
+    entry: JournalEntry = UNTRIED
+    """Of the chip in the journal."""
 
 
 @dataclass
 class PlaceState:
-    """The slots of one place, and which acquisitions are used up."""
+    """The season slots of one place, and the scenes already refused for it."""
 
     place: Place
-    slots: dict[tuple[int, int], Slot] = field(default_factory=dict)
+    slots: dict[tuple[int, int], SeasonSlot] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
-    """Items tried in vain: a second slot of the place does not try them again."""
+    """Items that gave no chip: the place's other slots do not try them again."""
 
-    def requests(self) -> list[tuple[Slot, Row]]:
-        """The next scene to try for each slot that still needs one; scenes of other seasons only once no own one is left."""
+    def requests(self) -> list[tuple[SeasonSlot, Row]]:
+        """The next scene to try for each slot that needs one; scenes of other seasons only once its own are used up."""
         found = []
         for period in sorted({period for period, _ in self.slots}):
             slots = [slot for (own, _), slot in sorted(self.slots.items()) if own == period]
@@ -91,10 +82,10 @@ class PlaceState:
         return found
 
     @staticmethod
-    def _next(slots: list[Slot], taken: list[datetime], status: str) -> list[tuple[Slot, Row]]:
+    def _next(slots: list[SeasonSlot], taken: list[datetime], status: str) -> list[tuple[SeasonSlot, Row]]:
         """For each slot its first candidate of that status whose acquisition no other slot has or tries now.
 
-        A candidate passed over stays listed: the other slot may yet refuse it.
+        A skipped candidate stays listed: the other slot may yet refuse it.
         """
         taken, found = list(taken), []
         for slot in slots:
@@ -111,78 +102,77 @@ class PlaceState:
         return Counter(period for (period, _), slot in self.slots.items() if slot.chosen)
 
 
-Request = tuple[PlaceState, Slot, Row]
+Request = tuple[PlaceState, SeasonSlot, Row]
 """A scene to try for a slot of a place."""
 
 
 @dataclass(frozen=True)
-class Pace:
+class Concurrency:
     """How much is done at once; the result does not depend on it."""
 
     workers: int = 2
-    """Threads that decode and encode pixels; files on this machine are read by them too."""
+    """Threads that decode and encode pixels; they also read local files."""
     connections: int = 32
-    """Requests over HTTP under way."""
+    """Concurrent HTTP requests."""
     patience: Patience = field(default_factory=Patience)
 
 
-def fill_shard(
-    target: Path,
-    shard: int,
-    places: list[Place],
-    rows: list[Row],
-    want: Want,
-    min_seasons: int,
-    pace: Pace,
-    earlier: Iterable[Known] = (),
-    root: str | None = None,
-) -> Facts:
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to fill."""
+
+    shard: int
+    places: list[Place]
+    """By location id."""
+    rows: list[Row]
+    """Of `scenes.parquet`, sorted by location, period, season, rank."""
+    want: Want
+    """Bands, least clear share, folder of the files."""
+    min_seasons: int
+    """Clear dates that a place needs in each period; the chips of a place with fewer are not archived."""
+    concurrency: Concurrency = field(default_factory=Concurrency)
+    reused: Iterable[ReusedOutcome] = ()
+    """Outcomes of an earlier vintage, which are not read again; the result is the same."""
+    root: str | None = None
+    """Address of the shard's folder in an object store, which takes the tar; none: the tar lies in the shard's folder."""
+
+
+def fill_shard(target: Path, job: ShardJob) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard to the folder `target`.
 
-    The result depends on the places, the rows of `scenes.parquet` and the pixels alone: not on the pace, nor on interruptions. What
-    an interrupted run has found lies in the folder `spool_of(target)`, which stays for the caller to remove when the shard is safe.
-
-    Args:
-        target: folder to create.
-        shard: its number.
-        places: of the shard, by location id.
-        rows: of `scenes.parquet`, sorted by location, period, season, rank.
-        want: bands, clear share, folder of the files.
-        min_seasons: clear dates that a place needs in each period; the chips of a place with fewer are not archived.
-        pace: how much at once.
-        earlier: what an earlier vintage has read already; not read again, and the result is the same.
-        root: address of the shard's folder in an object store, which takes the tar; none: the tar lies in `target`.
+    The result depends only on the places, the rows of `scenes.parquet` and the pixels: not on concurrency or interruptions. The
+    outcomes of an interrupted run are in `journal_folder(target)`, which the caller removes when the shard is finished.
 
     Returns:
-        Facts: `places`, `places_complete`, `chips`, `taken_over` (of them, from `earlier`), `widened`, `clear_fraction` (mean),
-        `refused` (reason → count), `bytes`.
+        Facts: `places`, `places_complete`, `chips`, `taken_over` (of them, reused), `widened`, `clear_fraction` (mean), `refused`
+        (reason → count), `bytes`.
 
     Raises:
         UserError: a provider does not serve its files; what was read is kept.
     """
     shutil.rmtree(target, ignore_errors=True)
-    states = {place.location_id: PlaceState(place) for place in places}
+    states = {place.location_id: PlaceState(place) for place in job.places}
     quarantine: list[Row] = []
-    for row in rows:
-        slot = states[row["location_id"]].slots.setdefault((row["period"], row["season"]), Slot([]))
+    for row in job.rows:
+        slot = states[row["location_id"]].slots.setdefault((row["period"], row["season"]), SeasonSlot([]))
         if row["status"] == "missing":
-            quarantine.append(_refusal(row, shard, "no_scene", "the catalog has no scene of the place in this period"))
+            quarantine.append(_refusal(row, job.shard, "no_scene", "the catalog has no scene of the place in this period"))
         else:
             slot.candidates.append(row)
     wanted = sum(len(state.slots) for state in states.values())
-    with Spool(spool_of(target)) as spool:
-        taken = _take_over(spool, earlier)
-        if taken:
-            count("caco_chips_taken_over", len(taken))
-            logger.info(f"shard {shard:04d}: {len(taken)} outcomes of an earlier vintage are taken over, not read again")
-        kept_chips = sum(entry.reason is None for entry in spool.entries.values())
-        progress = Progress(f"shard {shard:04d}", wanted, "chips", done=kept_chips)
-        with _crew(rows, want, pace) as crew:
+    with IngestJournal(journal_folder(target)) as journal:
+        reused = _add_reused(journal, job.reused)
+        if reused:
+            count("caco_chips_taken_over", len(reused))
+            logger.info(f"shard {job.shard:04d}: {len(reused)} outcomes of an earlier vintage are reused")
+        known_chips = sum(entry.reason is None for entry in journal.entries.values())
+        progress = Progress(f"shard {job.shard:04d}", wanted, "chips", done=known_chips)
+        with _reader_pool(job) as pool:
             while requests := [(state, *request) for state in states.values() for request in state.requests()]:
-                for state, slot, row, entry, fresh in _outcomes(crew, requests, spool):
+                for state, slot, row, entry, fresh in _outcomes(pool, requests, journal):
                     if entry.reason is not None:
                         state.refused.add(row["item_id"])
-                        quarantine.append(_refusal(row, shard, entry.reason, entry.detail, entry.clear_fraction))
+                        quarantine.append(_refusal(row, job.shard, entry.reason, entry.detail, entry.clear_fraction))
                     else:
                         slot.chosen, slot.clear_fraction, slot.entry = row, entry.clear_fraction or 0.0, entry
                         progress.advance(int(fresh))
@@ -190,41 +180,41 @@ def fill_shard(
         kept = []
         for state in states.values():
             dates = state.clear_dates()
-            if min(dates[0], dates[1]) >= min_seasons:
+            if min(dates[0], dates[1]) >= job.min_seasons:
                 kept.append(state)
             else:
-                quarantine.append(_place_refusal(state, shard, dates, min_seasons))
+                quarantine.append(_place_refusal(state, job, dates))
         target.mkdir(parents=True)
-        facts = _write(target, spool, kept, want, taken, root)
+        facts = _write(target, journal, kept, job, reused)
     write_quarantine(target / QUARANTINE, quarantine)
     progress.close()
     refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
     for reason, number in refused.items():
         count("caco_quarantined", number, reason=reason)
-    return {"places": len(places), "places_complete": len(kept), **facts, "refused": refused}
+    return {"places": len(job.places), "places_complete": len(kept), **facts, "refused": refused}
 
 
-def _take_over(spool: Spool, earlier: Iterable[Known]) -> set[Key]:
-    """Add to the spool what it lacks; the keys of all that is known from earlier."""
-    taken: set[Key] = set()
-    for one in earlier:
-        taken.add(one.key)
-        if one.key not in spool.entries:
-            spool.add(one.key, one.reason, one.detail, one.clear_fraction, one.data)
-    return taken
+def _add_reused(journal: IngestJournal, outcomes: Iterable[ReusedOutcome]) -> set[Key]:
+    """Add to the journal the outcomes it lacks; returns the keys of all of them."""
+    keys: set[Key] = set()
+    for one in outcomes:
+        keys.add(one.key)
+        if one.key not in journal.entries:
+            journal.add(one.key, one.reason, one.detail, one.clear_fraction, one.data)
+    return keys
 
 
-def spool_of(target: Path) -> Path:
-    """Where a shard's ingest keeps what it has found: beside the shard, for it is no part of it."""
+def journal_folder(target: Path) -> Path:
+    """Folder of a shard's ingest journal: beside the shard, because it is not part of it."""
     return target.with_name(f"{target.name}.spool")
 
 
 @dataclass(frozen=True)
-class _Crew:
-    """Who reads."""
+class _ReaderPool:
+    """Threads that read chips, and what they read with."""
 
-    pool: ThreadPoolExecutor
-    threads: int
+    threads: ThreadPoolExecutor
+    size: int
     want: Want
     remote: RemoteFiles | None
 
@@ -245,22 +235,23 @@ class _Crew:
 
 
 @contextmanager
-def _crew(rows: list[Row], want: Want, pace: Pace) -> Iterator[_Crew]:
-    """Threads to read with: as many as there are cores to use, or, where files come over HTTP, twice the requests under way."""
-    landmarks = _some_addresses(rows)
+def _reader_pool(job: ShardJob) -> Iterator[_ReaderPool]:
+    """As many threads as there are cores to use, or twice the number of connections where files come over HTTP."""
+    want, limits = job.want, job.concurrency
+    landmarks = _some_addresses(job.rows)
     with ExitStack() as stack:
-        fetcher, remote, threads = None, None, pace.workers
+        fetcher, remote, size = None, None, limits.workers
         if landmarks:
-            fetcher = stack.enter_context(Fetcher(pace.connections, want.sign, landmarks, pace.patience))
-            remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(pace.workers))
+            fetcher = stack.enter_context(Fetcher(limits.connections, want.sign, landmarks, limits.patience))
+            remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(limits.workers))
             # while one scene is decoded, the connections serve another
-            threads = max(pace.workers, 2 * pace.connections)
-        pool = stack.enter_context(ThreadPoolExecutor(threads))
+            size = max(limits.workers, 2 * limits.connections)
+        threads = stack.enter_context(ThreadPoolExecutor(size))
         try:
-            yield _Crew(pool, threads, want, remote)
+            yield _ReaderPool(threads, size, want, remote)
         finally:
-            # after an error nobody waits for what else is under way
-            pool.shutdown(wait=False, cancel_futures=True)
+            # after an error the other requests are not waited for
+            threads.shutdown(wait=False, cancel_futures=True)
             if fetcher is not None:
                 fetcher.stop()
 
@@ -272,14 +263,16 @@ def _some_addresses(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(href.partition(BAND_MARK)[0] for href in hrefs if is_http(href)))
 
 
-def _outcomes(crew: _Crew, requests: list[Request], spool: Spool) -> Iterator[tuple[PlaceState, Slot, Row, Entry, bool]]:
-    """What the spool already knows of the requests, then the others as they are read; True: read now.
+def _outcomes(
+    pool: _ReaderPool, requests: list[Request], journal: IngestJournal
+) -> Iterator[tuple[PlaceState, SeasonSlot, Row, JournalEntry, bool]]:
+    """First the requests that the journal already answers, then the others as they are read; True: read now.
 
-    No more is under way at once than the threads need, whatever the size of the shard.
+    No more groups are submitted at once than the threads need, whatever the size of the shard.
     """
     waiting: list[Request] = []
     for state, slot, row in requests:
-        entry = spool.entries.get((state.place.location_id, row["item_id"]))
+        entry = journal.entries.get((state.place.location_id, row["item_id"]))
         if entry is None:
             waiting.append((state, slot, row))
         else:
@@ -287,8 +280,8 @@ def _outcomes(crew: _Crew, requests: list[Request], spool: Spool) -> Iterator[tu
     groups = iter(_groups(waiting))
     under_way: dict[Future, list[Request]] = {}
     while True:
-        for group in islice(groups, crew.threads + _AHEAD - len(under_way)):
-            under_way[crew.pool.submit(crew.read, group)] = group
+        for group in islice(groups, pool.size + _AHEAD - len(under_way)):
+            under_way[pool.threads.submit(pool.read, group)] = group
         if not under_way:
             return
         # what was read is kept before a failure ends the work
@@ -296,7 +289,7 @@ def _outcomes(crew: _Crew, requests: list[Request], spool: Spool) -> Iterator[tu
             group = under_way.pop(future)
             for (state, slot, row), (outcome, data) in zip(group, future.result(), strict=True):
                 key = state.place.location_id, row["item_id"]
-                yield state, slot, row, spool.add(key, outcome.reason, outcome.detail, outcome.clear_fraction, data), True
+                yield state, slot, row, journal.add(key, outcome.reason, outcome.detail, outcome.clear_fraction, data), True
 
 
 def _failed(future: Future) -> bool:
@@ -304,7 +297,7 @@ def _failed(future: Future) -> bool:
 
 
 def _groups(requests: list[Request]) -> Iterator[list[Request]]:
-    """Requests of one scene, neighbours together (they share blocks), in parts of a size that fits into memory."""
+    """Requests of one scene, neighbors together (they share blocks), in parts small enough for memory."""
     scenes: dict[str, list[Request]] = defaultdict(list)
     for request in requests:
         scenes[request[2]["item_id"]].append(request)
@@ -318,7 +311,7 @@ def _neighbourhood(request: Request) -> tuple:
     return grid.epsg, grid.top // _NEAR_M, grid.left, grid.top
 
 
-def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken: set[Key], root: str | None) -> Facts:
+def _write(target: Path, journal: IngestJournal, kept: list[PlaceState], job: ShardJob, reused: set[Key]) -> Facts:
     chips = [(state, key, slot) for state in kept for key, slot in sorted(state.slots.items()) if slot.chosen is not None]
     footprints = dict(
         zip((state.place.location_id for state in kept), chip_footprints([state.place.grid for state in kept]), strict=True)
@@ -326,13 +319,13 @@ def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken
 
     def members() -> Iterator[tuple[str, bytes]]:
         for state, (period, season), slot in chips:
-            yield member_name(state.place.location_id, period, season), spool.read(slot.entry)
+            yield member_name(state.place.location_id, period, season), journal.read(slot.entry)
 
-    if root is None:
+    if job.root is None:
         ranges = write_tar(target / TAR, members())
     else:
-        # out of the spool, which is there already: the tar itself takes no place on this machine
-        ranges = store_tar(target, root, lambda stream: pack_tar(stream, members()))
+        # straight from the journal: the tar itself takes no space on this machine
+        ranges = store_tar(target, job.root, lambda stream: pack_tar(stream, members()))
     rows = []
     for (state, (period, season), slot), (offset, length, sha256) in zip(chips, ranges, strict=True):
         place, chosen = state.place, slot.chosen or {}
@@ -344,11 +337,11 @@ def _write(target: Path, spool: Spool, kept: list[PlaceState], want: Want, taken
                 **{"lon": place.lon, "lat": place.lat, "geometry": footprints[place.location_id]},
             }
         )
-    write_index(target / INDEX, rows, want.bands)
+    write_index(target / INDEX, rows, job.want.bands)
     mean = sum(row["clear_fraction"] for row in rows) / len(rows) if rows else 0.0
     widened = sum(row["status"] == "widened" for row in rows)
-    known = sum((row["location_id"], row["item_id"]) in taken for row in rows)
-    facts = {"chips": len(rows), "taken_over": known, "widened": widened}
+    taken_over = sum((row["location_id"], row["item_id"]) in reused for row in rows)
+    facts = {"chips": len(rows), "taken_over": taken_over, "widened": widened}
     return {**facts, "clear_fraction": round(mean, 4), "bytes": tar_size(target)}
 
 
@@ -357,7 +350,7 @@ def _refusal(row: Row, shard: int, reason: str, detail: str, clear_fraction: flo
     return {**kept, "shard": shard, "reason": reason, "detail": detail, "clear_fraction": clear_fraction}
 
 
-def _place_refusal(state: PlaceState, shard: int, dates: Counter[int], min_seasons: int) -> Row:
-    detail = f"clear dates: {dates[0]} early, {dates[1]} late; at least {min_seasons} are needed in each period"
+def _place_refusal(state: PlaceState, job: ShardJob, dates: Counter[int]) -> Row:
+    detail = f"clear dates: {dates[0]} early, {dates[1]} late; at least {job.min_seasons} are needed in each period"
     place = {"location_id": state.place.location_id, "period": None, "season": None, "item_id": None}
-    return {**place, "shard": shard, "reason": "too_few_seasons", "detail": detail, "clear_fraction": None}
+    return {**place, "shard": job.shard, "reason": "too_few_seasons", "detail": detail, "clear_fraction": None}

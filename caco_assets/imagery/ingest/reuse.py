@@ -1,7 +1,7 @@
-"""Chips that an earlier vintage has read: taken over from the shard that is about to be replaced, instead of fetched again.
+"""Chip reuse: chips of an earlier vintage come from the shard that is about to be replaced instead of being fetched again.
 
-Vintages a month apart share most of their scenes. A chip, or a refusal that lies in the pixels (clouds, no data), is valid again
-when its scene, its place and everything that reading depends on are the same; what that was is noted beside the shard's record.
+Vintages a month apart share most of their scenes. A chip, or a refusal caused by the pixels (clouds, no data), remains valid while
+its scene, its place and everything that reading depends on are the same; a note beside the shard's record says what that was.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from caco_assets.imagery.archive.shard import INDEX, QUARANTINE
 from caco_assets.imagery.archive.tar_store import read_members
 
 if TYPE_CHECKING:
-    from caco_assets.imagery.ingest.fill_shard import Place
     from caco_assets.imagery.ingest.journal import Key
+    from caco_assets.imagery.ingest.place import Place
 
 LASTING = ("cloudy", "nodata")
-"""Refusals that lie in the pixels; a file that could not be read may be whole tomorrow."""
-_MARK = 16
-"""Hexadecimal digits of a scene's mark: 64 bits."""
+"""Refusals caused by the pixels; a file that could not be read may be readable tomorrow."""
+_DIGITS = 16
+"""Hexadecimal digits of a scene's digest: 64 bits."""
 
 
 @dataclass(frozen=True)
-class Known:
+class ReusedOutcome:
     """The outcome of a try of an earlier vintage."""
 
     key: Key
@@ -42,79 +42,79 @@ class Known:
     """The chip's GeoTIFF; empty for a refusal."""
 
 
-def note(
+def write_reuse_note(
     file: Path, product: Product, reading: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], places: Sequence[Place]
 ) -> None:
-    """Write what the chips of a finished shard depend on: for the vintage after it.
+    """Write what the chips of a finished shard depend on, for the next vintage.
 
     Args:
         file: to write.
         product: the shard.
-        reading: all that reading depends on beside scenes and places, JSON-able.
+        reading: everything that reading depends on besides scenes and places, JSON-able.
         rows: of `scenes.parquet`, of the shard.
         places: of the shard.
     """
-    scenes = {row["item_id"]: scene_mark(row) for row in rows if row["item_id"] is not None}
+    scenes = {row["item_id"]: scene_digest(row) for row in rows if row["item_id"] is not None}
     where = {place.location_id: [place.lon, place.lat] for place in places}
-    noted = {"fingerprint": product.fingerprint, "reading": reading, "scenes": scenes, "places": where}
-    write_atomic(file, json.dumps(noted, sort_keys=True) + "\n")
+    note = {"fingerprint": product.fingerprint, "reading": reading, "scenes": scenes, "places": where}
+    write_atomic(file, json.dumps(note, sort_keys=True) + "\n")
 
 
-def is_noted(file: Path, product: Product) -> bool:
-    """Whether the file is the note of this shard."""
+def has_note(file: Path, product: Product) -> bool:
+    """Whether the file is the reuse note of this shard."""
     return file.exists() and json.loads(file.read_text())["fingerprint"] == product.fingerprint
 
 
-def known(
+def reusable_outcomes(
     file: Path, product: Product | None, reading: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], places: Sequence[Place]
-) -> Iterator[Known]:
-    """What the shard on disk knows about the places and scenes that are wanted now, one chip at a time in memory.
+) -> Iterator[ReusedOutcome]:
+    """Outcomes of the shard on disk for the places and scenes that are wanted now, one chip at a time in memory.
 
-    Nothing, where its note is absent or belongs to another shard, where reading has changed, or where its bytes are not those
-    that were made (another version was checked out): then all is read as if for the first time.
+    There are none when its note is missing or belongs to another shard, when reading has changed, or when its bytes are not those
+    that were made (another version was checked out): then everything is read again.
 
     Args:
-        file: written by `note` when the shard was made.
-        product: the shard on record; none: there is none.
-        reading: as for `note`, today.
+        file: written by `write_reuse_note` when the shard was made.
+        product: the shard on record, if there is one.
+        reading: as for `write_reuse_note`, now.
         rows: wanted candidates.
         places: of the shard.
     """
-    if product is None or not is_noted(file, product) or not (product.path / INDEX).exists():
+    if product is None or not has_note(file, product) or not (product.path / INDEX).exists():
         return
-    noted = json.loads(file.read_text())
-    if noted["reading"] != json.loads(json.dumps(reading)) or content_hash(product.path) != product.content_hash:
+    note = json.loads(file.read_text())
+    if note["reading"] != json.loads(json.dumps(reading)) or content_hash(product.path) != product.content_hash:
         return
     # a place of the same name elsewhere is another place
-    there = {place.location_id for place in places if noted["places"].get(place.location_id) == [place.lon, place.lat]}
+    there = {place.location_id for place in places if note["places"].get(place.location_id) == [place.lon, place.lat]}
     candidates = [row for row in rows if row["item_id"] is not None and row["location_id"] in there]
     today = {row["item_id"]: row for row in candidates}
-    unchanged = {item_id for item_id, row in today.items() if noted["scenes"].get(item_id) == scene_mark(row)}
+    unchanged = {item_id for item_id, row in today.items() if note["scenes"].get(item_id) == scene_digest(row)}
     wanted = {(row["location_id"], row["item_id"]) for row in candidates if row["item_id"] in unchanged}
     yield from _chips(product.path, wanted)
     yield from _refusals(product.path, wanted)
 
 
-def scene_mark(row: Mapping[str, Any]) -> str:
-    """A mark of everything in a row of `scenes.parquet` that decides a scene's pixels: its files and what their numbers mean."""
+def scene_digest(row: Mapping[str, Any]) -> str:
+    """A digest of everything in a row of `scenes.parquet` that decides a scene's pixels: its files and what their numbers mean."""
     what = [row[name] for name in ("hrefs", "scale", "offset", "nodata", "radiometry", "processing_baseline")]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:_MARK]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:_DIGITS]
 
 
-def _chips(shard: Path, wanted: set[Key]) -> Iterator[Known]:
+def _chips(shard: Path, wanted: set[Key]) -> Iterator[ReusedOutcome]:
     import pyarrow.parquet as pq
 
     columns = ["location_id", "item_id", "clear_fraction", "offset", "length"]
     table = pq.read_table(shard / INDEX, columns=columns).to_pylist()
     rows = [row for row in table if (row["location_id"], row["item_id"]) in wanted]
     for row, data in zip(rows, read_members(shard, rows), strict=True):
-        yield Known((row["location_id"], row["item_id"]), None, "", row["clear_fraction"], data)
+        yield ReusedOutcome((row["location_id"], row["item_id"]), None, "", row["clear_fraction"], data)
 
 
-def _refusals(shard: Path, wanted: set[Key]) -> Iterator[Known]:
+def _refusals(shard: Path, wanted: set[Key]) -> Iterator[ReusedOutcome]:
     import pyarrow.parquet as pq
 
     for row in pq.read_table(shard / QUARANTINE).to_pylist():
         key = row["location_id"], row["item_id"]
         if key in wanted and row["reason"] in LASTING:
-            yield Known(key, row["reason"], row["detail"], row["clear_fraction"], b"")
+            yield ReusedOutcome(key, row["reason"], row["detail"], row["clear_fraction"], b"")

@@ -1,7 +1,7 @@
-"""Decides which scenes may serve each place, period and season: cell by cell, then written place by place.
+"""Plans which scenes may serve each place, period and season: cell by cell, then written place by place.
 
-Neither the catalog's answers nor the rows are ever held together: a cell's scenes and candidates are set down in a scratch folder
-as soon as they are chosen, and picked up again for as many places at a time as a row group of `scenes.parquet` holds.
+Memory stays bounded: a cell's scenes and candidates are written to a scratch folder as soon as they are ranked, and read back for
+as many places at a time as a row group of `scenes.parquet` holds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from caco_assets.core.progress import Progress
 from caco_assets.imagery.catalogs.catalog import Catalog
 from caco_assets.imagery.geometry.chip_grid import Floats, box_footprints, chip_corners
 from caco_assets.imagery.geometry.mgrs_cells import box_around, cells
-from caco_assets.imagery.planning.ranking import STATUS, Limits, Slots, choose, holding
+from caco_assets.imagery.planning.ranking import STATUS, Limits, Slots, holding, rank_scenes
 from caco_assets.imagery.planning.scenes_parquet import SceneWriter, to_table
 from caco_assets.imagery.scenes.periods import Interval, period_spans
 from caco_assets.imagery.scenes.scene_table import SCENES, in_order
@@ -31,7 +31,7 @@ PLACES_AT_ONCE = 512
 PLACES_TOGETHER = 4096
 """Most places of a cell that are ranked together: bounds the matrix of places and scenes."""
 HELD_RECORDS = 2_000_000
-"""Candidates held in memory before they are set down, 12 bytes each."""
+"""Candidates held in memory before they are written, 12 bytes each."""
 
 _KEPT = SCENES.remove(SCENES.get_field_index("geometry"))
 """Columns of a scene that are written."""
@@ -79,7 +79,7 @@ def write_plan(
         scratch: folder of our own; emptied before and after.
 
     Returns:
-        `scenes` that hold a chip, `candidates` listed, `cells` looked up; `planned`, `widened`, `missing`: slots by first choice.
+        `scenes` that hold a chip, `candidates` listed, `cells` searched; `planned`, `widened`, `missing`: slots by first choice.
 
     Raises:
         UserError: the catalog cannot be read, or does not answer.
@@ -89,30 +89,30 @@ def write_plan(
     groups, counts = sites.cells(), Counter[str]()
     boxes = [box_around(sites.footprints(rows), int(sites.epsg[rows[0]])) for rows in groups]
     progress = Progress("scenes", len(groups), "tiles")
-    with _Spool(scratch, len(sites.location_ids)) as spool:
-        for rows, found in zip(groups, catalog.sweep(boxes, period_spans(windows)), strict=True):
+    with _CandidateFiles(scratch, len(sites.location_ids)) as files:
+        for rows, found in zip(groups, catalog.search_many(boxes, period_spans(windows)), strict=True):
             holds = holding(found, sites.footprints(rows))
             useful = np.flatnonzero(holds.any(axis=0))
             scenes, holds = found.take(useful), holds[:, useful]
-            spool.begin(scenes)
+            files.begin(scenes)
             for start in range(0, len(rows), PLACES_TOGETHER):
                 part = slice(start, start + PLACES_TOGETHER)
-                slots = choose(scenes, holds[part], int(sites.epsg[rows[0]]), windows, limits)
-                spool.add(rows[part], slots)
+                slots = rank_scenes(scenes, holds[part], int(sites.epsg[rows[0]]), windows, limits)
+                files.add(rows[part], slots)
                 for code, name in enumerate(STATUS):
                     counts[name] += int(((slots.rank == 0) & (slots.status == code)).sum())
                 counts["candidates"] += int((slots.scene >= 0).sum())
             progress.advance()
     progress.close()
     with SceneWriter(path) as writer:
-        for start, slots, scenes in spool.blocks():
+        for start, slots, scenes in files.blocks():
             end = start + PLACES_AT_ONCE
             writer.write(to_table(slots, scenes, sites.location_ids[start:end], sites.shards[start:end]))
     shutil.rmtree(scratch)
-    return {"scenes": spool.scenes(), "cells": len(groups), **{name: counts[name] for name in ("candidates", *STATUS)}}
+    return {"scenes": files.scenes(), "cells": len(groups), **{name: counts[name] for name in ("candidates", *STATUS)}}
 
 
-class _Spool:
+class _CandidateFiles:
     """Candidates by blocks of places, and the scenes of each cell, on disk."""
 
     def __init__(self, folder: Path, places: int) -> None:
@@ -145,14 +145,14 @@ class _Spool:
             self._held[part["place"][0] // PLACES_AT_ONCE].append(part)
         self._count += len(records)
         if self._count > HELD_RECORDS:
-            self._set_down()
+            self._flush()
 
-    def __enter__(self) -> _Spool:
+    def __enter__(self) -> _CandidateFiles:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._set_down()
+            self._flush()
             self._writer.close()
         self._stream.close()
 
@@ -168,7 +168,7 @@ class _Spool:
                 records = np.fromfile(self._folder / f"{number}.bin", _RECORD)
                 start = number * PLACES_AT_ONCE
                 records = records[np.lexsort([records[name] for name in ("rank", "season", "period", "place")])]
-                # a catalog small enough for one block is written with all its scenes, those that no row names too
+                # a catalog small enough for one block is written with all its scenes, including those that no row names
                 named = np.unique(records["scene"][records["scene"] >= 0]) if len(self._held) > 1 else np.arange(self._starts[-1])
                 scenes, position = self._pick(reader, named)
                 pages.madvise(mmap.MADV_DONTNEED)
@@ -192,7 +192,7 @@ class _Spool:
         ids = {item_id: row for row, item_id in enumerate(scenes["item_id"].to_pylist())}
         return scenes, np.array([ids[item_id] for item_id in table["item_id"].to_pylist()], np.int64)
 
-    def _set_down(self) -> None:
+    def _flush(self) -> None:
         for number, parts in enumerate(self._held):
             with (self._folder / f"{number}.bin").open("ab") as stream:
                 for part in parts:

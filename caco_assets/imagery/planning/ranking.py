@@ -1,4 +1,4 @@
-"""Ranks the scenes that may serve the places of one cell: one order for all, of which a place takes the scenes that hold it."""
+"""Ranks the scenes of one cell: one order for all its places; each place takes the scenes that contain it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def holding(scenes: pa.Table, footprints: NDArray[np.object_]) -> Mask:
     """Which chips lie wholly inside which scenes, (places, scenes). Scenes of one tile share one geometric test.
 
     Args:
-        scenes: columns of `scenes.SCENES`.
+        scenes: columns of `scene_table.SCENES`.
         footprints: of the chips, (places,), EPSG:4326.
     """
     texts = scenes["geometry"].combine_chunks().dictionary_encode()
@@ -61,7 +61,7 @@ def holding(scenes: pa.Table, footprints: NDArray[np.object_]) -> Mask:
     return holds[:, texts.indices.to_numpy()]
 
 
-def choose(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[Interval]], limits: Limits) -> Slots:
+def rank_scenes(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[Interval]], limits: Limits) -> Slots:
     """All candidates of all places, ranked.
 
     Of the scenes of one overpass that hold a chip one is taken: of the newest processing, in the chip's own UTM zone (its pixels
@@ -70,9 +70,9 @@ def choose(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[I
     nearest in time to the window, ordered the same way.
 
     Args:
-        scenes: columns of `scenes.SCENES`, sorted by time and id.
+        scenes: columns of `scene_table.SCENES`, sorted by time and id.
         holds: which chips lie wholly inside which scenes, (places, scenes), from `holding`.
-        epsg: UTM zone of the chips; none: of no account.
+        epsg: UTM zone of the chips; none: ignored.
         windows: `[period][season]` from `periods.period_windows`.
         limits: which scenes are listed.
 

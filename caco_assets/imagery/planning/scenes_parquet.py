@@ -42,7 +42,7 @@ def to_table(slots: Slots, scenes: pa.Table, location_ids: NDArray[np.object_], 
 
     Args:
         slots: `place` counts in `location_ids`, `scene` in `scenes`.
-        scenes: columns of `scenes.SCENES`.
+        scenes: columns of `scene_table.SCENES`.
         location_ids: (places,).
         shards: (places,).
     """
@@ -64,7 +64,7 @@ def to_table(slots: Slots, scenes: pa.Table, location_ids: NDArray[np.object_], 
 
 
 class SceneWriter:
-    """Writes `scenes.parquet` table by table; each begins a row group. Plain strings for a reader, whatever they are here."""
+    """Writes `scenes.parquet` table by table; each begins a row group. Dictionaries become plain strings."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._writer = path, None

@@ -1,4 +1,4 @@
-"""Which pixels show the ground: from the scene classification (SCL) where there is one, from reflectance where not."""
+"""Clear-sky masks: from the scene classification (SCL) if there is one, otherwise from reflectance."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def clear_in_reflectance(reflectance: Mapping[str, NDArray[np.float32]]) -> NDAr
 
 
 def _index(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Normalised difference."""
+    """Normalized difference."""
     return (one - other) / np.maximum(one + other, 1e-3)

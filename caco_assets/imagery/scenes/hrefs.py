@@ -1,4 +1,4 @@
-"""The hrefs of a scene as one text of `scenes.parquet`: the folder that its files share on the web stands there once."""
+"""The hrefs of a scene as one text of `scenes.parquet`, which holds their common folder on the web only once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two periods of a vintage and the seasons each is cut into: all that the calendar decides about a data set."""
+"""The two periods of a vintage and their seasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many scenes as the columns of one Arrow table: what the planning works on, a few hundred bytes a scene."""
+"""Many scenes as one Arrow table, a few hundred bytes a scene: the input of planning."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions when it is imported)
@@ -38,7 +38,7 @@ SCENES = pa.schema(
 
 
 def scenes_of(items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
-    """The scenes of STAC items (as JSON), in order; items that cannot serve go to `refused` with the reason."""
+    """The scenes of STAC items (as JSON), in order; items that cannot be used go to `refused` with the reason."""
     return in_order(scene_table(_usable(items, bands, refused)))
 
 

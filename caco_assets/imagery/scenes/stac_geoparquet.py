@@ -1,7 +1,7 @@
-"""Scenes from the columns of stac-geoparquet, a hundred thousand items a second: one item of each kind is read, all others follow.
+"""Scenes from the columns of stac-geoparquet, about 100 000 items a second.
 
 Items of one provider differ in ids, times, footprints and hrefs, and hardly in what they say of their bands. Rows that say the same
-are found by comparing columns; `scene.read_assets` then looks at one row of each kind, with marks in the place of its hrefs.
+are found by comparing columns; `stac_item.read_assets` then looks at one row of each kind, with marks in the place of its hrefs.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -43,7 +43,7 @@ _BAND_FACTS = {
     *("raster:bands", "bands", "eo:bands", "name", "gsd", "spatial_resolution"),
     *("scale", "offset", "nodata", "raster:scale", "raster:offset"),
 }
-"""All that `scene.read_assets` looks at in an asset, but for its href."""
+"""Everything that `stac_item.read_assets` uses of an asset, except its href."""
 _PROPERTIES = ("id", "collection", "datetime", "geometry", "eo:cloud_cover", "proj:code", "proj:epsg")
 _PLAIN_TEXT = r"^[ !#-\[\]-~]*$"
 """Text that JSON writes as it is: printable ASCII without quote and backslash."""
@@ -62,12 +62,12 @@ def wanted_columns(schema: pa.Schema) -> list[str]:
 
 
 def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
-    """The scenes of a table of items, in any order; what `scenes.scenes_of` makes of the same items as JSON.
+    """The scenes of a table of items, in any order; what `scene_table.scenes_of` makes of the same items as JSON.
 
     Args:
         items: rows of stac-geoparquet, with `wanted_columns` at least.
         bands: names that must be there.
-        refused: takes the items that cannot serve, with the reason.
+        refused: takes the items that cannot be used, with the reason.
     """
     columns = _Columns(items)
     geometry = _footprints(columns["geometry"])
@@ -117,7 +117,7 @@ class _Columns:
 def _of_one_kind(
     columns: _Columns, facts: dict[str, pa.Array], rows: Codes, baseline: str | None, bands: tuple[str, ...]
 ) -> pa.Table:
-    """The scenes of rows that say the same of their bands."""
+    """The scenes of rows with the same facts about their bands."""
     assets = columns["assets"]
     example = _without_nulls(assets[int(rows[0])].as_py())
     for key, asset in example.items():

@@ -1,4 +1,4 @@
-"""Reads what is needed of one STAC item, however its provider words it."""
+"""Reads one STAC item of any supported provider as a scene."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ BAND_MARK = "#band="
 
 
 class ItemRefusedError(Exception):
-    """The item cannot serve; its text is the reason."""
+    """The item cannot be used; its text is the reason."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One acquisition of one tile: all that a row of `scenes.parquet` says of it."""
+    """One acquisition of one tile, with everything that a row of `scenes.parquet` holds about it."""
 
     item_id: str
     datetime: datetime

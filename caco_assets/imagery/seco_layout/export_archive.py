@@ -89,7 +89,7 @@ def _export(archive: Path, target: Path, folder_of: Any, write: Any) -> Facts:
 
 
 def _whole(folder: Path, write: Any) -> None:
-    """A place's folder appears whole or not at all."""
+    """Write a place's folder atomically."""
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()

@@ -1,4 +1,4 @@
-"""Makes an archive out of a set in the published layout: its places, its shards, and what of it could not be used."""
+"""Imports a set in the published layout: its places and shards, and what could not be used."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from caco_assets.core.products import Facts, Product, produce
 from caco_assets.core.progress import Progress
 from caco_assets.core.stage_versions import recipe
+from caco_assets.imagery.archive.manifest import stored_at
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, shard_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.archive.tar_store import TAR, send_tar
 from caco_assets.imagery.reading.gdal import UnreadableError
@@ -24,9 +25,9 @@ from caco_assets.settings import Settings
 
 
 def import_published(settings: Settings, root: Path) -> list[Product]:
-    """Make `locations`, the archive's shards and `quarantine` of a set in the published layout.
+    """Make `locations` and the archive's shards of a set in the published layout, in this order.
 
-    Shards that are there and whose files have not changed are kept, so that an interrupted import goes on.
+    Shards whose files have not changed are kept, so that an interrupted import resumes. `collect` closes the archive.
 
     Args:
         settings: a profile with the source `published`.
@@ -35,8 +36,6 @@ def import_published(settings: Settings, root: Path) -> list[Product]:
     Raises:
         UserError: the profile's imagery comes from elsewhere, or the set has no place that can be used.
     """
-    from caco_assets.imagery.stage import collect, stored_at
-
     rules, places = Rules.of(settings), list_places(root)
     paths, per_shard = settings.paths, settings.sampling.places_per_shard
     shards: dict[int, list[PlaceFolder]] = {number: [] for number in range(places[-1].number // per_shard + 1)}
@@ -66,7 +65,7 @@ def import_published(settings: Settings, root: Path) -> list[Product]:
                 ),
             )
         )
-    return [*products, collect(settings)]
+    return products
 
 
 def fill_shard(target: Path, shard: int, places: list[PlaceFolder], rules: Rules, workers: int, root: str | None = None) -> Facts:

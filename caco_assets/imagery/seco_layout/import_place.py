@@ -1,4 +1,4 @@
-"""What one place of the published layout gives: its chips, or the reasons why it gives none."""
+"""Imports one place of the published layout: its chips, or the reasons why it has none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides which chips a set gives: all of it enters the products' fingerprints."""
+    """The rules that decide which chips are imported; all of them enter the products' fingerprints."""
 
     bands: tuple[str, ...]
     size: int
@@ -55,7 +55,7 @@ class Rules:
 
 @dataclass
 class Taken:
-    """What one place gave."""
+    """The outcome of one place."""
 
     place: PlaceFolder
     position: Position | None = None
@@ -66,7 +66,7 @@ class Taken:
 
 
 def take(place: PlaceFolder, rules: Rules) -> Taken:
-    """The chips of one place, or the reasons why it gives none."""
+    """The chips of one place, or the reasons why it has none."""
     taken = Taken(place)
     dates, undated = list_dates(place)
     taken.refused += [_refusal(place, name, "incomplete", detail) for name, detail in undated.items()]
@@ -75,7 +75,7 @@ def take(place: PlaceFolder, rules: Rules) -> Taken:
         if slot is None:
             detail = f"not among the {rules.seasons} newest dates of a period (rule {rules.periods})"
             taken.refused.append(_refusal(place, date.path.name, "surplus", detail))
-    # the newest date says where the place lies: it is the first that a user will look at
+    # the newest date decides where the place lies
     for date, slot in sorted(
         ((d, s) for d, s in zip(dates, slots, strict=True) if s), key=lambda pair: pair[0].datetime, reverse=True
     ):
@@ -113,14 +113,14 @@ def _chip(taken: Taken, date: DateFolder, slot: Slot, rules: Rules) -> tuple[Row
 
 
 def place_of(date: DateFolder, position: Position) -> tuple[float, float]:
-    """lon, lat of a place: as an export of ours says, else the middle of the date's chip."""
+    """lon, lat of a place: as the metadata of our own export says, else the middle of the date's chip."""
     if "lon" in date.own and "lat" in date.own:
         return float(date.own["lon"]), float(date.own["lat"])
     return round(position.lon, 6), round(position.lat, 6)
 
 
 def _slots(dates: list[DateFolder], rules: Rules) -> list[Slot | None]:
-    """As an export of ours says, where it speaks of every date; else by the rule."""
+    """As the metadata of our own export says, if it covers every date; otherwise by the rule."""
     stated = [(date.own.get("period"), date.own.get("season")) for date in dates]
     if stated and len(set(stated)) == len(stated) and all(p in (0, 1) and s in range(rules.seasons) for p, s in stated):
         return [(int(period), int(season)) for period, season in stated]  # pyright: ignore[reportArgumentType]
@@ -129,5 +129,5 @@ def _slots(dates: list[DateFolder], rules: Rules) -> list[Slot | None]:
 
 def _refusal(place: PlaceFolder, item: str | None, reason: str, detail: str, slot: Slot | None = None) -> Row:
     period, season = slot or (None, None)
-    who = {"location_id": place.location_id, "item_id": item, "period": period, "season": season}
-    return {**who, "reason": reason, "detail": detail, "clear_fraction": None}
+    subject = {"location_id": place.location_id, "item_id": item, "period": period, "season": season}
+    return {**subject, "reason": reason, "detail": detail, "clear_fraction": None}

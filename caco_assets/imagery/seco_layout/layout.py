@@ -1,4 +1,4 @@
-"""What the published layout looks like: a folder per place, in it a folder per date, in it a GeoTIFF per band.
+"""The published layout: a folder per place, in it a folder per date, in it a GeoTIFF per band.
 
 Facts, from the code that wrote and reads these sets (github.com/ServiceNow/seasonal-contrast, `datasets/seco_downloader.py` and
 `seco_dataset.py`; github.com/utkarshmall13/CACo, `src/datasets/seco_dataset.py`):
@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 
 METADATA = "metadata.json"
 OWN = "caco"
-"""Key in `metadata.json` under which an export keeps what the layout has no word for."""
+"""Key in `metadata.json` for the fields of an export that the layout does not have."""
 _OURS, _THEIRS = re.compile(r"^B0(\d)$"), re.compile(r"^B(\d)$")
 _MOMENT = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:T(\d{2})(\d{2})(\d{2}))?")
 
@@ -117,7 +117,7 @@ def _metadata(folder: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"its {METADATA} is not JSON ({' '.join(str(error).split())})") from error
+        raise ValueError(f"its {METADATA} is not JSON ({one_line(error)})") from error
     if not isinstance(found, dict):
         raise ValueError(f"its {METADATA} is no JSON object")
     return found

@@ -1,4 +1,4 @@
-"""`locations.parquet` of places that a set brings along."""
+"""Writes `locations.parquet` for the places of an imported set."""
 
 from __future__ import annotations
 

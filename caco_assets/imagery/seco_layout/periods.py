@@ -1,4 +1,4 @@
-"""Which dates of a place belong to the early and to the late period, where nobody says so: three rules."""
+"""Three rules that divide the dates of a place into an early and a late period."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads one date of the published layout as the pixels of a chip, and where they lie."""
+"""Reads one date of the published layout: the pixels of a chip and their position."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SCALES = {"uint8": 1 / 255, "uint16": 1 / UNITS, "int16": 1 / UNITS}
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the user says the files' numbers mean; none: what the file says, else its type."""
+    """The meaning of the files' numbers by the settings; none: by the file's own tags, else by its type."""
 
     scale: float | None = None
     offset: float | None = None

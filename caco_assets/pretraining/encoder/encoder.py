@@ -150,12 +150,12 @@ class Encoder(nn.Module):
             raise UserError(f"preprocessing: {got} bands ({', '.join(preprocessing.bands)}), the backbone takes {wanted}")
         return Encoder(self.architecture, preprocessing, self.backbone).to(self.mean.device).train(self.training)
 
-    def save(self, folder: Path, recipe: dict[str, Any], data: dict[str, Any]) -> None:
+    def save(self, folder: Path, training_config: dict[str, Any], data: dict[str, Any]) -> None:
         """Write `encoder.safetensors` and `encoder.json`.
 
         Args:
             folder: made if need be.
-            recipe: how it was trained, JSON-able.
+            training_config: how it was trained, JSON-able; `recipe` in the file.
             data: what it was trained on, JSON-able.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
             "architecture": self.architecture,
             "preprocessing": self.preprocessing.to_dict(),
             "identity": self.identity,
-            "recipe": recipe,
+            "recipe": training_config,
             "data": data,
         }
         (folder / DESCRIPTION).write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")

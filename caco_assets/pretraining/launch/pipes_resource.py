@@ -1,44 +1,43 @@
-"""The process that trains, started through Dagster Pipes: its lines stand in the run's log, *Cancel* ends it with a checkpoint."""
+"""Starts the training process with Dagster Pipes: its lines reach the run's event log, *Terminate* ends it with a checkpoint."""
 
 from __future__ import annotations
 
-import re
+import os
+import signal
+import subprocess
 import warnings
 from collections.abc import Callable
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 
 from caco_assets.pretraining.launch.separate_process import Start
 
-# Dagster's client asks its own reader for something in preview; nobody here can do anything about it.
+# Dagster's session calls a function of its own reader that is in preview; users can do nothing about it.
 warnings.filterwarnings("ignore", message="Function `PipesMessageReader", category=dg.PreviewWarning)
-# A step may be under way when the request comes, and a checkpoint of gigabytes may have to reach a slow disk.
+# A step may be running when the request comes, and a checkpoint of gigabytes may have to reach a slow disk.
 _PATIENCE_S = 300.0
 
 
 class TrainingProcess(dg.ConfigurableResource):
-    """Starts training in processes of their own."""
+    """Starts training in separate processes."""
 
     patience_s: float = _PATIENCE_S
     """How long a training that is asked to stop may take over its checkpoint."""
 
     def start(self, context: dg.AssetExecutionContext, before: Callable[[], object]) -> Start:
-        """See `pretraining.apart`; `before` is called once, when the process is really wanted."""
-        client = dg.PipesSubprocessClient(termination_timeout_seconds=self.patience_s)
+        """See `separate_process.Start`; `before` is called once, right before the process starts."""
 
         def run(arguments: list[str]) -> int:
             before()
-            try:
-                client.run(context=context, command=arguments)
-            except DagsterPipesExecutionError as error:
-                return _status(str(error))
-            return 0
+            # not `PipesSubprocessClient`, which does not return the exit status
+            injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+            with dg.open_pipes_session(context=context, context_injector=injector, message_reader=reader) as session:
+                process = subprocess.Popen(arguments, env={**os.environ, **session.get_bootstrap_env_vars()})
+                try:
+                    return process.wait()
+                except dg.DagsterExecutionInterruptedError:
+                    process.send_signal(signal.SIGINT)
+                    process.wait(self.patience_s)
+                    raise
 
         return run
-
-
-def _status(message: str) -> int:
-    """The exit status, which Dagster gives in words alone."""
-    found = re.search(r"code (-?\d+)", message)
-    return int(found[1]) if found else 1

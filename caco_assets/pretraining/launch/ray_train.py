@@ -8,10 +8,8 @@ beside that folder. Exit status as of `pretraining.train`.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,6 +23,7 @@ from caco_assets.pretraining.train import USER_ERROR, reporting
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.run_state import DONE, beside, forget_outcome, read_outcome
 from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
+from caco_assets.resources.ray_cluster import cluster
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,8 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
     failure: list[BaseException] = []
     # a machine that is taken back, or a process that is killed: the others cannot go on alone, and all begin at the checkpoint
     failures = FailureConfig(max_failures=config.pretraining.restarts)
-    with cluster(workers, config) as gpu:
+    with cluster(workers):
+        gpu = check_size(workers, config.pretraining.device)
         trainer = TorchTrainer(
             work,
             train_loop_config={"config": config.model_dump_json()},
@@ -147,39 +147,23 @@ def watched(file: Path) -> Iterator[StopRequest]:
         thread.join()
 
 
-@contextmanager
-def cluster(workers: int, config: RunConfig) -> Iterator[bool]:
-    """A connection to the cluster, and whether its workers get a GPU each.
+def check_size(workers: int, device: str) -> bool:
+    """Check that the cluster has a GPU, or a core, for each worker; returns whether they get GPUs.
 
     Raises:
-        UserError: the cluster has not so many GPUs or cores.
+        UserError: it has fewer.
     """
-    # telemetry is off for every user
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray's workers otherwise give way to every other program; those of the other launchers do not
-    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
-    known = bool(os.environ.get("RAY_ADDRESS"))
-    state = None if known else tempfile.mkdtemp(prefix="caco-ray-")
-    # an own cluster counts as many cores as there are workers: on a small machine they take turns
-    own = {} if known else {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False, "_temp_dir": state}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-    try:
-        there = ray.cluster_resources()
-        device = config.pretraining.device
-        gpu = device == "cuda" or (device == "auto" and there.get("GPU", 0) >= 1)
-        kind, name = ("GPU", "GPUs") if gpu else ("CPU", "cores")
-        if there.get(kind, 0) < workers:
-            raise UserError(
-                f"pretraining.processes × nodes = {workers}: the Ray cluster has {there.get(kind, 0):.0f} {name}, and each process "
-                "needs one; lower them, or start more of the cluster"
-            )
-        yield gpu
-    finally:
-        ray.shutdown()
-        if state is not None:
-            shutil.rmtree(state, ignore_errors=True)
+    there = ray.cluster_resources()
+    gpu = device == "cuda" or (device == "auto" and there.get("GPU", 0) >= 1)
+    resource, name = ("GPU", "GPUs") if gpu else ("CPU", "cores")
+    if there.get(resource, 0) < workers:
+        raise UserError(
+            f"pretraining.processes × nodes = {workers}: the Ray cluster has {there.get(resource, 0):.0f} {name}, and each process "
+            "needs one; lower them, or start more of the cluster"
+        )
+    return gpu
 
 
 def absolute(config: RunConfig) -> RunConfig:

@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 from caco_assets.core.errors import UserError
+from caco_assets.observability.logs import log_to_stderr
 from caco_assets.pretraining.launch.worker import tell
 from caco_assets.pretraining.train import USER_ERROR
 from caco_assets.pretraining.training.run_config import read_config
@@ -31,6 +32,7 @@ _USAGE = "usage: python -m caco_assets.pretraining.launch.torchrun PROCESSES CON
 
 def main(arguments: list[str]) -> int:
     """Train what the CONFIG file says in so many processes and return the exit status."""
+    log_to_stderr()
     if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
         logger.info(_USAGE)
         return USER_ERROR
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         logger.info(f"pretrain: {error}")
         return USER_ERROR
-    # until the agent listens to signals itself: its import takes seconds
+    # until the agent handles signals itself: its import takes seconds
     with stop_requests() as stop:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -68,7 +70,11 @@ def start(processes: int, config: Path) -> None:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # as torchrun: without a share of the cores each process would take them all
+    # `report_outcome` logs in one line why a process failed or stopped; the agent's own log is silenced
+    agent = logging.getLogger("torch.distributed")
+    agent.addHandler(logging.NullHandler())
+    agent.propagate = False
+    # as torchrun does: without a share of the cores each process would take them all
     os.environ.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // processes, 1)))
     with tempfile.TemporaryDirectory(prefix="caco-torchrun-") as logs:
         launch = LaunchConfig(
@@ -95,6 +101,4 @@ def ended(rank: int, processes: int, status: int) -> str:
 
 
 if __name__ == "__main__":
-    # the agent's words about processes that fail or stop: what matters of them is said here in one line
-    logging.disable()
     sys.exit(main(sys.argv[1:]))

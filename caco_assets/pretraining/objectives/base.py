@@ -48,7 +48,7 @@ def projection_head(features: int, dim: int) -> nn.Sequential:
 class Objective(nn.Module):
     """Base of the objectives; a subclass says its view plan, its number of spaces, its keys and which columns are negatives.
 
-    A step is `before_step()`, `forward(views, slots)`, backward and optimiser, `after_step(output)`.
+    A step is `before_step()`, `forward(views, slots)`, backward and optimizer, `after_step(output)`.
     """
 
     plan: ClassVar[ViewPlan]

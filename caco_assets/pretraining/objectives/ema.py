@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def frozen_copy[M: nn.Module](module: M) -> M:
-    """A copy with the same weights that no optimiser sees."""
+    """A copy with the same weights that no optimizer sees."""
     return copy.deepcopy(module).requires_grad_(requires_grad=False)
 
 
@@ -19,5 +19,5 @@ def follow(target: nn.Module, source: nn.Module, momentum: float) -> None:
     # multiply, then add, as published: `lerp` rounds differently, and an ill-conditioned ResNet at 32 px shows it
     targets: list[Tensor] = list(target.parameters())
     sources: list[Tensor] = list(source.parameters())
-    torch._foreach_mul_(targets, momentum)  # pyright: ignore[reportPrivateImportUsage] - how torch's own optimisers do it
+    torch._foreach_mul_(targets, momentum)  # pyright: ignore[reportPrivateImportUsage] - how torch's own optimizers do it
     torch._foreach_add_(targets, sources, alpha=1 - momentum)  # pyright: ignore[reportPrivateImportUsage]

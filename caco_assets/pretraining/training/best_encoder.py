@@ -1,4 +1,4 @@
-"""The encoder that the probe during training liked best, kept beside the one of the last epoch."""
+"""The encoder with the highest probe accuracy during training, kept beside that of the last epoch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from caco_assets.pretraining.training.checkpoint import BEST, read
 FOLDER = "best"
 
 
-def keep_best(folder: Path, encoder: Encoder, recipe: dict[str, Any], data: dict[str, Any]) -> None:
+def keep_best(folder: Path, encoder: Encoder, training_config: dict[str, Any], data: dict[str, Any]) -> None:
     """Turn `best.pt` of a training, if its probe has kept one, into the encoder folder `best/`; the product stays the last epoch's.
 
     Args:
         folder: of the training.
         encoder: of the last epoch; gives architecture and preprocessing.
-        recipe: see `Encoder.save`; epoch and probe are added.
-        data: see `Encoder.save`.
+        training_config: see `Encoder.save`.
+        data: see `Encoder.save`; epoch and probe are added.
     """
     if not (folder / BEST).exists():
         return
     state = read(folder / BEST)
     best = Encoder.random(encoder.architecture, encoder.preprocessing, seed=0)
     best.backbone.load_state_dict(state["encoder"])
-    best.save(folder / FOLDER, recipe, {**data, "epoch": state["epoch"], "probe": state["probe"]})
+    best.save(folder / FOLDER, training_config, {**data, "epoch": state["epoch"], "probe": state["probe"]})
     (folder / BEST).unlink()

@@ -27,9 +27,9 @@ class Checkpoints:
     """Gets `checkpoint.pt` and `best.pt`."""
     objective: nn.Module
     """All weights and buffers: both encoders, the queue, the change state."""
-    optimiser: Optimizer
+    optimizer: Optimizer
     """Its momentum."""
-    recipe: dict[str, Any]
+    training_config: dict[str, Any]
     """What `load` compares; plain JSON-able values."""
     minutes: float
     """Between checkpoints within an epoch."""
@@ -42,25 +42,25 @@ class Checkpoints:
     _saved: float = field(default_factory=time.monotonic)
 
     def load(self) -> None:
-        """Bring objective, optimiser and counters to where the last checkpoint left them, if there is one.
+        """Bring objective, optimizer and counters to where the last checkpoint left them, if there is one.
 
         Raises:
-            UserError: the file is damaged, or was made by another recipe; names the first difference.
+            UserError: the file is damaged, or was made with another training config; names the first difference.
         """
         path = self.folder / LAST
         if not path.exists():
             return
         state = read(path)
-        theirs = state["recipe"]
-        for key in sorted({*self.recipe, *theirs}):
-            if self.recipe.get(key) != theirs.get(key):
+        theirs, ours = state["recipe"], self.training_config
+        for key in sorted({*ours, *theirs}):
+            if ours.get(key) != theirs.get(key):
                 raise UserError(
-                    f"{path}: made with {key}={theirs.get(key)}, this run has {key}={self.recipe.get(key)}; "
+                    f"{path}: made with {key}={theirs.get(key)}, this run has {key}={ours.get(key)}; "
                     "go on with the old value, or delete the file to start again"
                 )
         try:
             self.objective.load_state_dict(state["objective"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.optimizer.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:
             line = " ".join(str(error).split())[:160]
             raise UserError(f"{path}: of another architecture ({line}); delete the file to start again") from error
@@ -73,8 +73,8 @@ class Checkpoints:
     def save(self, epoch: int, step: int) -> None:
         """Replace the last checkpoint at once: a kill leaves the old file or the new one."""
         self.epoch, self.step = epoch, step
-        state = {"recipe": self.recipe, "epoch": epoch, "step": step, "best": self.best}
-        _write(self.folder / LAST, state | {"objective": self.objective.state_dict(), "optimiser": self.optimiser.state_dict()})
+        state = {"recipe": self.training_config, "epoch": epoch, "step": step, "best": self.best}
+        _write(self.folder / LAST, state | {"objective": self.objective.state_dict(), "optimiser": self.optimizer.state_dict()})
         self._saved = time.monotonic()
 
     def judge(self, epoch: int, step: int, probe: float, encoder: nn.Module) -> None:

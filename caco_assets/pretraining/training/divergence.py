@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,19 +43,18 @@ class Diverged(UserError):  # noqa: N818 - named for what is the case
         self.bad = bad
 
 
-def write_bad_batch(folder: Path, bad: BadStep, sampler: Sampler, location_id: Sequence[str], seed: int) -> Path:
+def write_bad_batch(folder: Path, bad: BadStep, sampler: Sampler, seed: int) -> Path:
     """Write which places and dates the step saw; from (seed, epoch, step) the sampler draws the same views again.
 
     Args:
         folder: gets `bad_batch.json`.
         bad: the step.
         sampler: that drew it.
-        location_id: of the places of the pack.
         seed: of the training.
     """
     drawn = sampler.drawn(bad.epoch, bad.step_in_epoch)
     samples = [
-        {"slot": slot, "location_id": location_id[slot // PERIODS], "dates": dates}
+        {"slot": slot, "location_id": sampler.pack.location_id[slot // PERIODS], "dates": dates}
         for slot, dates in zip(drawn.slots.tolist(), drawn.dates.tolist(), strict=True)
     ]
     fields = {name: value for name, value in asdict(bad).items() if name != "slots"}

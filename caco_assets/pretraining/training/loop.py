@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from caco_assets.pretraining.training.checkpoint import LAST, Checkpoints
 from caco_assets.pretraining.training.collapse import CollapseWarning, health
 from caco_assets.pretraining.training.fabric import open_fabric, pick_device, synchronise_batch_norm
 from caco_assets.pretraining.training.metrics_log import METRICS, JsonLines, MetricsSink
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.training.schedule import learning_rate
 from caco_assets.pretraining.training.step_metrics import Record
 from caco_assets.pretraining.training.stop_request import StopRequest
@@ -43,43 +43,38 @@ _AGREE_EVERY = 10
 def train(
     objective: Objective,
     batches: Batches,
-    options: Pretraining,
+    config: RunConfig,
     *,
-    seed: int,
-    folder: Path,
-    recipe: dict[str, object],
     sinks: Sequence[MetricsSink] = (),
     probe: Probe | None = None,
     stop: StopRequest | None = None,
 ) -> None:
-    """Train `objective` in place for `options.epochs`, going on from the checkpoint in `folder` if there is one.
+    """Train `objective` in place for `config.pretraining.epochs`, resuming from the checkpoint in the target if there is one.
 
     Args:
         objective: see `Objective` for the order of calls in a step.
         batches: their order and content are functions of the epoch.
-        options: rates, schedule, precision, intervals.
-        seed: of whatever the network draws (drop path, …) and of the labelling.
-        folder: of `checkpoint.pt`, `best.pt` and `metrics.jsonl`; must exist.
-        recipe: settings that a checkpoint must share.
-        sinks: further takers of the figures.
-        probe: judges the query encoder each `options.probe_every` epochs.
+        config: rates, schedule, precision, intervals; the seed of what the network draws (drop path, …) and of the labelling; the
+            target folder, which must exist, of `checkpoint.pt`, `best.pt` and `metrics.jsonl`.
+        sinks: further receivers of the metrics.
+        probe: scores the query encoder every `probe_every` epochs.
         stop: asked after each step; then a checkpoint is written.
 
     Raises:
         UserError: the loss or a gradient is not finite or memory runs out (the last checkpoint stays), no such device, or the
-            checkpoint is of another recipe.
+            checkpoint is of another training config.
         Stopped: on request, with a checkpoint.
     """
+    options, folder = config.pretraining, config.target
     fabric = open_fabric(options)
     if distributed.rank() > 0:
         # the first process logs and probes for all
         sinks, probe = (), None
     synchronise_batch_norm(objective, fabric)
-    training = _Training(fabric, objective, batches, options, seed, stop or StopRequest())
-    training.kept = Checkpoints(folder, objective, training.optimiser, recipe, options.checkpoint_minutes)
-    training.go_on()
+    training = _Training(fabric, objective, batches, config, stop or StopRequest())
+    training.resume()
     epoch, step = training.epoch, training.step
-    # randomness of the caller is the caller's
+    # the caller's random state is restored afterwards
     with (
         torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []),
         JsonLines(folder / METRICS, keep_until=step, keep_epochs=epoch, write=distributed.rank() == 0) as lines,
@@ -97,7 +92,7 @@ def train(
         raise training.too_large(words)
 
 
-def _optimiser(trained: list[nn.Parameter], options: Pretraining) -> Optimizer:
+def _optimizer(trained: list[nn.Parameter], options: Pretraining) -> Optimizer:
     rate, decay = options.learning_rate, options.weight_decay
     if options.optimizer == "adamw":
         return AdamW(trained, rate, weight_decay=decay, fused=True)
@@ -105,28 +100,28 @@ def _optimiser(trained: list[nn.Parameter], options: Pretraining) -> Optimizer:
 
 
 class _Training:
-    """An objective with its optimiser, and how far they are."""
+    """An objective with its optimizer, and how far they are."""
 
-    kept: Checkpoints
-
-    def __init__(
-        self, fabric: Fabric, objective: Objective, batches: Batches, options: Pretraining, seed: int, stop: StopRequest
-    ) -> None:
-        self._fabric, self._objective, self._batches, self._options = fabric, objective, batches, options
-        self._seed, self._stop = seed, stop
+    def __init__(self, fabric: Fabric, objective: Objective, batches: Batches, config: RunConfig, stop: StopRequest) -> None:
+        self._fabric, self._objective, self._batches, self._options = fabric, objective, batches, config.pretraining
+        self._seed, self._stop = config.seed, stop
         self._trained = [p for p in objective.parameters() if p.requires_grad]
-        self.optimiser = _optimiser(self._trained, options)
-        self._model, self._optimiser = fabric.setup(objective, self.optimiser)
+        optimizer = _optimizer(self._trained, self._options)
+        self._model, self._optimizer = fabric.setup(objective, optimizer)
+        minutes = self._options.checkpoint_minutes
+        self._checkpoints = Checkpoints(config.target, objective, optimizer, config.training_config, minutes)
         self.epoch = self.step = 0
         self._batch: Batch | None = None
 
-    def go_on(self) -> None:
-        """From the last checkpoint, if there is one."""
-        self.kept.load()
-        self.epoch, self.step = self.kept.epoch, self.kept.step
+    def resume(self) -> None:
+        """Continue from the last checkpoint, if there is one."""
+        self._checkpoints.load()
+        self.epoch, self.step = self._checkpoints.epoch, self._checkpoints.step
         if len(set(seen := distributed.gather(torch.tensor([self.step], device=self._fabric.device)).tolist())) > 1:
             steps = ", ".join(str(step) for step in seen)
-            raise UserError(f"{self.kept.folder}: to the processes its checkpoint is of steps {steps}; all must see one folder")
+            raise UserError(
+                f"{self._checkpoints.folder}: the processes see checkpoints of steps {steps}; all must share one folder"
+            )
         if self.step:
             inside, whole = self.step - self.epoch * self._batches.steps_per_epoch, self._batches.steps_per_epoch
             more = f" and {inside} of {whole} steps" if inside else ""
@@ -142,7 +137,7 @@ class _Training:
             collapse.look(self.epoch, values)
             if probe is not None and options.probe_every and (self.epoch + 1) % options.probe_every == 0:
                 values["probe"] = _judge(probe, objective.encoder_q)
-                self.kept.judge(self.epoch, self.step, values["probe"], objective.encoder_q)
+                self._checkpoints.judge(self.epoch, self.step, values["probe"], objective.encoder_q)
             record.log(self.step, {"epoch": self.epoch, **values})
             self.epoch += 1
             if self.epoch % options.checkpoint_every == 0 or self.epoch == options.epochs:
@@ -159,13 +154,13 @@ class _Training:
             # each process drops other units of its own images
             torch.manual_seed(_number(self._seed, self.epoch, self.step - first) + distributed.rank())
             rate = learning_rate(self.step, whole, options)
-            for group in self.optimiser.param_groups:
+            for group in self._optimizer.param_groups:
                 group["lr"] = rate
             objective.before_step()
             output = self._model(*self._fabric.to_device((batch.views, batch.slots)))
-            self._optimiser.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad(set_to_none=True)
             self._fabric.backward(output.loss)
-            self._optimiser.step()
+            self._optimizer.step()
             objective.after_step(output)
             self.step += 1
             record.add(self.step, rate, {**output.metrics, "grad_norm": _gradient_norm(self._trained)}, output.slots)
@@ -178,7 +173,7 @@ class _Training:
         """Whether a checkpoint is wanted now, because it is time or because of a request to stop; all processes agree."""
         if distributed.size() > 1 and self._fabric.device.type == "cuda" and self.step % _AGREE_EVERY:
             return False
-        asked = distributed.largest(self._stop.signum or int(self.kept.due()), self._fabric.device)
+        asked = distributed.largest(self._stop.signum or int(self._checkpoints.due()), self._fabric.device)
         if asked > 1:
             self._stop.ask(asked)
         return asked > 0
@@ -186,7 +181,7 @@ class _Training:
     def _save(self, lines: JsonLines, record: Record) -> None:
         record.fetch()  # stops at figures that are not finite: no checkpoint holds the weights that they made
         lines.flush()
-        self.kept.save(self.epoch, self.step)
+        self._checkpoints.save(self.epoch, self.step)
 
     def too_large(self, words: str) -> UserError:
         """The error for a batch that did not fit, with the size that does; `words` are the allocator's."""
@@ -202,7 +197,7 @@ class _Training:
             return out_of_memory.explained(size, where, words, None, f"its views did not fit into the {held}")
 
         def attempt(count: int) -> None:
-            self._optimiser.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad(set_to_none=True)
             part = self._fabric.to_device((batch.views[:, :count], batch.slots[:count]))
             self._fabric.backward(self._model(*part).loss)
 

@@ -17,7 +17,7 @@ class MetricsSink(Protocol):
     """Takes figures as they come; a tracking server's live curves are one, the JSON-lines file is another."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """`values` of optimiser step `step` (from 1); called in the order of the steps, all values finite."""
+        """`values` of optimizer step `step` (from 1); called in the order of the steps, all values finite."""
         ...
 
 

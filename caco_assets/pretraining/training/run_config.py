@@ -1,4 +1,4 @@
-"""CONFIG: everything that one training is told, in one file that a stage writes or a person does."""
+"""The configuration of one training run, as a value and as the CONFIG file that launchers and people write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.settings import Pretraining
 from caco_assets.settings.frozen import Frozen
 
-# settings that change how fast training goes, not what it makes
+# settings that decide how fast training runs, not its result
 SPEED_ONLY = {
     "device",
     "threads",
@@ -26,13 +26,12 @@ SPEED_ONLY = {
     "pack_on_gpu",
 }
 
-
-# what training begins with is named by the data of the run (`stage.encoder_inputs`), weight by weight
+# the data of the run names the parent's weights (`stage.encoder_inputs`)
 NAMED_ELSEWHERE = {"warm_start"}
 
 
-def recipe_of(options: Pretraining, seed: int) -> dict[str, Any]:
-    """All settings that decide the result, JSON-able."""
+def training_config(options: Pretraining, seed: int) -> dict[str, Any]:
+    """All settings that decide the result, JSON-able: `recipe` in `encoder.json` and in checkpoints."""
     return {**options.model_dump(mode="json", exclude=SPEED_ONLY | NAMED_ELSEWHERE), "seed": seed}
 
 
@@ -40,22 +39,28 @@ class RunConfig(Frozen):
     """What `python -m caco_assets.pretraining.train CONFIG` reads: JSON or YAML, paths relative to the working directory."""
 
     pack: Path
-    """The folder that training reads."""
+    """The folder that training reads: see `pack.build`."""
     target: Path
-    """The folder that gets the encoder, its figures and, while it trains, its checkpoints."""
+    """The folder that gets the encoder, its metrics and, during training, its checkpoints."""
     seed: int = 0
+    """Of everything random."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """What the pack was made from, for `encoder.json`."""
+    """What the encoder is trained on, for `encoder.json`."""
     pretraining: Pretraining = Pretraining()
     """The profile's section."""
     probe: Path | None = None
-    """A probe set, for `pretraining.probe_every`."""
+    """The probe set that scores the encoder every `pretraining.probe_every` epochs: see `online_probe`."""
     parent: Path | None = None
-    """The folder of an encoder whose weights training begins with; none: random ones of the seed."""
+    """The folder of an encoder whose weights training starts from, named in `data`; none: random weights of the seed."""
     truth: Path | None = None
-    """Table of true change, for figures alone."""
+    """Table of true change, for metrics alone: the weights are the same without it (see `change.ground_truth`)."""
     starter: tuple[str, int] | None = None
-    """Machine and process id of whoever started the training: it stops when that process is gone."""
+    """Machine and process id that started the training: it stops when that process has ended."""
+
+    @property
+    def training_config(self) -> dict[str, Any]:
+        """See `training_config`."""
+        return training_config(self.pretraining, self.seed)
 
 
 def read_config(path: Path) -> RunConfig:

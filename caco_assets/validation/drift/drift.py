@@ -1,4 +1,4 @@
-"""Has the data drifted? A vintage against the last one that was accepted: rules with thresholds, and a person's word over them."""
+"""Drift check: compares a vintage with the last accepted one by rules with thresholds, which a user can override."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, produce
+from caco_assets.core.products import Facts, Product, produce, recorded
 from caco_assets.resources.vintages import finished
 from caco_assets.settings import Settings
 from caco_assets.validation.drift.statistics import folder_of, statistics
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 NAME = "drift"
 _RECIPE = "1"
 BEYOND = 0.5
-"""A chip's mean is strange when it lies farther outside of what the older vintage has seen than half the width of that."""
+"""A chip's mean is strange when it lies outside the range of the older vintage by more than half the width of that range."""
 RULES = {
     "mean_change": "mean",
     "spread_change": "spread",
@@ -32,27 +32,27 @@ RULES = {
 """Column → field of `validation.drift` that bounds it."""
 
 
-def judge_drift(settings: Settings) -> tuple[Product, ValidationResult]:
-    """Compare the vintage with the last accepted one before it, and keep the verdict as the product `drift`.
+def check_drift(settings: Settings) -> tuple[Product, ValidationResult]:
+    """Compare the vintage with the last accepted one before it, and write the outcome as the product `drift`.
 
     Returns:
         The product, whose facts are `vintage`, `reference` (None: there is nothing to compare with), `accepted`, `findings` (a line
-        for each rule that does not hold), `accepted_by` and `reason` (of a person), `rules` (rows of a table: old, new, change,
+        for each rule that does not hold), `accepted_by` and `reason` (of a user), `rules` (rows of a table: old, new, change,
         threshold); and the outcome of the expectations.
 
     Raises:
         UserError: there is no archive.
     """
     paths, vintage = settings.paths, settings.vintage
-    now = statistics(settings)
+    now = _measure(settings)
     older = _reference(settings, now)
     figures = json.loads(now.path.read_text())
     bands, whole = compare(older, figures) if older else ([], [])
     result = _check(settings, bands, whole) if older else nothing_to_check(settings, NAME)
     findings = [*result.blocking_failed, *result.warnings]
-    word = _word(settings, now)
-    person = word if word and word["by"] != "rules" else None
-    accepted = not findings or person is not None
+    acceptance = _acceptance(settings, now)
+    override = acceptance if acceptance and acceptance["by"] != "rules" else None
+    accepted = not findings or override is not None
 
     def make(file: Path) -> Facts:
         facts = {
@@ -60,38 +60,40 @@ def judge_drift(settings: Settings) -> tuple[Product, ValidationResult]:
             "reference": older and older["vintage"],
             "accepted": accepted,
             "findings": findings,
-            "accepted_by": person and person["by"],
-            "reason": person and person["reason"],
+            "accepted_by": override and override["by"],
+            "reason": override and override["reason"],
             "rules": _rows(settings, bands, whole),
         }
         file.write_text(json.dumps(facts, indent=1) + "\n")
         return facts
 
     limits = settings.validation.drift.model_dump(mode="json")
-    inputs = {"now": now.content_hash, "older": older, "limits": limits, "word": person, "vintage": vintage}
+    inputs = {"now": now.content_hash, "older": older, "limits": limits, "word": override, "vintage": vintage}
     product = produce(NAME, paths.root / "data" / "drift.json", records=paths.records, recipe=_RECIPE, inputs=inputs, make=make)
     if not findings:
-        _give_word(settings, now, "rules", "every rule holds")
+        _record_acceptance(settings, now, "rules", "every rule holds")
     elif not accepted:
-        # the rules may have been narrower, or the reference another, when they last gave their word
-        _word_file(settings, vintage).unlink(missing_ok=True)
+        # the rules or the reference may have been different when they last accepted this vintage
+        _acceptance_file(settings, vintage).unlink(missing_ok=True)
     return product, result
 
 
-def accept(settings: Settings, who: str, reason: str) -> Product:
-    """A person's word that the vintage is as it should be, though a rule says otherwise; it holds for exactly this data.
+def accept(settings: Settings, user: str, reason: str) -> Product:
+    """Accept the vintage although a rule does not hold; valid for exactly this data.
 
     Raises:
         UserError: no reason is given, or there is no archive.
     """
     if not reason.strip():
-        raise UserError("--reason: say why this vintage is accepted; it stands in the record for whoever asks later")
-    _give_word(settings, statistics(settings), who, reason)
-    product, _ = judge_drift(settings)
-    logger.info(
-        f"drift: vintage {settings.vintage} is accepted by {who}: {reason}; the sensor `drifted` launches its run, or you do"
-    )
+        raise UserError("--reason: say why this vintage is accepted; the reason is kept on record")
+    _record_acceptance(settings, _measure(settings), user, reason)
+    product, _ = check_drift(settings)
+    logger.info(f"drift: vintage {settings.vintage} is accepted by {user}: {reason}; the sensor `drifted` or you launch its run")
     return product
+
+
+def _measure(settings: Settings) -> Product:
+    return statistics(settings, recorded(settings.paths.records, "quarantine"))
 
 
 def compare(older: dict[str, Any], newer: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -136,7 +138,7 @@ def _reference(settings: Settings, now: Product) -> dict[str, Any] | None:
     One that an encoder was trained on comes first: measured from month to month, a slow drift would never be far.
     """
     files = sorted(folder_of(settings).glob("????-??.json"), reverse=True)
-    known = [file for file in files if file.stem < settings.vintage and _word_file(settings, file.stem).exists()]
+    known = [file for file in files if file.stem < settings.vintage and _acceptance_file(settings, file.stem).exists()]
     trained = finished(settings)
     for file in sorted(known, key=lambda file: file.stem not in trained):
         figures = json.loads(file.read_text())
@@ -157,24 +159,24 @@ def _rows(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str,
     return rows
 
 
-def _word_file(settings: Settings, vintage: str) -> Path:
+def _acceptance_file(settings: Settings, vintage: str) -> Path:
     return folder_of(settings) / f"{vintage}.accepted.json"
 
 
-def _word(settings: Settings, now: Product) -> dict[str, str] | None:
-    """Who has accepted exactly this data, if anyone has."""
-    file = _word_file(settings, settings.vintage)
-    word = json.loads(file.read_text()) if file.exists() else None
-    if word and word["data"] == now.content_hash:
-        return word
-    # the word was about other data of this vintage
+def _acceptance(settings: Settings, now: Product) -> dict[str, str] | None:
+    """Who accepted exactly this data, if anyone did."""
+    file = _acceptance_file(settings, settings.vintage)
+    acceptance = json.loads(file.read_text()) if file.exists() else None
+    if acceptance and acceptance["data"] == now.content_hash:
+        return acceptance
+    # it was given for other data of this vintage
     file.unlink(missing_ok=True)
     return None
 
 
-def _give_word(settings: Settings, now: Product, who: str, reason: str) -> None:
-    if (known := _word(settings, now)) and known["by"] == who and known["reason"] == reason:
+def _record_acceptance(settings: Settings, now: Product, user: str, reason: str) -> None:
+    if (known := _acceptance(settings, now)) and known["by"] == user and known["reason"] == reason:
         return
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    word = {"by": who, "reason": reason, "at": at, "data": now.content_hash}
-    write_atomic(_word_file(settings, settings.vintage), json.dumps(word, indent=1) + "\n")
+    acceptance = {"by": user, "reason": reason, "at": at, "data": now.content_hash}
+    write_atomic(_acceptance_file(settings, settings.vintage), json.dumps(acceptance, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""A vintage in figures: what its bands, its ground and its sky are like, measured on the same places in every vintage."""
+"""Statistics of a vintage: its bands, land cover and cloudiness, measured on the same places in every vintage."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from typing import Any
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, produce, recorded
+from caco_assets.core.products import Facts, Product, produce
 from caco_assets.settings import Settings
 
 RECIPE = "1"
 _ONE = 10_000
 """Digital number of reflectance 1 in a chip."""
 _NAMES = {"green": ("B03", "green"), "red": ("B04", "red"), "infrared": ("B08", "nir")}
-"""What cover is told by → the bands that may serve."""
+"""What land cover is measured with → the names of that band."""
 DENSE, SPARSE = 0.5, 0.25
-"""NDVI above which ground counts as densely and as sparsely grown: the usual steps, which need no training."""
+"""NDVI above which land counts as densely and as sparsely vegetated: the usual thresholds, which need no training."""
 
 
-def statistics(settings: Settings) -> Product:
-    """Measure the archive of the vintage and keep the figures in `data/statistics/VINTAGE.json`.
+def statistics(settings: Settings, quarantine: Product) -> Product:
+    """Measure the archive of the vintage and write the figures to `data/statistics/VINTAGE.json`.
+
+    Args:
+        settings: of the profile.
+        quarantine: the product that closes the archive.
 
     Raises:
-        UserError: there is no archive, or no chip in it.
+        UserError: there is no chip in the archive.
     """
     paths, vintage = settings.paths, settings.vintage
-    closed = recorded(paths.records, "quarantine")
     wanted = settings.validation.drift.places
     bands = settings.imagery.bands
 
@@ -44,13 +47,13 @@ def statistics(settings: Settings) -> Product:
         folder_of(settings) / f"{vintage}.json",
         records=paths.records,
         recipe=RECIPE,
-        inputs={"archive": closed.fingerprint, "places": wanted, "seed": settings.seed, "bands": bands},
+        inputs={"archive": quarantine.fingerprint, "places": wanted, "seed": settings.seed, "bands": bands},
         make=make,
     )
 
 
 def folder_of(settings: Settings) -> Path:
-    """Where the figures of all vintages are."""
+    """Folder of the figures of all vintages."""
     return settings.paths.root / "data" / "statistics"
 
 
@@ -60,7 +63,7 @@ def measured(settings: Settings) -> dict[str, Any]:
     Returns:
         `places`, `chips`, `bands` (band → `mean` and `spread` (standard deviation) of all pixels in reflectance, `means` of the
         chips, `low` and `high` (their 1st and 99th percentile), `dead`: the share of chips in which it has one value), `cover`
-        (kind → share; empty where a band for it lacks), `clear_sky` (share of the scenes tried that were clear).
+        (kind → share; empty where a band is missing), `clear_sky` (share of the scenes tried that were clear).
 
     Raises:
         UserError: there is no chip.
@@ -73,7 +76,7 @@ def measured(settings: Settings) -> dict[str, Any]:
         (shard, read_index(shard).select(["location_id", "offset", "length"])) for shard in shard_folders(settings.paths.archive)
     ]
     names = {name for _, table in tables for name in table["location_id"].to_pylist()}
-    # by the hash of its name: a place that is lost changes nothing for the others
+    # by the hash of its name: losing a place changes nothing for the others
     chosen = set(sorted(names, key=lambda name: _draw(settings.seed, name))[: settings.validation.drift.places])
     sums, cover = np.zeros((3, len(bands))), {}
     means, dead = [], np.zeros(len(bands))
@@ -116,9 +119,9 @@ def measured(settings: Settings) -> dict[str, Any]:
 
 
 def covers(reflectance: np.ndarray, bands: tuple[str, ...]) -> Mapping[str, int]:
-    """Pixels of each kind of ground in a chip (bands, H, W), as its own colours tell: water, dense and sparse growth, bare.
+    """Pixels of each land cover in a chip (bands, H, W), by spectral indices: water, dense and sparse vegetation, bare.
 
-    Water: NDWI above 0 (McFeeters 1996); growth: NDVI above `DENSE` and `SPARSE`. A rough measure, and the same for every vintage.
+    Water: NDWI above 0 (McFeeters 1996); vegetation: NDVI above `DENSE` and `SPARSE`. Rough, but the same for every vintage.
     """
     found = {what: next((bands.index(name) for name in names if name in bands), None) for what, names in _NAMES.items()}
     if None in found.values():

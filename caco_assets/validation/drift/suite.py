@@ -1,4 +1,4 @@
-"""What is expected of a vintage beside the last accepted one, as Great Expectations suites; the thresholds are settings."""
+"""The Great Expectations suites of the drift check; the thresholds are settings."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The checkable facts of each product: plain tables, one row per thing, one column per thing that can be wrong with it."""
+"""The facts that suites check: plain tables with one row per thing and one column per property that can be wrong."""

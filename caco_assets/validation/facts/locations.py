@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caco_assets.sampling.acceptance import ground_of
+from caco_assets.sampling.acceptance import acceptance_of
 from caco_assets.sampling.land import Mask
 from caco_assets.sampling.locations import shards_of
 from caco_assets.sampling.sphere import EARTH_RADIUS_KM, unit_vectors
@@ -30,7 +30,7 @@ def locations(settings: Settings) -> list[Table]:
     Raises:
         UserError: the product, or a file that the settings of sampling name, is absent or unreadable.
     """
-    path, ground = settings.paths.locations, ground_of(settings)
+    path, acceptance = settings.paths.locations, acceptance_of(settings)
     frame = read_parquet(path, COLUMNS)
     numbers(frame, ("lon", "lat", "population", "distance_km", "shard"))
     frame["missing_fields"] = missing_fields(frame, COLUMNS)
@@ -38,9 +38,9 @@ def locations(settings: Settings) -> list[Table]:
     frame["id"] = frame["location_id"]
     lon, lat = frame["lon"].to_numpy(), frame["lat"].to_numpy()
     on_earth = (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
-    frame["on_land"] = _where(ground.land, lon, lat, on_earth)
-    frame["inside_region"] = ground.region.contains(lon, lat)
-    frame["outside_zones"] = _where(lambda lon, lat: ~ground.zones.touched(lon, lat), lon, lat, on_earth)
+    frame["on_land"] = _where(acceptance.land, lon, lat, on_earth)
+    frame["inside_region"] = acceptance.region.contains(lon, lat)
+    frame["outside_zones"] = _where(lambda lon, lat: ~acceptance.zones.touched(lon, lat), lon, lat, on_earth)
     frame["nearest_km"] = nearest_km(lon, lat, on_earth)
     index = frame["location_id"].str.extract(r"^L(\d{7})$")[0].astype("float64").fillna(-1)
     frame["index_gap"] = index - np.arange(len(frame))

@@ -1,4 +1,4 @@
-"""Facts of the pack: whether its three parts (arrays, rows, `pack.json`) tell the same story, and whether images are images."""
+"""Facts of the pack: whether its three parts (arrays, rows, `pack.json`) agree, and whether images have content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.settings import Settings
 from caco_assets.validation.facts.table import Frame, Table, missing_fields, numbers, read_parquet
 
@@ -57,7 +57,7 @@ def _open(path: Path) -> np.ndarray | str:
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
 
 
 def _whole(about: dict[str, Any], rows: Frame, arrays: dict[str, Any], settings: Settings) -> Frame:

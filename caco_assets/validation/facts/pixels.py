@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from caco_assets.core.errors import one_line
 from caco_assets.imagery.archive.tar_store import open_tar
 from caco_assets.settings import Settings
 from caco_assets.validation.dark_targets import dark_level, dark_shift
 from caco_assets.validation.facts.table import Frame, slot_id
 
-REFLECTANCE_ONE = 10_000
-"""Digital number of reflectance 1 in a chip."""
 SATURATED = 20_000
 """Reflectance 2: brighter than any cloud; what is above is an overflow or a wrong scale."""
 
@@ -89,7 +88,7 @@ def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.n
             }
             return source.read(), "", ", ".join(name for name, bad in wrong.items() if bad)
     except RasterioError as error:
-        return None, " ".join(str(error).split()), ""
+        return None, one_line(error), ""
 
 
 def shift_of_dark_targets(pixels: Frame, bands: tuple[str, ...]) -> Frame:

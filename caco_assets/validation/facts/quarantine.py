@@ -1,4 +1,4 @@
-"""What was refused and why: the share of wanted chips that each reason cost."""
+"""Facts of the quarantine: the share of wanted chips lost to each reason."""
 
 from __future__ import annotations
 

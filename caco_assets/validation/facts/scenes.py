@@ -1,4 +1,4 @@
-"""Facts of `scenes.parquet`: whether every date that is wanted has a scene, and whether each scene is what it says."""
+"""Facts of `scenes.parquet`: whether every wanted date has a scene, and whether each scene is consistent."""
 
 from __future__ import annotations
 

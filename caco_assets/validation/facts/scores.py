@@ -1,4 +1,4 @@
-"""Facts of `scores.parquet`: whether each number is a number one may quote, and whether the candidate beats chance at all."""
+"""Facts of `scores.parquet`: whether each score is valid, and whether the candidate is better than chance."""
 
 from __future__ import annotations
 

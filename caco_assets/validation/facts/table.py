@@ -1,4 +1,4 @@
-"""What every table of facts shares: reading Parquet, naming absent values, and the record that a suite is run on."""
+"""Tables of facts: reading Parquet, naming missing values, and the record that a suite runs on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 
 Frame = Any
 """A pandas DataFrame, or a column of one: type checkers cannot follow what `frame[name]` is."""
@@ -41,7 +41,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Frame:
         present = set(pq.read_schema(path).names)
         frame = pq.read_table(path, columns=[name for name in columns if name in present]).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())}); make it again") from error
+        raise UserError(f"{path}: not a readable Parquet file ({one_line(error)}); make it again") from error
     return frame.reindex(columns=list(columns))
 
 

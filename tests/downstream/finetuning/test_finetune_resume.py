@@ -167,7 +167,7 @@ list(fine_tune(trial(folder, kept)))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.systems
 def test_a_killed_process_goes_on_in_another(logged, tmp_path):
     (expected,) = fine_tune(trial(tmp_path, EpochFile()))
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]

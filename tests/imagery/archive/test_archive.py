@@ -17,12 +17,11 @@ from caco_assets.imagery.archive.shard import (
     iter_chips,
     read_chip,
     read_index,
-    stac_items,
-    verify,
     write_index,
     write_quarantine,
     write_tar,
 )
+from caco_assets.imagery.archive.verify import verify_archive
 from caco_assets.imagery.geometry.chip_grid import chip_grids
 
 BANDS = ("B02", "B03", "B04")
@@ -91,7 +90,7 @@ def test_chips_come_in_the_order_of_place_period_and_season(archive):
     assert (chips[0].lon, chips[0].lat) == (2.8, 42.3)
 
 
-def test_every_chip_is_a_stac_item_that_pystac_reads(archive):
+def test_every_chip_is_a_stac_item_that_pystac_reads(archive, stac_items):
     items = [pystac.Item.from_dict(item) for item in stac_items(archive / "shard=0001")]
     assert [item.id for item in items] == ["L0000012-p0s0", "L0000012-p0s2", "L0000012-p1s0", "L0000012-p1s2"]
     assert items[0].datetime == datetime(2018, 1, 1, 10, 30, 15, 250_000, tzinfo=UTC)
@@ -117,5 +116,5 @@ def test_an_empty_shard_can_be_written_and_read(tmp_path):
     write_index(folder / INDEX, [], BANDS)
     write_quarantine(folder / QUARANTINE, [])
     assert list(iter_chips(tmp_path)) == []
-    assert verify(tmp_path) == []
+    assert verify_archive(tmp_path) == []
     assert band_names(folder) == []

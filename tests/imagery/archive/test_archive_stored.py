@@ -15,8 +15,9 @@ from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive import tar_store
 from caco_assets.imagery.archive.listing import list_shards
 from caco_assets.imagery.archive.reader import ArchiveReader
-from caco_assets.imagery.archive.shard import iter_chips, pack_tar, read_chip, read_index, shard_folders, verify
-from caco_assets.imagery.stage import collect, ingest_shard, plan
+from caco_assets.imagery.archive.shard import iter_chips, pack_tar, read_chip, read_index, shard_folders
+from caco_assets.imagery.archive.verify import verify_archive
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.settings import Settings, load_settings
 
 pytestmark = pytest.mark.integration
@@ -73,7 +74,7 @@ def test_tars_in_the_store_are_those_of_a_folder_and_so_is_all_that_is_read_from
     for one, other in zip(iter_chips(far.paths.archive), iter_chips(near.paths.archive), strict=True):
         assert (one.location_id, one.period, one.season) == (other.location_id, other.period, other.season)
         assert (one.pixels == other.pixels).all()
-    assert verify(far.paths.archive) == []
+    assert verify_archive(far.paths.archive) == []
     assert [str(one) for one in list_shards(far.paths.archive)] == [str(one) for one in list_shards(near.paths.archive)]
 
 
@@ -138,7 +139,7 @@ def test_what_is_lost_or_cut_in_the_store_is_found_and_made_again(both, client):
     (lost, cut) = (tar_store.pointer(far.paths.archive / f"shard={number:04d}") for number in (0, 1))
     client.delete_object(Bucket="sets", Key=lost.address.removeprefix("s3://sets/"))
     object_store.write(cut.address, object_store.read(cut.address)[:-512])
-    assert verify(far.paths.archive) == [
+    assert [str(one) for one in verify_archive(far.paths.archive)] == [
         f"shard=0000: chips.tar is not at {lost.address}",
         f"shard=0001: {cut.address} has {cut.bytes - 512} bytes, not {cut.bytes}",
     ]
@@ -155,7 +156,9 @@ def test_a_wrong_byte_in_the_store_is_found(both, client):
     data = bytearray(object_store.read(stored.address))
     data[row["offset"] + row["length"] // 2] ^= 1
     object_store.write(stored.address, bytes(data))
-    assert verify(far.paths.archive) == [f"shard=0000: {row['id']} is not what its index says (sha256)"]
+    assert [str(one) for one in verify_archive(far.paths.archive)] == [
+        f"shard=0000: {row['id']} is not what its index says (sha256)"
+    ]
 
 
 def test_neighbours_come_in_one_request_and_what_lies_far_apart_in_its_own(client, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`find_damage`: each way in which an archive can be spoilt is named, with its shard and chip."""
+"""`verify_archive`: each way in which an archive can be spoilt is named, with its shard and chip."""
 
 import io
 import shutil
@@ -13,14 +13,14 @@ import pytest
 
 from caco_assets.imagery.archive.chip import encode
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, TAR, read_index, write_tar
-from caco_assets.imagery.archive.verify import find_damage, is_safe_member
+from caco_assets.imagery.archive.verify import is_safe_member, verify_archive
 from caco_assets.imagery.geometry.chip_grid import Grid, chip_footprints, chip_grids
 
 BANDS = ("B02", "B03", "B04")
 
 
 def damage(archive: Path, shards: int | None = None, workers: int = 2) -> list[str]:
-    return [str(one) for one in find_damage(archive, shards, workers)]
+    return [str(one) for one in verify_archive(archive, shards, workers)]
 
 
 def rewrite(shard: Path, change: Callable[[list[dict]], list[dict]]) -> None:

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from caco_assets.cli import main
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
 from caco_assets.imagery.catalogs.folder import date_of, index_folder
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.settings import FolderSource
 
 BANDS = ("B02", "B03")
@@ -120,13 +120,13 @@ def test_a_file_with_another_number_of_bands_or_no_place_is_refused(tmp_path):
     put(tmp_path / "tifs", "b_2020-01-14.tif", count=3)
     put(tmp_path / "tifs", "c_2020-01-15.tif", crs=None)
     refused = index(tmp_path)[0]["refused_files"]
-    assert refused["b_2020-01-14.tif"] == "has 3 bands, imagery.source.bands names 2"
+    assert refused["b_2020-01-14.tif"] == "3 bands found, imagery.source.bands lists 2"
     assert refused["c_2020-01-15.tif"] == "has no georeference"
 
 
 def test_a_folder_of_spoilt_files_alone_is_an_error_with_the_reasons(tmp_path):
     put(tmp_path / "tifs", "b_2020-01-14.tif", count=3)
-    with pytest.raises(UserError, match=r"none of the 1 GeoTIFFs can be used .*has 3 bands"):
+    with pytest.raises(UserError, match=r"none of the 1 GeoTIFFs can be used .*3 bands found"):
         index(tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_a_year_or_a_month_alone_stands_for_its_middle():
 
 def test_bands_named_twice_or_not_at_all_are_errors(tmp_path):
     put(tmp_path / "tifs", "a_2020-01-13.tif")
-    with pytest.raises(UserError, match=r"imagery.source.bands=B02,B02: B02 is there twice; name every band of the files once"):
+    with pytest.raises(UserError, match=r"imagery.source.bands=B02,B02: B02 appears twice; name every band of the files once"):
         index(tmp_path, bands=("B02", "B02"))
     with pytest.raises(UserError, match=r"imagery.source.bands=: no band; name every band"):
         index(tmp_path, bands=())
@@ -208,8 +208,8 @@ def test_a_folder_of_one_band_files_serves_its_band(tmp_path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--bands", "B02,B02"], "imagery.source.bands=B02,B02: B02 is there twice"),
-        (["--bands", "B02,B03,B04"], "none of the 1 GeoTIFFs can be used (a_2020-01-13.tif: has 2 bands"),
+        (["--bands", "B02,B02"], "imagery.source.bands=B02,B02: B02 appears twice"),
+        (["--bands", "B02,B03,B04"], "none of the 1 GeoTIFFs can be used (a_2020-01-13.tif: 2 bands found"),
         (["--bands", "B02,B03", "--scale", "0"], "--scale=0.0: Input should be greater than 0"),
         (["--bands", "B02,B03", "--nodata", "nothing"], "--nodata='nothing'"),
         (["--bands", "B02,B03", "--date-pattern", r"(\d{8})"], r"a_2020-01-13.tif: no date in this name by date_pattern=(\d{8})"),

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.integration
 CORE = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
 JULY = (datetime(2020, 7, 1, tzinfo=UTC), datetime(2020, 7, 31, 8, 6, 11, 24000, tzinfo=UTC))
 BOX = (27.0, -8.0, 27.9, -7.5)
+CUT_BODY = ("half a body",)
 
 
 class Server:
@@ -37,7 +38,7 @@ class Server:
         self.pages = 5
         self.conforms = list(CORE)
         self.troubles: list[tuple] = []
-        """Answers that come first: (status, headers, body), or `None` for a cut connection."""
+        """Answers that come first: (status, headers, body), `None` for a cut connection, `CUT_BODY` for half a body."""
         self.most = 1000
         self.slow_s = 0.0
         self.busy = self.busiest = 0
@@ -73,8 +74,11 @@ class Server:
                 time.sleep(0.005)
                 with outer.lock:
                     outer.busy -= 1
-                if trouble is None:
+                if trouble is None or trouble == CUT_BODY:
                     self.close_connection = True
+                    if trouble:
+                        self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"type": "Feature')
+                        self.wfile.flush()
                     self.connection.close()
                 elif trouble:
                     status, headers, body = trouble
@@ -197,6 +201,7 @@ TROUBLES = {
     "gateway": (502, {}, b"<html>Bad gateway</html>"),
     "page of HTML": (200, {"Content_Type": "text/html"}, b"<!DOCTYPE html><html>Log in</html>"),
     "cut connection": None,
+    "cut body": CUT_BODY,
 }
 
 

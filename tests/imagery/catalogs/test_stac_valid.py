@@ -8,9 +8,9 @@ import pytest
 from pystac.validation import validate_dict
 from stac_geoparquet.arrow import stac_table_to_items
 
-from caco_assets.imagery.archive.shard import read_index, stac_items
-from caco_assets.imagery.catalogs.catalog import ITEMS
+from caco_assets.imagery.archive.shard import read_index
 from caco_assets.imagery.catalogs.folder import index_folder
+from caco_assets.imagery.catalogs.static import ITEMS
 from caco_assets.settings import FolderSource
 
 
@@ -19,19 +19,19 @@ def core(item: dict) -> None:
     validate_dict({**item, "stac_extensions": []}, pystac.STACObjectType.ITEM)
 
 
-def test_every_chip_of_an_index_is_a_valid_item(small_archive):
-    items = list(stac_items(small_archive / "shard=0001"))
+def test_every_chip_of_an_index_is_a_valid_item(small_archive, stac_items):
+    items = stac_items(small_archive / "shard=0001")
     assert len(items) == read_index(small_archive / "shard=0001").num_rows == 4
     for item in items:
         core(item)
         pystac.Item.from_dict(item).validate()
 
 
-def test_an_index_that_is_no_stac_is_told_by_the_same_schemas(small_archive):
+def test_an_index_that_is_no_stac_is_told_by_the_same_schemas(small_archive, stac_items):
     """The check can fail."""
     from pystac.errors import STACValidationError
 
-    item = next(stac_items(small_archive / "shard=0000"))
+    item = stac_items(small_archive / "shard=0000")[0]
     for spoilt in ({**item, "geometry": {"type": "Point"}}, {**item, "assets": {"data": {}}}, {**item, "properties": {}}):
         with pytest.raises(STACValidationError):
             core(spoilt)
@@ -52,6 +52,6 @@ def test_every_file_of_an_indexed_folder_is_a_valid_item_in_both_forms(tmp_path,
         core(item)
 
 
-def test_the_time_of_a_chip_is_that_of_its_scene(small_archive):
-    item = pystac.Item.from_dict(next(stac_items(small_archive / "shard=0000")))
+def test_the_time_of_a_chip_is_that_of_its_scene(small_archive, stac_items):
+    item = pystac.Item.from_dict(stac_items(small_archive / "shard=0000")[0])
     assert item.datetime == datetime(2018, 1, 1, 10, 30, 15, 250_000, tzinfo=UTC)

@@ -11,8 +11,9 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.imagery.archive.preview import chips_preview
-from caco_assets.imagery.archive.shard import iter_chips, read_index, verify
-from caco_assets.imagery.stage import collect, ingest_shard, plan
+from caco_assets.imagery.archive.shard import iter_chips, read_index
+from caco_assets.imagery.archive.verify import verify_archive
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.settings import Settings
 
 DATES = ("2021-12-10", "2022-04-05", "2022-08-20", "2025-12-11", "2026-04-06", "2026-08-21")
@@ -50,7 +51,7 @@ def test_clear_scenes_become_harmonised_chips_on_one_grid_per_place(six_dates):
     assert {row["status"] for row in rows} == {"planned"}
     assert [row["datetime"].date().isoformat() for row in rows[:6]] == list(DATES)
     assert {row["clear_fraction"] for row in rows} == {1.0}
-    assert verify(six_dates.paths.archive) == []
+    assert verify_archive(six_dates.paths.archive) == []
 
 
 def test_the_facts_describe_the_archive(six_dates):
@@ -93,7 +94,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import caco_assets.imagery.ingest.fill_shard as fill_shard
-from caco_assets.imagery.stage import ingest_shard
+from caco_assets.imagery.on_record import ingest_shard
 from caco_assets.settings import CatalogSource, Sampling, load_settings
 
 home, catalog, sampling = Path(sys.argv[1]), Path(sys.argv[2]), Sampling.model_validate_json(sys.argv[3])

@@ -11,7 +11,7 @@ import pytest
 
 from caco_assets.core.file_lock import file_lock
 from caco_assets.imagery.ingest import fill_shard
-from caco_assets.imagery.stage import ingest_shard, plan
+from caco_assets.imagery.on_record import ingest_shard, plan
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -117,7 +117,7 @@ RUN = """
 import os, signal, sys, time
 from pathlib import Path
 import caco_assets.imagery.ingest.fill_shard as fill_shard
-from caco_assets.imagery.stage import ingest_shard
+from caco_assets.imagery.on_record import ingest_shard
 from caco_assets.observability.logs import log_to
 from caco_assets.settings import CatalogSource, Sampling, load_settings
 

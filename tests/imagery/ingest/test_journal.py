@@ -4,14 +4,14 @@ import os
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.imagery.ingest.journal import CHIPS, JOURNAL, Spool
+from caco_assets.imagery.ingest.journal import CHIPS, JOURNAL, IngestJournal
 
 
 def fill(folder, count: int, start: int = 0) -> None:
-    with Spool(folder) as spool:
+    with IngestJournal(folder) as spool:
         for number in range(start, start + count):
             dice = random.Random(number)
             if number % 3 == 2:
@@ -22,7 +22,7 @@ def fill(folder, count: int, start: int = 0) -> None:
 
 def check(folder, most: int) -> int:
     """Every entry that is there is right; returns how many there are."""
-    with Spool(folder) as spool:
+    with IngestJournal(folder) as spool:
         for number, (key, entry) in enumerate(spool.entries.items()):
             dice = random.Random(number)
             assert key == (f"L{number}", "item")
@@ -42,7 +42,6 @@ def test_what_was_added_is_read_back(tmp_path):
     assert check(tmp_path, 15) == 15
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from([CHIPS, JOURNAL]), st.floats(0, 1), st.booleans())
 def test_a_torn_tail_is_cut_and_the_rest_goes_on(tmp_path_factory, name, share, garbled):
     folder = tmp_path_factory.mktemp("spool")
@@ -77,7 +76,7 @@ def test_the_disk_is_asked_to_keep_it_without_holding_up_the_reading(tmp_path, m
 
 @pytest.mark.parametrize("reason", [None, "nodata"])
 def test_a_share_that_is_not_known_stays_unknown(tmp_path, reason):
-    with Spool(tmp_path) as spool:
+    with IngestJournal(tmp_path) as spool:
         spool.add(("L1", "a"), reason, "x", None, b"")
-    with Spool(tmp_path) as spool:
+    with IngestJournal(tmp_path) as spool:
         assert spool.entries["L1", "a"].clear_fraction is None

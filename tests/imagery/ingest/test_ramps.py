@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.io import MemoryFile
@@ -52,7 +52,6 @@ def read_both(content: bytes, grid: Grid, nearest: bool) -> np.ndarray:
     return whole
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([(10.0, 0.0), (10.0, 3.0), (20.0, 0.0), (20.0, 10.0), (60.0, 0.0), (60.0, 30.0)]),
     st.integers(6, 190),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caco_assets.imagery.archive.shard import iter_chips
-from caco_assets.imagery.stage import collect, ingest_shard, plan
+from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.settings import Settings, load_settings
 
 DATES = ("2021-12-10", "2022-04-05", "2022-08-20", "2025-12-11", "2026-04-06", "2026-08-21")

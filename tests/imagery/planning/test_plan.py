@@ -7,12 +7,12 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
 from caco_assets.imagery.geometry.footprint import across_antimeridian, raster_footprint
 from caco_assets.imagery.geometry.mgrs_cells import box_around
 from caco_assets.imagery.planning.plan import Sites, write_plan
-from caco_assets.imagery.planning.ranking import Limits, choose, holding
+from caco_assets.imagery.planning.ranking import Limits, holding, rank_scenes
 from caco_assets.imagery.planning.scenes_parquet import SCHEMA, SceneWriter, read_scenes, to_table
 from caco_assets.imagery.scenes.periods import period_windows
 from caco_assets.imagery.scenes.radiometry import Radiometry
@@ -47,7 +47,7 @@ def ordered(*scenes: Scene) -> list[Scene]:
 def planned(scenes: list[Scene], places: int = 1, max_scene_cloud: float = 90.0, candidates: int = 8, footprints=None, epsg=None):
     if footprints is None:
         footprints = chip_footprints(chip_grids(np.linspace(2.0, 2.5, places), np.full(places, 42.0), 64, 10))
-    slots = choose(
+    slots = rank_scenes(
         scene_table(scenes), holding(scene_table(scenes), footprints), epsg, WINDOWS, Limits(max_scene_cloud, candidates)
     )
     names = [scenes[index].item_id if index >= 0 else None for index in slots.scene]
@@ -184,7 +184,7 @@ def test_the_fast_plan_is_the_obvious_one(data):
     )
     footprints = chip_footprints(chip_grids(np.linspace(2.0, 2.5, 3), np.full(3, 42.0), 64, 10))
     candidates = data.draw(st.integers(1, 5))
-    slots = choose(scene_table(scenes), holding(scene_table(scenes), footprints), 32631, WINDOWS, Limits(90.0, candidates))
+    slots = rank_scenes(scene_table(scenes), holding(scene_table(scenes), footprints), 32631, WINDOWS, Limits(90.0, candidates))
     found = list(
         zip(*(getattr(slots, name).tolist() for name in ("place", "period", "season", "rank", "scene", "status")), strict=True)
     )
@@ -194,7 +194,7 @@ def test_the_fast_plan_is_the_obvious_one(data):
 def test_the_table_has_the_contract_and_the_same_bytes_each_time(tmp_path):
     scenes = ordered(scene("a", 10, None, exceptions={"B04": Radiometry(1e-4, -0.7)}), scene("b", 140, 3.5))
     footprints = chip_footprints(chip_grids(np.array([2.0, 2.4]), np.full(2, 42.0), 64, 10))
-    slots = choose(scene_table(scenes), holding(scene_table(scenes), footprints), None, WINDOWS, Limits(90.0, 8))
+    slots = rank_scenes(scene_table(scenes), holding(scene_table(scenes), footprints), None, WINDOWS, Limits(90.0, 8))
     ids, shards = np.array(["L0000000", "L0000001"], object), np.array([0, 1], np.int32)
     for name in ("one", "two"):
         with SceneWriter(tmp_path / name) as writer:

@@ -12,13 +12,13 @@ import rasterio
 
 from caco_assets.core.errors import UserError
 from caco_assets.imagery.geometry.chip_grid import Grid
-from caco_assets.imagery.ingest.fill_shard import Pace
+from caco_assets.imagery.ingest.fill_shard import Concurrency
+from caco_assets.imagery.on_record import ingest_shard, plan
 from caco_assets.imagery.reading.gdal import UnreadableError
 from caco_assets.imagery.reading.http.cog_reader import Budget, RemoteFiles, _plan
 from caco_assets.imagery.reading.http.range_client import Fetcher, Patience
 from caco_assets.imagery.reading.http.tiff_index import read_index
 from caco_assets.imagery.reading.resample import read_grid
-from caco_assets.imagery.stage import ingest_shard, plan
 
 pytestmark = pytest.mark.integration
 
@@ -69,7 +69,7 @@ def test_the_bands_of_a_cloudy_scene_are_never_asked_for(far):
 @pytest.fixture
 def hasty(monkeypatch):
     """No long waits between attempts."""
-    monkeypatch.setattr("caco_assets.imagery.ingest.fill_shard.Pace", partial(Pace, patience=HASTE))
+    monkeypatch.setattr("caco_assets.imagery.ingest.fill_shard.Concurrency", partial(Concurrency, patience=HASTE))
 
 
 HASTE = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.3, slowest_bytes_per_s=1e6)
@@ -98,7 +98,7 @@ def test_a_provider_that_falls_silent_stops_the_shard_and_the_next_run_goes_on(f
 def test_failures_in_one_request_of_ten_leave_no_trace(far, monkeypatch):
     far, near, provider = far
     longer = replace(HASTE, attempts=8)
-    monkeypatch.setattr("caco_assets.imagery.ingest.fill_shard.Pace", partial(Pace, patience=longer))
+    monkeypatch.setattr("caco_assets.imagery.ingest.fill_shard.Concurrency", partial(Concurrency, patience=longer))
     provider.fail(kinds="403,429,500,503,silence,reset,truncated,slow,html,xml", share=0.1, seed=3)
     for shard in (0, 1):
         ingest_shard(near, shard)

@@ -1,12 +1,9 @@
 """What an HTTP answer to a ranged request is worth."""
 
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-
 import pytest
 
 from caco_assets.imagery.reading.gdal import UnreadableError
-from caco_assets.imagery.reading.http.range_response import Piece, TransientError, check_answer, retry_after
+from caco_assets.imagery.reading.http.range_response import Piece, TransientError, check_answer
 
 
 def part(start: int, stop: int, size: int) -> dict[str, str]:
@@ -65,12 +62,3 @@ def test_a_file_that_is_no_good_is_so_at_once(status, headers, body, detail):
     with pytest.raises(UnreadableError) as caught:
         check_answer(status, headers, body, (50, 60))
     assert (caught.value.reason, caught.value.detail) == ("unreadable", detail)
-
-
-def test_retry_after_is_read_as_seconds_and_as_a_date():
-    assert retry_after({}) is None
-    assert retry_after({"Retry-After": "7"}) == 7.0
-    assert retry_after({"Retry-After": "soon"}) is None
-    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
-    assert 15 < (retry_after({"Retry-After": moment}) or 0) <= 20
-    assert retry_after({"Retry-After": format_datetime(datetime(2020, 1, 1, tzinfo=UTC), usegmt=True)}) == 0.0

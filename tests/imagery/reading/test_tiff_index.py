@@ -50,7 +50,7 @@ LAYOUTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     LAYOUTS,
     st.integers(1, 90),
@@ -111,7 +111,6 @@ def test_a_cog_is_indexed_from_its_first_bytes_and_its_overviews_are_left_aside(
 
 
 @given(st.integers(0, 600))
-@settings(max_examples=40, deadline=None)
 def test_too_few_bytes_say_how_many_are_needed(length):
     content = geotiff(512, 512, driver="COG", compress="deflate", blocksize=128)
     head = content[:length]
@@ -141,7 +140,6 @@ def test_what_is_no_usual_geotiff_is_left_to_gdal(content):
 
 
 @given(st.binary(min_size=16, max_size=400), st.sampled_from([b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"]))
-@settings(max_examples=200, deadline=None)
 def test_random_bytes_never_crash_the_reader(noise, start):
     index, stop = index_or_need(start + noise)
     assert stop is None or stop > len(start + noise)

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.catalogs.catalog import StaticCatalog
 from caco_assets.imagery.catalogs.parquet import ParquetCatalog
+from caco_assets.imagery.catalogs.static import StaticCatalog
 from caco_assets.imagery.planning.plan import Sites, write_plan
 from caco_assets.imagery.planning.ranking import Limits
 from caco_assets.imagery.scenes.hrefs import pack, unpack
@@ -101,7 +101,6 @@ def made_up_item(number: int, rng: random.Random) -> dict:
     }  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 25))
 def test_made_up_items_are_read_by_columns_as_one_by_one(tmp_path_factory, seed, count):
     rng = random.Random(seed)
@@ -156,7 +155,7 @@ def test_a_streamed_index_gives_the_plan_of_one_in_memory(tmp_path, order, monke
     windows = period_windows("2026-10", 4, 12, 3)
     held = StaticCatalog.open(path, BANDS)
     assert isinstance(held, StaticCatalog)
-    monkeypatch.setattr("caco_assets.imagery.catalogs.catalog.HELD_ROWS", 10)
+    monkeypatch.setattr("caco_assets.imagery.catalogs.static.HELD_ROWS", 10)
     monkeypatch.setattr("caco_assets.imagery.catalogs.parquet.BATCH_ROWS", 37)
     monkeypatch.setattr("caco_assets.imagery.catalogs.parquet.BOXES_PER_BIN", 2)
     streamed = StaticCatalog.open(path, BANDS, tmp_path / "scratch")

@@ -11,10 +11,12 @@ import rasterio
 from affine import Affine
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import recorded
-from caco_assets.imagery.archive.shard import INDEX, iter_chips, read_index, stac_items, verify, write_index
+from caco_assets.core.products import Product, recorded
+from caco_assets.imagery.archive.shard import INDEX, iter_chips, read_index, write_index
+from caco_assets.imagery.archive.verify import verify_archive
 from caco_assets.imagery.seco_layout.export_archive import export_published, export_tifs
 from caco_assets.imagery.seco_layout.import_archive import import_published
+from caco_assets.imagery.stage import collect
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import SecoLayoutSource, Settings, load_settings
 
@@ -70,8 +72,10 @@ def write_set(root: Path, places: int = 2, **options) -> Path:
     return root
 
 
-def quiet(settings: Settings, root: Path):
-    return import_published(settings, root)
+def import_set(settings: Settings, root: Path) -> list[Product]:
+    """As `caco archive import` does it."""
+    products = import_published(settings, root)
+    return [*products, collect(settings, products[1:])]
 
 
 def refusals(settings: Settings) -> list[tuple]:
@@ -81,9 +85,9 @@ def refusals(settings: Settings) -> list[tuple]:
 
 def test_a_published_set_becomes_an_archive_of_its_own_pixels(tmp_path):
     settings = profile(tmp_path / "home")
-    products = quiet(settings, write_set(tmp_path / "set"))
+    products = import_set(settings, write_set(tmp_path / "set"))
     assert [product.name for product in products] == ["locations", "archive/shard=0000", "quarantine"]
-    assert verify(settings.paths.archive) == []
+    assert verify_archive(settings.paths.archive) == []
     chips = {(chip.location_id, chip.period, chip.season): chip for chip in iter_chips(settings.paths.archive)}
     assert sorted(chips) == [(f"L000000{place}", period, season) for place in (0, 1) for period in (0, 1) for season in (0, 1)]
     chip = chips["L0000001", 1, 0]
@@ -96,7 +100,7 @@ def test_a_published_set_becomes_an_archive_of_its_own_pixels(tmp_path):
 
 def test_what_the_metadata_says_of_a_date_is_kept(tmp_path):
     settings = profile(tmp_path / "home")
-    quiet(settings, write_set(tmp_path / "set", places=1))
+    import_set(settings, write_set(tmp_path / "set", places=1))
     row = read_index(settings.paths.archive / "shard=0000").to_pylist()[3]
     assert row["datetime"] == datetime(2021, 4, 5, 10, 50, 31, 24_000, tzinfo=UTC)
     assert (row["item_id"], row["cloud_cover"], row["clear_fraction"], row["epsg"]) == (DATES[3], 3.5, 1.0, 32631)
@@ -114,7 +118,7 @@ def test_published_numbers_come_through_the_published_stretch_unchanged():
 
 def test_coarser_bands_are_interpolated_between_the_centres_of_their_pixels(tmp_path):
     settings = profile(tmp_path / "home")
-    quiet(settings, write_set(tmp_path / "set", places=1))
+    import_set(settings, write_set(tmp_path / "set", places=1))
     chip = next(iter_chips(settings.paths.archive, ("B01",)))
     coarse = band_pixels(0, "B1") * (10_000 / 255)
     centres = np.clip((np.arange(SIDE) + 0.5) / 6 - 0.5, 0, SIDE // 6 - 1)
@@ -130,7 +134,7 @@ def _bilinear(grid: np.ndarray, y: float, x: float) -> float:
 
 def test_files_compressed_as_jpeg_are_read(tmp_path):
     settings = profile(tmp_path / "home", bands=("B04", "B03", "B02"))
-    quiet(settings, write_set(tmp_path / "set", places=1, compress="JPEG"))
+    import_set(settings, write_set(tmp_path / "set", places=1, compress="JPEG"))
     assert len(list(iter_chips(settings.paths.archive))) == 4
 
 
@@ -171,7 +175,7 @@ def test_a_place_with_a_spoilt_date_is_refused_with_the_reason_and_the_others_ar
     spoil, reason, detail = SPOILT[kind]
     settings, root = profile(tmp_path / "home"), write_set(tmp_path / "set")
     spoil(root / "000000" / DATES[0])
-    quiet(settings, root)
+    import_set(settings, root)
     assert {chip.location_id for chip in iter_chips(settings.paths.archive)} == {"L0000001"}
     found = refusals(settings)
     assert [(place, why) for place, why, _ in found] == [("L0000000", reason), ("L0000000", "too_few_seasons")]
@@ -184,7 +188,7 @@ def test_a_folder_whose_name_holds_no_date_is_refused(tmp_path):
     settings, root = profile(tmp_path / "home"), write_set(tmp_path / "set")
     (root / "000000" / "notes").mkdir()
     (root / "000001" / "2019-13-01").mkdir()
-    quiet(settings, root)
+    import_set(settings, root)
     found = refusals(settings)
     assert [(place, why) for place, why, _ in found] == [("L0000000", "incomplete"), ("L0000001", "incomplete")]
     assert "needs 20200715T105031 or 2020-07-15" in found[0][2]
@@ -196,7 +200,7 @@ def test_surplus_dates_are_listed_and_not_lost_silently(tmp_path):
     root = write_set(tmp_path / "set", places=1)
     for band in ("B4", "B3", "B2", "B5", "B1"):
         write_band(root / "000000" / "20161201T105031" / f"{band}.tif", band_pixels(99, band))
-    quiet(settings, root)
+    import_set(settings, root)
     assert refusals(settings) == [("L0000000", "surplus", "not among the 2 newest dates of a period (rule gap)")]
 
 
@@ -207,12 +211,12 @@ def test_a_set_of_one_year_is_parted_in_halves_when_the_profile_says_so(tmp_path
         (root / "000000" / date).rename(newer)
         (newer / "metadata.json").unlink()
     by_gap, by_halves = (profile(tmp_path / rule, periods=rule) for rule in ("gap", "halves"))
-    quiet(by_gap, root)
+    import_set(by_gap, root)
     assert refusals(by_gap) == [
         ("L0000000", "surplus", "not among the 3 newest dates of a period (rule gap)"),
         ("L0000000", "too_few_seasons", "usable dates: 0 early, 3 late; at least 2 are needed in each period"),
     ]
-    quiet(by_halves, root)
+    import_set(by_halves, root)
     assert len(list(iter_chips(by_halves.paths.archive))) == 4
 
 
@@ -220,10 +224,10 @@ def test_a_second_import_reuses_every_shard_and_a_changed_file_only_costs_its_ow
     settings = profile(tmp_path / "home")
     settings = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"places_per_shard": 1})})
     root = write_set(tmp_path / "set")
-    first = quiet(settings, root)
-    assert [product.reused for product in quiet(settings, root)] == [True] * 4
+    first = import_set(settings, root)
+    assert [product.reused for product in import_set(settings, root)] == [True] * 4
     write_band(root / "000001" / DATES[3] / "B4.tif", band_pixels(77, "B4"), LON + 0.02)
-    again = quiet(settings, root)
+    again = import_set(settings, root)
     assert {product.name: product.reused for product in again} == {
         "locations": False, "archive/shard=0000": True, "archive/shard=0001": False, "quarantine": False,
     }  # fmt: skip
@@ -234,28 +238,28 @@ def test_a_second_import_reuses_every_shard_and_a_changed_file_only_costs_its_ow
 def test_numbers_keep_their_place_and_shard_when_others_are_absent(tmp_path):
     settings, root = profile(tmp_path / "home"), write_set(tmp_path / "set", places=1)
     (root / "000000").rename(root / "000013")
-    quiet(settings, root)
+    import_set(settings, root)
     assert pq.read_table(settings.paths.locations)["location_id"].to_pylist() == ["L0000013"]
     assert recorded(settings.paths.records, "locations").facts["shards"] == 3
-    assert verify(settings.paths.archive) == []
+    assert verify_archive(settings.paths.archive) == []
     assert [chip.location_id for chip in iter_chips(settings.paths.archive)] == ["L0000013"] * 4
 
 
 def test_bad_sets_and_profiles_are_one_clear_line(tmp_path):
     settings = profile(tmp_path / "home")
     with pytest.raises(UserError, match=r"absent: no such folder"):
-        quiet(settings, tmp_path / "absent")
+        import_set(settings, tmp_path / "absent")
     with pytest.raises(UserError, match=r"no folder in it is named by a number"):
-        quiet(settings, tmp_path)
+        import_set(settings, tmp_path)
     root = write_set(tmp_path / "set", places=1)
     with pytest.raises(UserError, match=r"imagery.source.kind=synthetic: this profile makes its own archive"):
-        quiet(load_settings("tiny", home=tmp_path / "other"), root)
+        import_set(load_settings("tiny", home=tmp_path / "other"), root)
     (root / "0").mkdir()
     with pytest.raises(UserError, match=r"0 and 000000 are the same number"):
-        quiet(settings, root)
+        import_set(settings, root)
     (root / "0").rmdir()
     with pytest.raises(UserError, match=r"none of the places has a date with a usable georeference"):
-        quiet(profile(tmp_path / "large", chip_size=96), root)
+        import_set(profile(tmp_path / "large", chip_size=96), root)
 
 
 @pytest.fixture
@@ -270,11 +274,11 @@ def test_an_archive_comes_back_bit_for_bit_from_an_export_in_the_published_layou
     assert sorted(path.name for path in (tmp_path / "out" / "000012" / "20220401T103015").iterdir()) == [
         "B2.tif", "B3.tif", "B4.tif", "metadata.json",
     ]  # fmt: skip
-    quiet(settings, tmp_path / "out")
+    import_set(settings, tmp_path / "out")
     for shard, target in enumerate(("shard=0000", "shard=0002")):  # six places to a shard: 12 is in the third
         before, after = (read_index(path) for path in (archive / f"shard={shard:04d}", settings.paths.archive / target))
         assert before.to_pylist() == after.to_pylist(), "pixels (sha256), dates, places, footprints and what is known of the scene"
-    assert verify(settings.paths.archive) == []
+    assert verify_archive(settings.paths.archive) == []
 
 
 def test_exported_tifs_are_the_archived_bytes(small_archive, tmp_path, pixels_of):
@@ -311,18 +315,18 @@ def test_an_export_of_nothing_is_an_error(tmp_path):
 
 
 def test_an_imported_archive_is_not_ingested_over(tmp_path):
-    from caco_assets.imagery.stage import ingest_shard, plan
+    from caco_assets.imagery.on_record import ingest_shard, plan
 
     settings = profile(tmp_path / "home")
-    made = quiet(settings, write_set(tmp_path / "set", places=1))
-    with pytest.raises(UserError, match=r"an imported archive has no scenes to choose; go on with `caco pack`"):
+    made = import_set(settings, write_set(tmp_path / "set", places=1))
+    with pytest.raises(UserError, match=r"an imported archive has no scenes to choose; continue with `caco pack`"):
         plan(settings)
     assert ingest_shard(settings, 0).content_hash == made[1].content_hash
 
 
-def test_imported_chips_are_stac_items(tmp_path):
+def test_imported_chips_are_stac_items(tmp_path, stac_items):
     settings = profile(tmp_path / "home")
-    quiet(settings, write_set(tmp_path / "set", places=1))
+    import_set(settings, write_set(tmp_path / "set", places=1))
     (item, *_) = stac_items(settings.paths.archive / "shard=0000")
     assert item["id"] == "L0000000-p0s0"
 
@@ -336,7 +340,7 @@ def test_an_imported_set_is_packed_and_trained_on(tmp_path):
         update={"bands": ("B04", "B03", "B02"), "batch_size": 4, "epochs": 1, "objective": "seco"}
     )
     settings = settings.model_copy(update={"pretraining": training})
-    quiet(settings, write_set(tmp_path / "set", places=4))
+    import_set(settings, write_set(tmp_path / "set", places=4))
     assert build_pack(settings).facts["places"] == 4
     assert (pretrain(settings).path / "encoder.safetensors").exists()
 
@@ -356,7 +360,7 @@ def test_the_places_of_an_imported_set_are_not_drawn_over(tmp_path):
     settings = profile(tmp_path / "home")
     with pytest.raises(UserError, match="locations: not made yet"):
         sample(settings)
-    quiet(settings, write_set(tmp_path / "set"))
+    import_set(settings, write_set(tmp_path / "set"))
     before = settings.paths.locations.read_bytes()
     assert sample(settings).reused
     assert settings.paths.locations.read_bytes() == before

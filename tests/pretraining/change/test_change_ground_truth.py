@@ -16,6 +16,7 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.pack.format import Pack
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.pretrain import make_encoder
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import load_settings
 
 PLACES = ("L0000000", "L0000001", "L0000002", "L0000003")
@@ -79,7 +80,7 @@ def test_the_truth_is_reported_each_epoch_and_changes_no_weight(tmp_path: Path, 
     truth = table(tmp_path / "truth.parquet", {place: number % 3 == 0 for number, place in enumerate(places)})
     facts = {}
     for name, path in (("with", truth), ("without", None)):
-        facts[name] = make_encoder(pack, tmp_path / name, options, seed=0, data={}, truth=path)
+        facts[name] = make_encoder(RunConfig(pack=pack, target=tmp_path / name, pretraining=options, truth=path))
     assert Encoder.load(tmp_path / "with").identity == Encoder.load(tmp_path / "without").identity
     figures = {"change_auroc_distance", "change_auroc_ratio", "change_auroc_ema_ratio", "change_recall"}
     epochs = [line for line in read_metrics(tmp_path / "with" / "metrics.jsonl") if "epoch_loss" in line]

@@ -85,7 +85,6 @@ def test_without_two_different_values_nothing_is_changed(found: list[float]) -> 
     assert labelling.threshold == np.inf
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     weight=st.floats(0.01, 0.99),
     gap=st.floats(0.01, 5),

@@ -12,7 +12,7 @@ from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.pretraining.encoder.warm_start import begin_with
 from caco_assets.pretraining.stage import starting_point
 from caco_assets.pretraining.training.pretrain import make_encoder
-from caco_assets.pretraining.training.run_config import recipe_of
+from caco_assets.pretraining.training.run_config import RunConfig, training_config
 from caco_assets.settings import Pretraining, Settings
 
 OPTIONS = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "queue_size": 32, "threads": 1, "device": "cpu"}
@@ -40,8 +40,8 @@ def test_training_begins_with_the_parent_and_names_it(tmp_path: Path, make_pack:
     encoder(7).save(tmp_path / "parent", {}, {})
     # a rate of nearly nothing: after one epoch the weights are still those that it began with
     options = Pretraining(**OPTIONS, epochs=1, learning_rate=1e-12, weight_decay=0)
-    given = {"seed": 0, "data": {"parent": {"identity": "abc"}}, "say": lambda _: None}
-    make_encoder(make_pack(tmp_path / "pack"), tmp_path / "out", options, **given, parent=tmp_path / "parent")
+    config = RunConfig(pack=make_pack(tmp_path / "pack"), target=tmp_path / "out", pretraining=options, parent=tmp_path / "parent")
+    make_encoder(config.model_copy(update={"data": {"parent": {"identity": "abc"}}}))
     trained, start = (Encoder.load(tmp_path / name).backbone.state_dict() for name in ("out", "parent"))
     weights = [name for name in start if name.endswith("weight") and "bn" not in name]
     assert weights
@@ -50,9 +50,9 @@ def test_training_begins_with_the_parent_and_names_it(tmp_path: Path, make_pack:
     assert '"parent"' in (tmp_path / "out" / "encoder.json").read_text()
 
 
-def test_the_wish_for_a_warm_start_leaves_the_recipe_of_a_cold_one_as_it_was() -> None:
-    assert recipe_of(Pretraining(warm_start="champion"), 0) == recipe_of(Pretraining(), 0)
-    assert "warm_start" not in recipe_of(Pretraining(), 0)
+def test_a_warm_start_has_the_training_config_of_a_cold_one() -> None:
+    assert training_config(Pretraining(warm_start="champion"), 0) == training_config(Pretraining(), 0)
+    assert "warm_start" not in training_config(Pretraining(), 0)
 
 
 def test_what_to_begin_with_is_that_of_this_vintage(settings: Settings) -> None:

@@ -58,7 +58,7 @@ def without_times(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "images_per_s"} for line in read_metrics(folder / "metrics.jsonl")]
 
 
-@pytest.mark.slow
+@pytest.mark.systems
 def test_training_needs_neither_dagster_nor_mlflow_nor_the_geographic_libraries(config: RunConfig, tmp_path: Path) -> None:
     code = """
         import runpy, sys
@@ -199,14 +199,14 @@ def test_a_stop_of_the_process_is_a_stop_here(config: RunConfig) -> None:
     assert stopped.value.status == 143
 
 
-@pytest.mark.slow
+@pytest.mark.systems
 def test_the_stage_trains_in_a_child_that_is_stopped_by_a_signal_to_its_parent(config: RunConfig, tmp_path: Path) -> None:
     long = config.model_copy(update={"pretraining": OPTIONS.model_copy(update={"epochs": 400, "launcher": "process"})})
     code = f"""
         from pathlib import Path
         from caco_assets.pretraining.launch.separate_process import make_encoder_apart
         from caco_assets.pretraining.training.run_config import read_config
-        make_encoder_apart(read_config(Path({str(written(long))!r})), lambda line: print(line, flush=True))
+        make_encoder_apart(read_config(Path({str(written(long))!r})))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True) as parent:
         deadline = time.monotonic() + 120

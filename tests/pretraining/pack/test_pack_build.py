@@ -53,7 +53,6 @@ def make(target: Path, source: Iterator[Chip] | None = None, **changes: object) 
         "chip_size": SIDE,
         "seasons": SEASONS,
         "min_seasons": 2,
-        "say": lambda line: None,
         "total": 24,
     }
     return build(chips() if source is None else source, target, **{**arguments, **changes})

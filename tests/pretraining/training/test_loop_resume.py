@@ -25,6 +25,7 @@ from caco_assets.pretraining.training.checkpoint import BEST, read
 from caco_assets.pretraining.training.loop import train
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.pretrain import make_encoder, open_loader
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.training.stop_request import Stopped, StopRequest
 from caco_assets.settings import Pretraining
 
@@ -81,8 +82,7 @@ def options(**changes: object) -> Pretraining:
 def run(folder: Path, batches: Batches, opts: Pretraining | None = None, **arguments: object) -> Objective:
     folder.mkdir(exist_ok=True)
     made = arguments.pop("objective", None) or objective()
-    told = {"seed": 0, "recipe": {}, "say": lambda line: None, **arguments}
-    train(made, batches, opts or options(), folder=folder, **told)
+    train(made, batches, RunConfig(pack=folder, target=folder, pretraining=opts or options()), **arguments)
     return made
 
 
@@ -184,11 +184,11 @@ def test_a_diverged_training_writes_down_the_places_and_dates_of_the_batch(tmp_p
     opts = Pretraining(
         backbone="test_resnet", image_size=32, batch_size=8, queue_size=32, epochs=2, threads=1, device="cpu", learning_rate=1e30
     )
-    pack = make_pack(tmp_path / "pack")
+    config = RunConfig(pack=make_pack(tmp_path / "pack"), target=tmp_path / "out", pretraining=opts, seed=3)
     with pytest.raises(UserError, match=r"training has diverged; .*; its places and dates are in .*bad_batch.json"):
-        make_encoder(pack, tmp_path / "out", opts, seed=3, data={})
+        make_encoder(config)
     bad = json.loads((tmp_path / "out" / "bad_batch.json").read_text())
-    drawn = open_loader(pack, opts, 3).sampler.drawn(bad["epoch"], bad["step_in_epoch"])
+    drawn = open_loader(config).sampler.drawn(bad["epoch"], bad["step_in_epoch"])
     assert [sample["slot"] for sample in bad["samples"]] == drawn.slots.tolist()
     assert [sample["dates"] for sample in bad["samples"]] == drawn.dates.tolist()
     assert bad["samples"][0]["location_id"] == f"L{drawn.slots[0] // 2:07d}"
@@ -259,7 +259,7 @@ def test_the_best_encoder_is_part_of_the_product_in_a_folder_of_its_own(tmp_path
     assert not (tmp_path / BEST).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.systems
 def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Path, make_pack) -> None:
     """A process that may not grow: the allocator's own refusal, on the way from the pack to the step."""
     pack = make_pack(tmp_path / "pack", places=128)
@@ -268,8 +268,8 @@ def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Pa
         from pathlib import Path
         import torch
         from caco_assets.core.errors import UserError
-        from caco_assets.pretraining import loop
         from caco_assets.pretraining.training.pretrain import make_encoder
+        from caco_assets.pretraining.training.run_config import RunConfig
         from caco_assets.settings import Pretraining
 
         pack = Path({str(pack)!r})
@@ -284,14 +284,14 @@ def test_memory_that_really_ends_is_answered_with_a_batch_that_fits(tmp_path: Pa
                 raise Enough
 
         try:  # everything is loaded and compiled before the limit falls
-            make_encoder(pack, Path({str(tmp_path / "small")!r}), small, seed=0, data={{}}, sinks=[First()])
+            make_encoder(RunConfig(pack=pack, target={str(tmp_path / "small")!r}, pretraining=small), sinks=[First()])
         except Enough:
             pass
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 900 * 2**20, -1))
         try:
             large = Pretraining(batch_size=128, objective="moco_v2", **sizes)
-            make_encoder(pack, Path({str(tmp_path / "large")!r}), large, seed=0, data={{}})
+            make_encoder(RunConfig(pack=pack, target={str(tmp_path / "large")!r}, pretraining=large))
         except UserError as error:
             print("SAID", error)
     """

@@ -1,7 +1,7 @@
 """The training loop: exact resumption, figures, schedules, and what stops it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.pretraining.objectives import FIDELITY, OBJECTIVES, Objective, ObjectiveConfig, build
 from caco_assets.pretraining.training.loop import learning_rate, train
 from caco_assets.pretraining.training.metrics_log import JsonLines, draw_loss_curve, read_metrics
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import Pretraining
 
 PLACES, STEPS = 8, 12
@@ -75,12 +76,14 @@ def make(name: str = "caco", fidelity: str = "improved") -> Objective:
     return build(name, config, backbone, features=6, seed=0)
 
 
-def run(folder: Path, opts: Pretraining, name: str = "caco", **kwargs) -> Objective:
+def config(folder: Path, opts: Pretraining) -> RunConfig:
     folder.mkdir(exist_ok=True)
+    return RunConfig(pack=folder, target=folder, pretraining=opts)
+
+
+def run(folder: Path, opts: Pretraining, name: str = "caco", batches: Batches | None = None, sinks: Sequence = ()) -> Objective:
     objective = make(name)
-    batches = kwargs.pop("batches", None) or Batches(len(objective.plan.views))
-    arguments = {"seed": 0, "recipe": {"backbone": "tiny"}, "say": lambda line: None, **kwargs}
-    train(objective, batches, opts, folder=folder, **arguments)
+    train(objective, batches or Batches(len(objective.plan.views)), config(folder, opts), sinks=sinks)
     return objective
 
 
@@ -163,8 +166,7 @@ def test_training_learns_what_standing_still_does_not_and_says_how_far_it_is(log
     losses = []
     for name, rate in (("still", 1e-12), ("learning", 0.03)):
         opts = options(epochs=16, learning_rate=rate, milestones=())
-        (tmp_path / name).mkdir()
-        train(make("moco_v2", fidelity), Colours(2), opts, seed=0, folder=tmp_path / name, recipe={})
+        train(make("moco_v2", fidelity), Colours(2), config(tmp_path / name, opts))
         losses.append(read_metrics(tmp_path / name / "metrics.jsonl")[-1]["epoch_loss"])
     assert losses[1] < 0.9 * losses[0]
     assert "192/192" in said[-1]
@@ -180,10 +182,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path:
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
-    run(tmp_path / "run", options(epochs=1))
-    with pytest.raises(UserError, match=r"checkpoint.pt: made with backbone=tiny, this run has backbone=resnet50"):
-        run(tmp_path / "run", options(), recipe={"backbone": "resnet50"})
+def test_a_checkpoint_of_another_training_config_is_refused_with_the_difference(tmp_path: Path) -> None:
+    run(tmp_path / "run", options(epochs=1, backbone="resnet18"))
+    with pytest.raises(UserError, match=r"checkpoint.pt: made with backbone=resnet18, this run has backbone=resnet50"):
+        run(tmp_path / "run", options(epochs=1, backbone="resnet50"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])

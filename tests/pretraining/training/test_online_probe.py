@@ -11,6 +11,7 @@ from caco_assets.pretraining.encoder.encoder import EUROSAT_RGB, RGB, Encoder, P
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.online_probe import TRAIN, VALIDATION, ProbeSet, load_probe
 from caco_assets.pretraining.training.pretrain import make_encoder
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import load_settings
 
 PREPROCESSING = Preprocessing.of_pack(RGB, "eurosat", 32)
@@ -81,7 +82,7 @@ def test_a_probed_run_makes_the_weights_of_one_that_is_not(tmp_path: Path, make_
     for name, every in (("probed", 2), ("plain", 0)):
         options = load_settings("tiny", home=tmp_path, pretraining={**wanted, "probe_every": every}).pretraining
         probe = tmp_path / "set.npz" if every else None
-        facts = make_encoder(pack, tmp_path / name, options, seed=0, data={}, probe=probe)
+        facts = make_encoder(RunConfig(pack=pack, target=tmp_path / name, pretraining=options, probe=probe))
         assert ("probe" in facts) == bool(every)
     assert Encoder.load(tmp_path / "probed").identity == Encoder.load(tmp_path / "plain").identity
     probes = {line["epoch"]: line["probe"] for line in read_metrics(tmp_path / "probed" / "metrics.jsonl") if "probe" in line}

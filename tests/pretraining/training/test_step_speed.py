@@ -37,12 +37,12 @@ def batch(objective: Objective, device: str = "cpu") -> tuple[Tensor, Tensor]:
     return views.to(device), torch.arange(BATCH).to(device)
 
 
-def step(objective: Objective, optimiser: torch.optim.Optimizer, views: Tensor, slots: Tensor) -> Tensor:
+def step(objective: Objective, optimizer: torch.optim.Optimizer, views: Tensor, slots: Tensor) -> Tensor:
     objective.before_step()
     output = objective(views, slots)
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     output.loss.backward()
-    optimiser.step()
+    optimizer.step()
     objective.after_step(output)
     return output.loss
 
@@ -57,9 +57,9 @@ def test_no_step_asks_the_device_for_a_number(name: str, monkeypatch: pytest.Mon
     """Tensors of the device `meta` have no values: whoever asks for one fails, as whoever asks a GPU for one waits."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know `meta`
     objective = make(name).to("meta").train()
-    optimiser = sgd(objective)
+    optimizer = sgd(objective)
     for _ in range(2):
-        loss = step(objective, optimiser, *batch(objective, "meta"))
+        loss = step(objective, optimizer, *batch(objective, "meta"))
     assert loss.device.type == "meta"
     with pytest.raises(RuntimeError, match="meta"):
         loss.item()
@@ -115,8 +115,8 @@ def test_compiled_encoders_train_to_the_same_weights():
         objective = make("caco").train()
         if compiled:
             compile_encoders(objective, backend="aot_eager")
-        optimiser = sgd(objective)
-        losses.append([step(objective, optimiser, *batch(objective)).item() for _ in range(3)])
+        optimizer = sgd(objective)
+        losses.append([step(objective, optimizer, *batch(objective)).item() for _ in range(3)])
         states.append(objective.state_dict())
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-4)
     assert states[0].keys() == states[1].keys()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from caco_assets.core.errors import UserError
 from caco_assets.pretraining.loading.sampler import Sampler, draw_dates
 from caco_assets.pretraining.training.pretrain import make_encoder
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.views.view_plans import PLANS
 from caco_assets.settings import load_settings
 
@@ -77,7 +78,7 @@ def test_both_settings_train_and_change_the_result(tmp_path: Path, make_pack, ob
         options = load_settings(
             "tiny", home=tmp_path, pretraining={**wanted, **({name: True} if name != "plain" else {})}
         ).pretraining
-        made[name] = make_encoder(pack, tmp_path / name, options, seed=0, data={})
+        made[name] = make_encoder(RunConfig(pack=pack, target=tmp_path / name, pretraining=options))
     thresholds = {name: facts.get("change_threshold") for name, facts in made.items()}
     assert len(set(thresholds.values())) == 3
     assert all(np.isfinite(facts["loss"]) for facts in made.values())
@@ -87,7 +88,7 @@ def test_alignment_without_a_long_term_distance_is_refused(tmp_path: Path, make_
     wanted = {"backbone": "test_resnet", "objective": "teco", "aligned_seasons": True}
     options = load_settings("tiny", home=tmp_path, pretraining=wanted).pretraining
     with pytest.raises(UserError, match=r"aligned_seasons=true: objective teco has no long-term distance"):
-        make_encoder(make_pack(tmp_path / "pack"), tmp_path / "encoder", options, seed=0, data={})
+        make_encoder(RunConfig(pack=make_pack(tmp_path / "pack"), target=tmp_path / "encoder", pretraining=options))
 
 
 def test_the_global_generator_is_left_alone() -> None:

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -20,7 +20,6 @@ def many() -> Parameters:
     return draw(np.random.default_rng(0), PLANS["caco"], N, 264, (0.2, 1.0))
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.integers(0, 2**31), st.integers(8, 300), st.tuples(st.floats(0.05, 1.0), st.floats(0.05, 1.0)).map(sorted))
 def test_crops_lie_inside_the_image(seed: int, side: int, scale: list[float]):
     box = draw(np.random.default_rng(seed), PLANS["caco"], 20, side, (scale[0], scale[1])).box

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
@@ -70,7 +70,6 @@ def fast_view(
 
 
 @pytest.mark.parametrize("plan", ["caco", "moco"])
-@settings(deadline=None, max_examples=60)
 @example(seed=95_612, size=96)  # a contrast after the hue
 @given(seed=st.integers(0, 2**31), size=st.sampled_from([32, 40, 96]))
 def test_views_are_those_of_pillow(plan: str, seed: int, size: int):
@@ -84,7 +83,6 @@ def test_views_are_those_of_pillow(plan: str, seed: int, size: int):
         assert (difference > 1.5).mean() < 1e-3
 
 
-@settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31), sigma=st.floats(0.1, 2.0))
 @example(seed=0, sigma=0.7)
 def test_blur_is_pillows_to_the_last_bit(seed: int, sigma: float):
@@ -96,7 +94,6 @@ def test_blur_is_pillows_to_the_last_bit(seed: int, sigma: float):
     assert np.array_equal(result.transpose(1, 2, 0), np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma))))
 
 
-@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**31), shift=st.integers(-25, 25))
 def test_hue_is_pillows_within_a_level(seed: int, shift: int):
     colours = np.random.default_rng(seed).integers(0, 256, (16, 256, 3), dtype=np.uint8)

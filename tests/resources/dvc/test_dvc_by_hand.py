@@ -13,7 +13,7 @@ import pytest
 from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.systems
 
 
 @pytest.fixture

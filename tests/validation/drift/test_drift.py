@@ -10,10 +10,10 @@ from caco_assets.core.products import produce, recorded
 from caco_assets.imagery.archive.chip import encode
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, TAR, member_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.geometry.chip_grid import chip_footprints, chip_grids
-from caco_assets.imagery.stage import collect
+from caco_assets.imagery.on_record import collect
 from caco_assets.resources.vintages import note_finished
 from caco_assets.settings import Settings, load_settings
-from caco_assets.validation.drift.drift import accept, judge_drift
+from caco_assets.validation.drift.drift import accept, check_drift
 from caco_assets.validation.drift.statistics import covers
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -72,16 +72,16 @@ def months(tmp_path):
 
 def test_the_first_vintage_has_nothing_to_be_compared_with_and_the_next_is_compared_with_it(months):
     archive(months(1))
-    product, result = judge_drift(months(1))
+    product, result = check_drift(months(1))
     assert (product.facts["accepted"], product.facts["reference"], result.evaluated) == (True, None, 0)
     archive(months(2))
-    product, result = judge_drift(months(2))
+    product, result = check_drift(months(2))
     assert (product.facts["accepted"], product.facts["reference"], product.facts["findings"]) == (True, "2026-01", [])
     assert result.evaluated == 6
     assert {row["rule"] for row in product.facts["rules"]} == {"mean", "spread", "strange", "cover", "clear_sky"}
     assert all(row["holds"] and abs(row["change"]) < 0.05 for row in product.facts["rules"])
     assert recorded(months(2).paths.records, "drift").facts == product.facts
-    assert judge_drift(months(2))[0].reused
+    assert check_drift(months(2))[0].reused
 
 
 def brighter(by: float):
@@ -93,7 +93,7 @@ def test_a_month_that_was_only_looked_at_does_not_become_the_measure_so_small_st
         # these chips are all alike: any step is strange to them
         settings = months(number, strange=1.0)
         archive(settings, brighter(by))
-        product, _ = judge_drift(settings)
+        product, _ = check_drift(settings)
         if number == 1:
             note_finished(settings, "run", "1", promoted=True)
         if number == 2:
@@ -135,51 +135,51 @@ def desert(_season: int, pixels: np.ndarray) -> np.ndarray:
 )
 def test_damaged_data_is_refused_by_the_name_of_the_rule(months, damage, cloudy, rule):
     archive(months(1))
-    judge_drift(months(1))
+    check_drift(months(1))
     archive(months(2), damage or (lambda _, pixels: pixels), cloudy)
-    product, result = judge_drift(months(2))
+    product, result = check_drift(months(2))
     assert not product.facts["accepted"]
     assert any(line.startswith(rule) for line in product.facts["findings"]), product.facts["findings"]
     assert result.blocking_failed == product.facts["findings"]
     # the next month is compared with the last one that was accepted, not with the damage
     archive(months(3))
-    assert judge_drift(months(3))[0].facts["reference"] == "2026-01"
+    assert check_drift(months(3))[0].facts["reference"] == "2026-01"
 
 
 def test_what_the_rules_no_longer_accept_is_no_reference(months):
     archive(months(1))
-    judge_drift(months(1))
+    check_drift(months(1))
     archive(months(2), scaled)
     wide = months(2, mean=0.9, strange=1.0, spread=0.9, cover=1.0)
-    assert judge_drift(wide)[0].facts["accepted"]
-    assert not judge_drift(months(2))[0].facts["accepted"]
+    assert check_drift(wide)[0].facts["accepted"]
+    assert not check_drift(months(2))[0].facts["accepted"]
     archive(months(3))
-    assert judge_drift(months(3))[0].facts["reference"] == "2026-01"
+    assert check_drift(months(3))[0].facts["reference"] == "2026-01"
 
 
 def test_a_persons_word_holds_for_exactly_the_data_it_was_about(months):
     archive(months(1))
-    judge_drift(months(1))
+    check_drift(months(1))
     archive(months(2), scaled)
-    judge_drift(months(2))
+    check_drift(months(2))
     with pytest.raises(UserError, match="--reason: say why"):
         accept(months(2), "ana", " ")
     product = accept(months(2), "ana", "snow came early")
     assert (product.facts["accepted"], product.facts["accepted_by"], product.facts["reason"]) == (True, "ana", "snow came early")
     assert product.facts["findings"] != []
-    assert judge_drift(months(2))[0].facts["accepted"]
+    assert check_drift(months(2))[0].facts["accepted"]
     archive(months(3), scaled)
-    assert judge_drift(months(3))[0].facts["reference"] == "2026-02"
+    assert check_drift(months(3))[0].facts["reference"] == "2026-02"
     # other data of the same month is another matter
     archive(months(2), noisy)
-    assert not judge_drift(months(2))[0].facts["accepted"]
+    assert not check_drift(months(2))[0].facts["accepted"]
 
 
 def test_a_warning_leaves_the_last_word_to_the_policy(months):
     archive(months(1))
-    judge_drift(months(1))
+    check_drift(months(1))
     archive(months(2), scaled)
-    product, result = judge_drift(months(2, severity="warning", mean=0.4))
+    product, result = check_drift(months(2, severity="warning", mean=0.4))
     assert not product.facts["accepted"]
     assert (result.blocking_failed, len(result.warnings)) == ([], len(product.facts["findings"]))
     kept = json.loads((months(2).paths.data_docs / "results" / "drift.json").read_text())

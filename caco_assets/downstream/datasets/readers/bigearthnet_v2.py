@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.downstream.datasets.classification import LabelledImages, Part
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError
@@ -49,7 +49,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
         columns = [name for name in (*_COLUMNS, *_FLAGS) if name in there]
         rows = parquet.read_table(path / METADATA, columns=columns).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path / METADATA}: not readable ({' '.join(str(error).split())[:150]}); fetch it again") from error
+        raise UserError(f"{path / METADATA}: not readable ({one_line(error, 150)}); fetch it again") from error
     if missing := [name for name in _COLUMNS if name not in columns]:
         raise UserError(f"{path / METADATA}: has no column {', '.join(missing)}; fetch it again")
     flagged = [any(row.get(name) for name in _FLAGS) for row in rows]

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.http_retry import backoff_s, retry_after
 from caco_assets.imagery.reading.gdal import UnreadableError
-from caco_assets.imagery.reading.http.range_response import Piece, Span, TransientError, check_answer, retry_after
+from caco_assets.imagery.reading.http.range_response import Piece, Span, TransientError, check_answer
 from caco_assets.observability.metrics import count
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Patience:
 
     attempts: int = 8
     """Requests for one range before the failure is taken for lasting: with one failure in ten, once in 10⁸."""
-    first_wait_s: float = 0.25
-    """Before the second attempt; doubled for each further one, times a random share between one half and one (jitter)."""
+    first_wait_s: float = 0.4
+    """At most, before the second attempt; doubled for each further one: 25 s altogether on average."""
     longest_wait_s: float = 30.0
     """Most that is waited between two attempts, also when a provider's Retry-After asks for more."""
     silence_s: float = 30.0
@@ -155,8 +156,7 @@ class Fetcher:
                     self._pause_until[host] = time.monotonic() + min(error.wait_s, patience.longest_wait_s)
                 if attempt == attempts - 1:
                     raise
-                wait = min(patience.first_wait_s * 2**attempt, patience.longest_wait_s)
-                await asyncio.sleep(wait * self._jitter.uniform(0.5, 1))
+                await asyncio.sleep(backoff_s(attempt + 1, patience.first_wait_s, patience.longest_wait_s, self._jitter))
                 continue
             self.counts.bytes += len(piece.data)
             count("caco_downloaded_bytes", len(piece.data))

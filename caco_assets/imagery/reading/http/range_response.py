@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from caco_assets.imagery.reading.gdal import UnreadableError, page_kind
@@ -99,20 +97,6 @@ def _total(headers: Mapping[str, str]) -> int | None:
     """Size of the file, from `Content-Range: bytes 0-99/1234`."""
     text = headers.get("Content-Range", "").rpartition("/")[2]
     return int(text) if text.isdigit() else None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asks to wait: `Retry-After` holds seconds or a date (RFC 9110, section 10.2.3)."""
-    text = headers.get("Retry-After")
-    if text is None:
-        return None
-    if text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _phrase(status: int) -> str:
