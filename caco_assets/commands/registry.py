@@ -26,7 +26,7 @@ def register(profile: str, encoder: str | None) -> None:
 
 @click.command()
 @profile_option
-@click.option("--override", is_flag=True, help="Also against rules that fail, for those whom the policy allows; needs --reason.")
+@click.option("--override", is_flag=True, help="Promote despite failed rules (allowed users only); needs --reason.")
 @click.option("--reason", default="", help="Why; kept with the version.")
 def promote(profile: str, override: bool, reason: str) -> None:
     """Registry: let the policy decide on the challenger."""
@@ -67,7 +67,7 @@ def rollback(profile: str, reason: str, restore: bool) -> None:
 @click.command()
 @profile_option
 @click.argument("uri")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 def export(profile: str, uri: str, out: Path) -> None:
     """Registry: the encoder URI (models:/name@champion, or a folder) as timm, ONNX, torch.export and a STAC item."""
     from caco_assets.registry.stage import export as run

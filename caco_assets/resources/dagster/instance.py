@@ -91,7 +91,7 @@ def instance_home(workspace: Path) -> Path:
             write_atomic(config, known)
     if here.storage and "storage:" not in known.decode():
         raise UserError(
-            f"{config}: was edited and keeps runs in SQLite, with {VARIABLE}={here.name}; delete it (it is written anew), or add "
+            f"{config}: was edited and keeps runs in SQLite, with {VARIABLE}={here.name}; delete it (it is written again), or add "
             "the section `storage` with PostgreSQL"
         )
     return home
