@@ -4,7 +4,7 @@ Run as a program in a process of its own, so that it takes no time of the interp
 until its standard input is closed, and answers three addresses that no file has:
 
     /_stats                        requests, bytes, time taken and failures so far, as JSON, and the most requests open at once
-    /_reset                        the same, and starts counting anew
+    /_reset                        the same, and resets the counters
     /_fail?kinds=a,b&share=0.1&seed=0&match=B02&first=2&after=9
                                    from now on requests fail in one of these ways: a share of them, or (`first`) the first so many
                                    for each range of a file; `match`: only files whose path holds the text; `after`: so many are

@@ -1,4 +1,4 @@
-"""A decoder's training epoch from kept feature levels against encoding every tile anew, for pairs of two dates.
+"""A decoder's training epoch from kept feature levels against encoding every tile again, for pairs of two dates.
 
 Both train the same decoder on a frozen ResNet-18 with the same seed, tiles, positions and batches, through the product's own loop;
 kept levels are in half precision on disk. CPU time of one thread and process, by turns. What keeping costs beforehand (each tile is
@@ -21,7 +21,7 @@ import torch
 
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH
 from caco_assets.downstream.features.pyramids import POSITIONS, Fresh, Kept, Pyramids, Tiles, pyramids
-from caco_assets.downstream.finetuning.decoder_loop import Part, Recipe, fit
+from caco_assets.downstream.finetuning.decoder_loop import DecoderConfig, Part, fit
 from caco_assets.downstream.finetuning.dense_targets import Change
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 
@@ -33,8 +33,8 @@ SIDE = 96
 def seconds(source: Pyramids, tiles: Tiles, epochs: int) -> tuple[float, float]:
     """CPU seconds of training, and the size of the decoder's first weights afterwards."""
     start = time.process_time()
-    recipe = Recipe(epochs, 4, 1e-3, 1e-4, 0.95, 1e-4)
-    fitted = fit(Part(tiles, source), None, Change(), recipe, 0, torch.device("cpu"))
+    config = DecoderConfig(epochs, 4, 1e-3, 1e-4, 0.95, 1e-4)
+    fitted = fit(Part(tiles, source), None, Change(), config, 0, torch.device("cpu"))
     return time.process_time() - start, float(next(fitted.decoder.parameters()).detach().norm())
 
 
@@ -67,7 +67,7 @@ def main() -> int:
             # half precision is all that tells them apart
             agree &= abs(mine - other) <= 1e-2 * other
             per_pair = [1000 * each / (epochs * count) for each in (theirs, ours)]
-            print(f"{count} pairs, {epochs} epochs: anew {per_pair[0]:.1f}, kept {per_pair[1]:.1f} ms a pair and epoch")
+            print(f"{count} pairs, {epochs} epochs: encoded {per_pair[0]:.1f}, kept {per_pair[1]:.1f} ms a pair and epoch")
     each = 1000 * keeping / (POSITIONS * count)
     print(f"keeping: {each:.1f} ms a pair and position; it pays from {statistics.median(pays):.0f} epochs over all seeds")
     ratio = statistics.median(ratios)

@@ -4,7 +4,7 @@
 
 Random weights of each backbone (seed 0), ImageNet weights where this machine has them (nothing is downloaded; else the row says
 so), means and deviations of the bands, and any trained encoder that is given. Nothing is compared here, so there is no ratio and
-no bar. Features are kept below the folder: an interrupted run goes on.
+no bar. Features are kept below the folder: an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from caco_assets.downstream.features.baselines import Contestant, baselines
-from caco_assets.downstream.scoring.score_task import assignments, judge
+from caco_assets.downstream.features.baselines import Candidate, baselines
+from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import load_settings
 
@@ -32,15 +32,15 @@ def main() -> int:
     real = settings.downstream.tasks["eurosat_real"].model_copy(update=wanted)
     downstream = settings.downstream.model_copy(update={"tasks": {"eurosat_real": real}})
     settings = settings.model_copy(update={"downstream": downstream})
-    (assignment,) = assignments(settings)
-    contestants = [(folder.name, Contestant.of(folder.name, "candidate", 0, Encoder.load(folder))) for folder in options.encoder]
+    (resolved,) = resolve_tasks(settings)
+    candidates = [(folder.name, Candidate.of(folder.name, "candidate", 0, Encoder.load(folder))) for folder in options.encoder]
     for number, name in enumerate(options.backbones):
         like = Encoder.random(name, Preprocessing.of_pack(RGB, "seco", 64), 0)
         names = ("random", "imagenet") if number else ("raw_statistics", "random", "imagenet")
-        contestants += [(name if who.name != "raw_statistics" else "–", who) for who in baselines(names, like, (0,))]
+        candidates += [(name if who.name != "raw_statistics" else "–", who) for who in baselines(names, like, (0,))]
     print("| backbone | weights | protocol | side | method | accuracy, % | n |\n|---|---|---|---|---|---|---|", flush=True)
-    for backbone, contestant in contestants:
-        for row in judge(settings, assignment, [contestant], settings.paths.cache):
+    for backbone, candidate in candidates:
+        for row in score_task(settings, resolved, [candidate], settings.paths.cache):
             if row.value is None or row.ci_low is None or row.ci_high is None:
                 figure = f"not measured: {row.note}"
             else:

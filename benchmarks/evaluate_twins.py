@@ -1,6 +1,6 @@
 """What `caco evaluate --all` costs on the embedded twins: wall clock and CPU time of every task, from nothing to its rows.
 
-A ResNet-18 of random weights at 64 px is judged beside all baselines in both protocols, as the command does it for the profile
+A ResNet-18 of random weights at 64 px is scored with all baselines in both protocols, as the command does it for the profile
 `embedded`, in an empty folder: drawing the twins, decoding, encoding, probes and decoders are all counted. The bar is 15 minutes of
 wall clock on two cores; CPU time says what a machine that is busy with other things would have needed. `--quick` takes two tasks
 and holds them against their share of the bar.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from caco_assets.commands.evaluate import order_of
+from caco_assets.commands.evaluate import request_of_task
 from caco_assets.downstream.evaluate import evaluate
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
@@ -49,12 +49,12 @@ def main() -> int:
         settings = load_settings("embedded", home=Path(home))
         for task in tasks:
             before, start = cpu(), time.monotonic()
-            order = order_of(settings, task, twins=True)
+            request = request_of_task(settings, task, twins=True)
             drawn, drawn_wall = cpu(), time.monotonic()
-            rows = evaluate(settings, [order], encoder, name="random-7")
+            rows = evaluate(settings, [request], encoder, name="random-7")
             total += len(rows)
             print(
-                f"{task}: twin {drawn - before:.0f} s CPU ({drawn_wall - start:.0f} s), judged {cpu() - drawn:.0f} s CPU "
+                f"{task}: twin {drawn - before:.0f} s CPU ({drawn_wall - start:.0f} s), scored {cpu() - drawn:.0f} s CPU "
                 f"({time.monotonic() - drawn_wall:.0f} s), {len(rows)} rows",
                 flush=True,
             )

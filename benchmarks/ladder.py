@@ -1,7 +1,7 @@
 """The ladder of objectives on the embedded Earth alone: how well each encoder sees real land, and how well it knows change.
 
 Every objective is pretrained on the same pack (`synthetic.chips`: places of invented towns, two periods, cloudless dates) with
-the same number of steps and images per step, for several seeds. Each encoder is judged by the `clean` protocol (frozen encoder at
+the same number of steps and images per step, for several seeds. Each encoder is scored by the `clean` protocol (frozen encoder at
 64 px, validated linear probe, kNN) on the EuroSAT twin, whose towns are in no pack, and on the real EuroSAT of `CACO_REAL`, of
 which pretraining saw no pixel and no label. Objectives that estimate change are held against the true change of the places by the
 area under the ROC curve.
@@ -129,7 +129,7 @@ def _draw(job: tuple[int, int, int, Wanted]) -> list[DrawnPlace]:
 
 
 def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Pretrain and judge one encoder, or read what was found before."""
+    """Pretrain and score one encoder, or read what was found before."""
     result = folder / "results" / f"{name}-{seed}.json"
     if result.exists():
         return json.loads(result.read_text())
@@ -167,13 +167,13 @@ def rung(settings: Settings, folder: Path, pack: Path, name: str, seed: int, opt
     facts = json.loads((trained / "facts.json").read_text())
     found: dict[str, Any] = {"name": name, "seed": seed, "steps": facts["steps"], "minutes": facts["minutes"]}
     found |= {"images_per_s": facts["images_per_s"], "embedding_std": facts["embedding_std"]}
-    found |= judged(settings, trained, name) | change(trained, folder / "truth.parquet")
+    found |= scored(settings, trained, name) | change(trained, folder / "truth.parquet")
     found["minutes_with_judging"] = (time.monotonic() - start) / 60
     write_atomic(result, json.dumps(found, indent=1))
     return found
 
 
-def judged(settings: Settings, trained: Any, name: str) -> dict[str, Any]:
+def scored(settings: Settings, trained: Any, name: str) -> dict[str, Any]:
     """`<row>.<method>` → accuracy and its interval."""
     from caco_assets.downstream.stage import score_encoder
 
@@ -199,7 +199,7 @@ def change(trained: Path, truth: Path) -> dict[str, float]:
 def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A random encoder of each seed, with the pack's preprocessing; first, plain statistics of the bands."""
     from caco_assets.downstream.features.baselines import baselines
-    from caco_assets.downstream.scoring.score_task import assignments, judge
+    from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 
@@ -208,14 +208,14 @@ def baselines(settings: Settings, folder: Path, pack: Path, options: argparse.Na
     if not result.exists():
         like = Encoder.random(options.backbone, Preprocessing.of_pack(opened.bands, opened.stretch, 64), 0)
         who = baselines(("raw_statistics",), like, (0,))
-        rows = [row for work in assignments(settings) for row in judge(settings, work, who, settings.paths.cache)]
+        rows = [row for work in resolve_tasks(settings) for row in score_task(settings, work, who, settings.paths.cache)]
         write_atomic(result, json.dumps({"name": "raw statistics", "seed": 0, **_figures(rows)}))
     found.append(json.loads(result.read_text()))
     for seed in options.seeds:
         result = folder / "results" / f"random-{seed}.json"
         if not result.exists():
             encoder = Encoder.random(options.backbone, Preprocessing.of_pack(opened.bands, opened.stretch, 64), seed).eval()
-            write_atomic(result, json.dumps({"name": "random", "seed": seed, **judged(settings, encoder, "random")}))
+            write_atomic(result, json.dumps({"name": "random", "seed": seed, **scored(settings, encoder, "random")}))
         found.append(json.loads(result.read_text()))
     return found
 
@@ -251,19 +251,19 @@ def _spread(values: list[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     if "WARNING" in line or "%" not in line:
         print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
     """Run with the package's log lines on standard error."""
-    with log_to(lambda _level, line: _say(line)):
+    with log_to(lambda _level, line: _log(line)):
         return _main()
 
 
 def _main() -> int:
-    """Draw, pretrain, judge, print."""
+    """Draw, pretrain, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one objective, one seed, a few minutes")
     parser.add_argument("--folder", type=Path, help="keeps pack, encoders and results; default a temporary one")

@@ -1,9 +1,9 @@
-"""The judge's probe on features that are encoded once, against the usual loop that encodes every image in every epoch.
+"""The linear probe on features that are encoded once, against the usual loop that encodes every image in every epoch.
 
 Both train the linear layer of the published protocol (Adam 1e-3, batches of 32, rate divided by ten at 60 and 80 %) on a frozen
 ResNet-18 at 64 px over pictures of the EuroSAT twin, from the same jpg files to answers on the same held-out pictures. Ours: the
 product's reader, feature cache and layer. Theirs: per image PIL, per batch preprocessing and network, autograd, one `nn.Linear`,
-in every epoch anew. CPU time of one process and thread, by turns. The accuracies must lie in each other's 95 % interval.
+in every epoch again. CPU time of one process and thread, by turns. The accuracies must lie in each other's 95 % interval.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ were written down. Nothing here touches a network. `simulate` goes through the w
 * A worker asks for as many requests as its cores, its line and its connections allow. What all ask for together beyond the
   provider's limit is answered with 429: a repeat, after which those workers halve their pace (as waits that double do) and then
   raise it step by step.
-* A machine is taken back at random; its shard goes to the head of the queue with all but the last seconds of its work (the spool),
+* A machine is taken back at random; its shard goes to the head of the queue with all but the last seconds of its work (journal),
   and another machine comes after the delay.
 * Finished shards are written to the store in parts, each a PUT, of which a prefix takes so many per second; the rest wait.
 

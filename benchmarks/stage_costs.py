@@ -33,7 +33,7 @@ def run(stage: tuple[str, ...], environ: dict[str, str], log: Path) -> tuple[flo
     """Seconds, CPU seconds, MiB.
 
     Raises:
-        SystemExit: the stage failed; the end of what it said.
+        SystemExit: the stage failed; the end of its output.
     """
     start = time.monotonic()
     with log.open("wb") as stream:
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="settings as variables: CACO_PRETRAINING__EPOCHS=1 …")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = dict(each.split("=", 1) for each in given.set)
-        environ = {**os.environ, **told, "CACO_HOME": folder, "CACO_PROFILE": given.profile, "CACO_REAL": f"{folder}/none"}
+        overrides = dict(each.split("=", 1) for each in given.set)
+        environ = {**os.environ, **overrides, "CACO_HOME": folder, "CACO_PROFILE": given.profile, "CACO_REAL": f"{folder}/none"}
         print(
             f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, profile {given.profile} {' '.join(given.set)}"
         )

@@ -1,7 +1,7 @@
 """How long a training step of CACo takes on a CPU: ours against a plain loop that follows the published step, in fp32.
 
 The plain loop is what the published implementation does: contiguous images, the key encoder moved parameter by parameter, five key
-passes (two of them for the change estimate alone), masks by large negative numbers, a copy of the queue, a plain optimiser, and the
+passes (two of them for the change estimate alone), masks by large negative numbers, a copy of the queue, a plain optimizer, and the
 change estimate written sample by sample, each with a value fetched. Both sides train a ResNet-18 with three heads from the same
 weights on the same batches, by turns, on one thread; the figure is the ratio of CPU times, so that other load on the machine does
 not enter. Their first losses must agree.

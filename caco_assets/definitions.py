@@ -64,7 +64,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
         # one process: with one per step, each would import torch again
         executor=dg.in_process_executor,
     )
-    return dg.Definitions.merge(chain, downstream.matrix(settings))
+    return dg.Definitions.merge(chain, downstream.evaluation_matrix(settings))
 
 
 def _definitions() -> dg.Definitions:

@@ -1,4 +1,4 @@
-"""Take the README's pictures from the running desk and the workspace: `python scripts/pictures.py` after `make demo`."""
+"""Take the README's pictures from the running local stack and the workspace: `python scripts/pictures.py` after `make demo`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     ports = {name: free_port(0) for name in ("dagster", "mlflow", "pages")}
     flags = [f"--{name}-port={port}" for name, port in ports.items()]
-    desk = subprocess.Popen(
+    stack = subprocess.Popen(
         [sys.executable, "-m", "caco_assets.cli", "up", "--profile", options.profile, *flags], stderr=subprocess.PIPE, text=True
     )
-    assert desk.stderr is not None
-    for line in desk.stderr:
+    assert stack.stderr is not None
+    for line in stack.stderr:
         print(line, end="")
         if "Ctrl-C" in line:
             break
@@ -62,8 +62,8 @@ def main() -> None:
             page.screenshot(path=options.out / "report_full.png", full_page=True)
             browser.close()
     finally:
-        desk.terminate()
-        desk.wait(30)
+        stack.terminate()
+        stack.wait(30)
 
 
 if __name__ == "__main__":

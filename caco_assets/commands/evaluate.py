@@ -14,7 +14,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.evaluate import Order
+    from caco_assets.downstream.evaluate import TaskRequest
     from caco_assets.downstream.score_rows import ScoreRow
     from caco_assets.pretraining.encoder.encoder import Encoder
 
@@ -65,11 +65,12 @@ def evaluate(
     if data is not None and (len(names) > 1 or twins):
         raise UserError(f"--data={data}: belongs to one --task and to no twin")
     encoder, name = _encoder(settings, uri)
-    order = partial(order_of, settings, data=data, twins=twins, protocols=protocols, sizes=sizes, fine_tune=fine_tune, limit=limit)
-    order = partial(order, optional=everything)
-    orders = [order(task=task) for task in names]
-    rows = run(settings, orders, encoder, name=name, model_uri=uri, with_baselines=baselines, gpus=gpus())
-    click.echo(_table(beside(evaluations_file(settings), rows), [order.row for order in orders if order.twin]))
+    request_of = partial(
+        request_of_task, settings, data=data, twins=twins, protocols=protocols, sizes=sizes, fine_tune=fine_tune, limit=limit
+    )
+    requests = [request_of(task=task, optional=everything) for task in names]
+    rows = run(settings, requests, encoder, name=name, model_uri=uri, with_baselines=baselines, gpus=gpus())
+    click.echo(_table(beside(evaluations_file(settings), rows), [request.task_name for request in requests if request.twin]))
     click.echo(f"{len(rows)} rows: {evaluations_file(settings)}")
 
 
@@ -89,7 +90,7 @@ def _encoder(settings: Settings, uri: str | None) -> tuple[Encoder, str]:
     return Encoder.load(folder), folder.name
 
 
-def order_of(
+def request_of_task(
     settings: Settings,
     task: str,
     data: Path | None = None,
@@ -100,12 +101,12 @@ def order_of(
     fine_tune: bool = False,
     limit: int | None = None,
     optional: bool = False,
-) -> Order:
+) -> TaskRequest:
     """What is judged on: the data given, else the profile's, else the embedded twin, which is drawn where it is not there yet.
 
     An optional task that the encoder cannot take part in is reported as not measured; another is an error.
     """
-    from caco_assets.downstream.evaluate import Order, data_of
+    from caco_assets.downstream.evaluate import TaskRequest, data_of
 
     path = data or (None if twins else data_of(settings, task))
     twin = path is None
@@ -118,7 +119,7 @@ def order_of(
         "limit": limit,
         "optional": optional,
     }
-    return Order(TaskData.model_validate(fields), twin)
+    return TaskRequest(TaskData.model_validate(fields), twin)
 
 
 def _twin(settings: Settings, task: str) -> Path:

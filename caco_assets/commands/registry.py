@@ -16,11 +16,16 @@ from caco_assets.settings import load_settings
 @click.option("--encoder", help="Register this one: a name of `caco encoder import`, or the folder of an encoder.")
 def register(profile: str, encoder: str | None) -> None:
     """Registry: the encoder becomes a version, alias challenger."""
+    from caco_assets.registry.scored_encoder import ScoredEncoder
     from caco_assets.registry.stage import register as run
-    from caco_assets.resources.dvc.commit import data_versions
+    from caco_assets.registry.stage import register_imported
+    from caco_assets.resources.mlflow.client import open_tracking
 
     resolved = settings_of(profile)
-    registered = run(resolved, data_versions=data_versions(resolved) or None, encoder=encoder)
+    if encoder is not None:
+        registered = register_imported(resolved, encoder, open_tracking(resolved))
+    else:
+        registered = run(resolved, ScoredEncoder.recorded(resolved), open_tracking(resolved))
     click.echo(f"{registered.uri} (alias {registered.alias})")
 
 
@@ -32,13 +37,15 @@ def promote(profile: str, override: bool, reason: str) -> None:
     """Registry: let the policy decide on the challenger."""
     from caco_assets.registry.stage import decide
     from caco_assets.registry.stage import release as publish
+    from caco_assets.resources.mlflow.client import open_tracking
 
     if reason and not override:
-        raise UserError("--reason: belongs to --override; without it the policy alone decides")
+        raise UserError("--reason: needs --override; without it only the policy decides")
     resolved = settings_of(profile)
-    if not decide(resolved, override=reason if override else None).passed and not override:
+    tracking = open_tracking(resolved)
+    if not decide(resolved, tracking, override=reason if override else None).passed and not override:
         raise UserError("the challenger does not pass the policy (see above); the champion stays")
-    publish(resolved)
+    publish(resolved, tracking)
 
 
 @click.command()
@@ -46,8 +53,10 @@ def promote(profile: str, override: bool, reason: str) -> None:
 def release(profile: str) -> None:
     """Registry: exports and model card of the champion, as files of its run; once per version."""
     from caco_assets.registry.stage import release as run
+    from caco_assets.resources.mlflow.client import open_tracking
 
-    released = run(settings_of(profile))
+    resolved = settings_of(profile)
+    released = run(resolved, open_tracking(resolved))
     if released is None:
         raise UserError("there is no champion to release; `caco promote` decides on the challenger")
     click.echo(f"version {released.version}: {released.where}")
@@ -55,13 +64,16 @@ def release(profile: str) -> None:
 
 @click.command()
 @profile_option
-@click.option("--reason", required=True, help="Why; kept with the version that is taken out of service.")
-@click.option("--restore", is_flag=True, help="Also to a version that a rollback took out of service before.")
+@click.option("--reason", required=True, help="Why; kept with the withdrawn version.")
+@click.option("--restore", is_flag=True, help="Also to a version that a rollback has withdrawn.")
 def rollback(profile: str, reason: str, restore: bool) -> None:
     """Registry: swap champion and previous."""
-    from caco_assets.registry.stage import rollback as run
+    from caco_assets.registry.aliases.champion import rollback as run
+    from caco_assets.resources.mlflow.client import open_tracking
 
-    click.echo(f"version {run(settings_of(profile), reason=reason, restore=restore)} serves")
+    resolved = settings_of(profile)
+    move = run(resolved, open_tracking(resolved), reason=reason, restore=restore)
+    click.echo(f"version {move.after.champion} serves")
 
 
 @click.command()
@@ -70,7 +82,7 @@ def rollback(profile: str, reason: str, restore: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 def export(profile: str, uri: str, out: Path) -> None:
     """Registry: the encoder URI (models:/name@champion, or a folder) as timm, ONNX, torch.export and a STAC item."""
-    from caco_assets.registry.stage import export as run
+    from caco_assets.registry.release.export import export_version as run
 
     found = run(load_settings(profile), uri, out)
     click.echo(f"{out}: {', '.join(found)}; largest difference {max(found.values()):.1g} standard deviations of the features")

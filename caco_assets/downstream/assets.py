@@ -38,9 +38,9 @@ def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
     settings = profile.settings()
     product = score(settings)
     rows = read_rows(product.path)
-    with tracking.patience():
+    with tracking.retry_if_away():
         # made by a try or a run that has gone before the server had them all, they are sent again
-        if run_of(tracking.open(settings), "scores", product.content_hash, whole=True) is None:
+        if run_of(tracking.open(settings), "scores", product.content_hash, finished=True) is None:
             with live_run(settings, "downstream", data_versions(settings), context.run.run_id) as live:
                 ours = [row for row in rows if row.role == "candidate"]
                 names = {f"{row.row}.{row.protocol}.{row.method}.{row.size}": row.value for row in ours}
@@ -63,18 +63,18 @@ def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
 @dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
 def scores_are_of_other_places(profile: Profile) -> dg.AssetCheckResult:
     """No image that the encoder is judged on lies where it was pretrained."""
-    from caco_assets.downstream.scoring.image_locations import ground_of
-    from caco_assets.downstream.scoring.score_task import assignments
+    from caco_assets.downstream.scoring.image_locations import locate_images
+    from caco_assets.downstream.scoring.score_task import resolve_tasks
 
     settings = profile.settings()
-    paths, work = settings.paths, assignments(settings)
-    return elsewhere(settings, [ground_of(each, paths.benchmarks, paths.cache) for each in work])
+    paths, work = settings.paths, resolve_tasks(settings)
+    return elsewhere(settings, [locate_images(each, paths.benchmarks, paths.cache) for each in work])
 
 
 checks = [scores_are_not_far_below_random, scores_are_of_other_places]
 
 
-def matrix(settings: Settings) -> dg.Definitions:
+def evaluation_matrix(settings: Settings) -> dg.Definitions:
     """The asset `evaluations`, one partition for each task and encoder, and the sensor that asks for the cells of a new encoder.
 
     Nothing where the profile has no tasks.
@@ -97,15 +97,15 @@ def matrix(settings: Settings) -> dg.Definitions:
     ) -> dg.MaterializeResult:
         """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
         from caco_assets.downstream.inspection.cell_report import places_unknown, view
-        from caco_assets.downstream.matrix import judge_cell
-        from caco_assets.downstream.scoring.image_locations import ground_of
+        from caco_assets.downstream.matrix import score_cell
+        from caco_assets.downstream.scoring.image_locations import locate_images
 
         settings = profile.settings()
         chosen = context.partition_key
         assert isinstance(chosen, dg.MultiPartitionKey)  # noqa: S101 - the definition above
         row, name = (chosen.keys_by_dimension[dimension] for dimension in ("task", "encoder"))
-        cell = judge_cell(settings, row, name, encoders)
-        ground = ground_of(cell.assignment, settings.paths.benchmarks, settings.paths.cache)
+        cell = score_cell(settings, row, name, encoders)
+        locations = locate_images(cell.resolved, settings.paths.benchmarks, settings.paths.cache)
         seen = view(settings, cell)
         classes = {"classes": table(seen.classes)} if seen.classes else {}
         pictures = {title: picture(png, title) for title, png in seen.pictures.items()}
@@ -116,7 +116,7 @@ def matrix(settings: Settings) -> dg.Definitions:
                 for result in (
                     possible(cell.rows),
                     not_far_below(cell.rows, cell.random),
-                    elsewhere(settings, [ground], places_unknown(settings, cell)),
+                    elsewhere(settings, [locations], places_unknown(settings, cell)),
                 )
             ],
         )
@@ -128,10 +128,10 @@ def matrix(settings: Settings) -> dg.Definitions:
         context: dg.SensorEvaluationContext, profile: Profile, encoders: dg.ResourceParam[Versions]
     ) -> dg.SensorResult | dg.SkipReason:
         """Announces every new encoder as a column of the matrix and asks for its cells."""
-        from caco_assets.downstream.matrix import columns
+        from caco_assets.downstream.matrix import encoder_names
 
         settings = profile.settings()
-        names = columns(settings, encoders)
+        names = encoder_names(settings, encoders)
         done = context.instance.get_materialized_partitions(evaluations.key)
         keys = [dg.MultiPartitionKey({"task": task, "encoder": name}) for name in names for task in settings.downstream.tasks]
         waiting = [key for key in keys if key not in done]

@@ -1,4 +1,4 @@
-"""Findings about scores as Dagster shows them: passed or not, how severe, and what was compared with what."""
+"""Asset checks of scores: passed or not, how severe, and what was compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from caco_assets.downstream.score_rows import ScoreRow
-    from caco_assets.downstream.scoring.image_locations import Ground
+    from caco_assets.downstream.scoring.image_locations import ImageLocations
 
 POSSIBLE, NOT_FAR_BELOW, ELSEWHERE = "numbers_are_possible", "not_far_below_random", "test_images_lie_elsewhere"
 CHECKS = {
@@ -28,9 +28,9 @@ _SHOWN = 5
 
 def possible(rows: Sequence[ScoreRow]) -> dg.AssetCheckResult:
     """No figure is outside [0, 1], not a number, or outside its own interval."""
-    from caco_assets.downstream.scoring.sanity import impossible
+    from caco_assets.downstream.scoring.sanity import invalid_scores
 
-    found = impossible(rows)
+    found = invalid_scores(rows)
     measured = sum(row.status == "measured" for row in rows)
     return dg.AssetCheckResult(
         passed=not found,
@@ -59,15 +59,15 @@ def not_far_below(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> dg.As
     )
 
 
-def elsewhere(settings: Settings, grounds: Sequence[Ground], unknown: str = "") -> dg.AssetCheckResult:
+def elsewhere(settings: Settings, locations: Sequence[ImageLocations], unknown: str = "") -> dg.AssetCheckResult:
     """No image that encoders are judged on lies where this profile's places are.
 
     Args:
         settings: the profile.
-        grounds: where the images of each row lie.
+        locations: where the images of each task lie.
         unknown: why the places that the encoder was pretrained on cannot be compared; empty where they are the profile's.
     """
-    records = [_compared(settings, ground, unknown) for ground in grounds]
+    records = [_compared(settings, locations, unknown) for locations in locations]
     met = [
         f"{record['row']}: {record['meeting']} places meet its images ({record['examples']})"
         for record in records
@@ -96,23 +96,23 @@ def of_cell(cell: str, result: dg.AssetCheckResult) -> dg.AssetCheckResult:
     )
 
 
-def _compared(settings: Settings, ground: Ground, unknown: str) -> dict[str, str | int]:
+def _compared(settings: Settings, locations: ImageLocations, unknown: str) -> dict[str, str | int]:
     from caco_assets.sampling.overlap import overlap, zone_outlines
 
-    outlines, by = ground.outlines, "the places in the files"
-    if not len(outlines) and not ground.twin:
+    outlines, by = locations.outlines, "the places in the files"
+    if not len(outlines) and not locations.twin:
         # boxes around a real test set, as sampling excludes them
-        outlines, by = zone_outlines(ground.task), "the package's known zones of this data set"
-    reason = unknown or ground.absent
+        outlines, by = zone_outlines(locations.task), "the package's known zones of this data set"
+    reason = unknown or locations.absent
     if not reason and not settings.paths.locations.exists():
         reason = "this profile has no locations.parquet"
     if not reason and not len(outlines):
         reason = "its images carry no place, and no zone of it is known"
     found = None if reason else overlap(settings, outlines)
     return {
-        "row": ground.row,
-        "images": ground.images,
-        "with_place": len(ground.outlines),
+        "row": locations.task_name,
+        "images": locations.images,
+        "with_place": len(locations.outlines),
         "by": reason or by,
         "places": found.places if found else 0,
         "meeting": len(found.met) if found else 0,

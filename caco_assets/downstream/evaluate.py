@@ -1,7 +1,7 @@
-"""Judges any encoder on any tasks of the table, beside the baselines, and keeps the rows: what `caco evaluate` does.
+"""Scores any encoder and the baselines on any tasks of the table and records the rows: what `caco evaluate` does.
 
-Rows go to `evaluations.parquet` of the profile's folder, in the format of `scores.parquet`, after every task: what is scored is
-kept whatever happens to the next one. The profile's own `scores.parquet` is left alone.
+Rows go to `evaluations.parquet` of the profile's folder, in the format of `scores.parquet`, after every task, so that a later
+failure loses nothing. The profile's own `scores.parquet` is not changed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings, TaskData
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.features.baselines import Candidate
     from caco_assets.downstream.score_rows import ScoreRow
-    from caco_assets.downstream.scoring.score_task import Assignment
+    from caco_assets.downstream.scoring.score_task import ResolvedTask
     from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 @dataclass(frozen=True)
-class Order:
-    """One task to judge on."""
+class TaskRequest:
+    """One task to score, with its data."""
 
     wanted: TaskData
     twin: bool
     """The data is an embedded twin: training is short there, and no published figure belongs beside it."""
 
     @property
-    def row(self) -> str:
+    def task_name(self) -> str:
         """Name in the rows: a twin or a part of a data set is never mistaken for the whole."""
         limit = f"_limit{self.wanted.limit}" if self.wanted.limit else ""
         return f"{self.wanted.task}{'_twin' if self.twin else ''}{limit}"
@@ -39,7 +39,7 @@ class Order:
 
 def evaluate(
     settings: Settings,
-    orders: Sequence[Order],
+    requests: Sequence[TaskRequest],
     encoder: Encoder,
     *,
     name: str,
@@ -47,15 +47,15 @@ def evaluate(
     with_baselines: bool = True,
     gpus: Sequence[str] = (),
 ) -> list[ScoreRow]:
-    """Judge one encoder on some tasks; every task's data is found and checked before anything is computed.
+    """Score one encoder on some tasks; every task's data is found and checked before anything is computed.
 
     Args:
         settings: the profile: seeds, baselines, epochs, workspace.
-        orders: the tasks, each with its data.
+        requests: the tasks, each with its data.
         encoder: the candidate.
         name: of the encoder in the rows.
         model_uri: written to the rows.
-        with_baselines: judge the profile's baselines too; those measured before come from the cache.
+        with_baselines: also score the profile's baselines; rows measured before come from the cache.
         gpus: where there are several, each task goes to a process of its own on the next one that is free (see `gpus`).
 
     Returns:
@@ -65,34 +65,34 @@ def evaluate(
         UserError: data absent or damaged, or an encoder that needs bands the data does not have (a task that is optional is then
             reported as not measured); rows of the tasks before are kept.
     """
-    from caco_assets.downstream.features.baselines import Contestant, baselines
+    from caco_assets.downstream.features.baselines import Candidate, baselines
     from caco_assets.downstream.scoring.gpu_pool import one_each
     from caco_assets.downstream.scoring.score_task import check_fits
 
     seeds = settings.downstream.seeds
-    work = [_assigned(settings, order) for order in orders]
-    contestants = [Contestant.of(name, "candidate", seeds[0], encoder, model_uri)]
+    work = [_resolve(settings, request) for request in requests]
+    candidates = [Candidate.of(name, "candidate", seeds[0], encoder, model_uri)]
     if with_baselines:
-        contestants += baselines(settings.downstream.baselines, encoder, seeds)
-    for _, assignment in work:
-        check_fits(assignment, contestants)
+        candidates += baselines(settings.downstream.baselines, encoder, seeds)
+    for _, resolved in work:
+        check_fits(resolved, candidates)
     file = evaluations_file(settings)
-    if len(gpus) > 1 and len(orders) > 1:
-        jobs = [(settings, order, contestants, file) for order in orders]
-        return [row for rows in one_each(gpus, _elsewhere, jobs) for row in rows]
-    return [row for own, assignment in work for row in _judge_and_record(own, assignment, contestants, file)]
+    if len(gpus) > 1 and len(requests) > 1:
+        jobs = [(settings, request, candidates, file) for request in requests]
+        return [row for rows in one_each(gpus, _in_own_process, jobs) for row in rows]
+    return [row for own, resolved in work for row in _score_and_record(own, resolved, candidates, file)]
 
 
-def _elsewhere(settings: Settings, order: Order, contestants: Sequence[Contestant], file: Path) -> list[ScoreRow]:
-    # data sets hold open files, which do not travel to another process: it opens them anew
-    return _judge_and_record(*_assigned(settings, order), contestants, file)
+def _in_own_process(settings: Settings, request: TaskRequest, candidates: Sequence[Candidate], file: Path) -> list[ScoreRow]:
+    # open files cannot be pickled: the other process opens the data set itself
+    return _score_and_record(*_resolve(settings, request), candidates, file)
 
 
-def _judge_and_record(settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], file: Path) -> list[ScoreRow]:
-    """Rows of one task, kept as soon as they are there."""
-    from caco_assets.downstream.scoring.score_task import judge
+def _score_and_record(settings: Settings, resolved: ResolvedTask, candidates: Sequence[Candidate], file: Path) -> list[ScoreRow]:
+    """Score one task and record its rows at once."""
+    from caco_assets.downstream.scoring.score_task import score_task
 
-    rows = list(judge(settings, assignment, contestants, settings.paths.cache))
+    rows = list(score_task(settings, resolved, candidates, settings.paths.cache))
     record(file, rows)
     return rows
 
@@ -127,7 +127,7 @@ def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """These rows, and those of encoders judged before on the very same data."""
+    """These rows, and those of encoders scored before on the very same data."""
     from caco_assets.downstream.score_rows import read_rows
 
     known = {(row.row, row.data_version) for row in rows}
@@ -148,20 +148,20 @@ def _about(row: ScoreRow) -> tuple[object, ...]:
     return (row.row, row.data_version, *who, row.protocol, row.method, row.size, row.metric)
 
 
-def _assigned(settings: Settings, order: Order) -> tuple[Settings, Assignment]:
+def _resolve(settings: Settings, request: TaskRequest) -> tuple[Settings, ResolvedTask]:
     """The profile with this task alone, its data found and checked."""
-    from caco_assets.downstream.scoring.score_task import assignments
+    from caco_assets.downstream.scoring.score_task import resolve_tasks
 
     wanted = settings.downstream
-    changes: dict[str, object] = {"tasks": {order.row: order.wanted}}
-    if order.twin:
+    changes: dict[str, object] = {"tasks": {request.task_name: request.wanted}}
+    if request.twin:
         # twins that lie outside the profile's benchmarks have a path, and are twins all the same
         changes |= dict(_twin_settings(settings))
     own = settings.model_copy(update={"downstream": wanted.model_copy(update=changes)})
-    (assignment,) = assignments(own)
-    if assignment.data is None:
-        raise UserError(f"{order.row}: {assignment.reason}")
-    return own, assignment
+    (resolved,) = resolve_tasks(own)
+    if resolved.data is None:
+        raise UserError(f"{request.task_name}: {resolved.reason}")
+    return own, resolved
 
 
 def _twin_settings(settings: Settings) -> Iterator[tuple[str, object]]:

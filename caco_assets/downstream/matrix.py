@@ -1,4 +1,4 @@
-"""The matrix of tasks and encoders: which columns there are, and one cell of it, judged and recorded as `caco evaluate` does."""
+"""The evaluation matrix of tasks and encoders: its encoders, and one cell, scored and recorded as `caco evaluate` does."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from caco_assets.core.errors import UserError
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.features.baselines import Candidate
     from caco_assets.downstream.score_rows import ScoreRow
-    from caco_assets.downstream.scoring.score_task import Assignment
+    from caco_assets.downstream.scoring.score_task import ResolvedTask
     from caco_assets.pretraining.encoder.encoder import Encoder
 
 
@@ -44,10 +44,10 @@ class Versions(Protocol):
 
 
 @dataclass(frozen=True)
-class Cell:
+class EvaluationCell:
     """What one encoder does on one row of the profile."""
 
-    assignment: Assignment
+    resolved: ResolvedTask
     encoder: str
     rows: tuple[ScoreRow, ...]
     random: tuple[ScoreRow, ...]
@@ -62,47 +62,47 @@ class Cell:
         return min(measured, key=lambda row: (row.protocol != "clean", row.method == "fine_tune"), default=None)
 
 
-def columns(settings: Settings, versions: Versions) -> list[str]:
+def encoder_names(settings: Settings, versions: Versions) -> list[str]:
     """Names of all encoders of the matrix: baselines, what `caco encoder import` brought in, and registered versions."""
     imported = sorted(file.parent.name for file in settings.paths.encoders.glob("*/encoder.json"))
     return list(dict.fromkeys([*settings.downstream.baselines, *imported, *versions.names(settings)]))
 
 
-def judge_cell(settings: Settings, row: str, name: str, versions: Versions) -> Cell:
-    """Judge one encoder on one row of the profile and record its rows in `evaluations.parquet`.
+def score_cell(settings: Settings, row: str, name: str, versions: Versions) -> EvaluationCell:
+    """Score one encoder on one task of the profile and record its rows in `evaluations.parquet`.
 
-    What was measured before with the same weights, data and protocol comes from the cache, whoever measured it: the scores of the
-    profile, `caco evaluate`, or the decision on a version; and the other way round.
+    Rows measured before with the same weights, data and protocol come from the cache, which the scores of the profile, `caco
+    evaluate` and the decision on a version share.
 
     Args:
         settings: the profile.
         row: a key of `downstream.tasks`.
-        name: a column.
+        name: one of `encoder_names`.
         versions: where registered encoders come from.
 
     Raises:
         UserError: no such row or encoder, data absent or damaged, or bands that the data lacks.
     """
     from caco_assets.downstream.evaluate import evaluations_file, record
-    from caco_assets.downstream.scoring.score_task import assignments, judge
+    from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
 
     wanted = settings.downstream
     if row not in wanted.tasks:
         raise UserError(f"task={row}: no row of downstream.tasks of profile {settings.profile} ({', '.join(wanted.tasks)})")
-    contestants, chance, data = _contestants(settings, name, versions)
+    candidates, chance, data = _candidates(settings, name, versions)
     own = settings.model_copy(update={"downstream": wanted.model_copy(update={"tasks": {row: wanted.tasks[row]}})})
-    (assignment,) = assignments(own)
-    rows = tuple(judge(own, assignment, contestants, own.paths.cache))
+    (resolved,) = resolve_tasks(own)
+    rows = tuple(score_task(own, resolved, candidates, own.paths.cache))
     record(evaluations_file(settings), rows)
-    random = tuple(judge(own, assignment, chance, own.paths.cache))
-    return Cell(assignment, name, rows, random, data)
+    random = tuple(score_task(own, resolved, chance, own.paths.cache))
+    return EvaluationCell(resolved, name, rows, random, data)
 
 
-def _contestants(
+def _candidates(
     settings: Settings, name: str, versions: Versions
-) -> tuple[Sequence[Contestant], Sequence[Contestant], Mapping[str, str]]:
-    """Who is judged, the untrained networks beside it, and what the encoder was made from."""
-    from caco_assets.downstream.features.baselines import Contestant, baselines
+) -> tuple[Sequence[Candidate], Sequence[Candidate], Mapping[str, str]]:
+    """The candidates, the untrained networks to compare with, and the data the encoder was made from."""
+    from caco_assets.downstream.features.baselines import Candidate, baselines
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
@@ -115,7 +115,7 @@ def _contestants(
     else:
         folder = encoder_folder(settings, name)
         encoder, uri, data = Encoder.load(folder), folder.relative_to(settings.home).as_posix(), {}
-    return [Contestant.of(name, "candidate", seeds[0], encoder, uri)], baselines(["random"], encoder, seeds), data
+    return [Candidate.of(name, "candidate", seeds[0], encoder, uri)], baselines(["random"], encoder, seeds), data
 
 
 def _like(settings: Settings) -> Encoder:

@@ -12,7 +12,7 @@ from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.features.baselines import Candidate
     from caco_assets.downstream.score_rows import ScoreRow
     from caco_assets.pretraining.encoder.encoder import Encoder
 
@@ -53,36 +53,35 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
         UserError: no task in the profile, an unknown task, absent data of a task that is not optional, damaged data, no encoder.
     """
     from caco_assets.core.errors import UserError
-    from caco_assets.downstream.features.baselines import Contestant, baselines
+    from caco_assets.downstream.features.baselines import Candidate, baselines
     from caco_assets.downstream.score_rows import write_rows
-    from caco_assets.downstream.scoring.score_task import assignments, check_fits, judge
+    from caco_assets.downstream.scoring.score_task import check_fits, resolve_tasks, score_task
     from caco_assets.pretraining.encoder.encoder import Encoder
 
     wanted = settings.downstream
     if not wanted.tasks:
         raise UserError(f"profile {settings.profile}: downstream.tasks is empty; name at least one task to judge the encoder on")
-    work = assignments(settings)
+    work = resolve_tasks(settings)
     folders = dict(encoders or {settings.pretraining.objective: settings.paths.encoder})
     loaded = {name: Encoder.load(folder) for name, folder in folders.items()}
-    contestants = [
-        Contestant.of(name, "candidate", wanted.seeds[0], encoder, _uri(settings, folders[name]))
-        for name, encoder in loaded.items()
+    candidates = [
+        Candidate.of(name, "candidate", wanted.seeds[0], encoder, _uri(settings, folders[name])) for name, encoder in loaded.items()
     ]
     like = next(iter(loaded.values()))
-    contestants += imported(settings)
-    contestants += baselines(wanted.baselines, like, wanted.seeds)
+    candidates += imported(settings)
+    candidates += baselines(wanted.baselines, like, wanted.seeds)
 
-    for assignment in work:
-        check_fits(assignment, contestants)
+    for resolved in work:
+        check_fits(resolved, candidates)
 
     def make(path: Path) -> dict[str, Any]:
-        rows = [row for assignment in work for row in judge(settings, assignment, contestants, settings.paths.cache)]
+        rows = [row for resolved in work for row in score_task(settings, resolved, candidates, settings.paths.cache)]
         write_rows(path, rows)
         return _facts(rows)
 
     inputs = {
-        "contestants": [(who.name, who.role, who.seed, who.identity, who.reason, who.model_uri) for who in contestants],
-        "data": {item.row: (item.version, item.reason) for item in work},
+        "contestants": [(who.name, who.role, who.seed, who.identity, who.reason, who.model_uri) for who in candidates],
+        "data": {resolved.task_name: (resolved.version, resolved.reason) for resolved in work},
         # the contestants stand above, and what is allowed changes no figure
         "downstream": wanted.model_dump(
             mode="json", exclude={"tasks": {"__all__": {"data"}}, "encoders": True, "allow_overlap": True}
@@ -93,19 +92,19 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
     return products.produce("scores", paths.scores, records=paths.records, recipe=recipe("scores"), inputs=inputs, make=make)
 
 
-def imported(settings: Settings) -> list[Contestant]:
+def imported(settings: Settings) -> list[Candidate]:
     """The imported encoders that `downstream.encoders` puts beside the profile's own: a task they lack bands for is not measured.
 
     Raises:
         UserError: there is none of that name.
     """
-    from caco_assets.downstream.features.baselines import Contestant
+    from caco_assets.downstream.features.baselines import Candidate
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
 
     folders = [encoder_folder(settings, name) for name in settings.downstream.encoders]
     seed = settings.downstream.seeds[0]
-    return [Contestant.of(each.name, "baseline", seed, Encoder.load(each), _uri(settings, each)) for each in folders]
+    return [Candidate.of(each.name, "baseline", seed, Encoder.load(each), _uri(settings, each)) for each in folders]
 
 
 def score_encoder(
@@ -116,7 +115,7 @@ def score_encoder(
     name: str | None = None,
     model_uri: str | None = None,
 ) -> list[ScoreRow]:
-    """Judge one encoder alone on every task of the profile: a registered version, or one in memory.
+    """Score one encoder alone on every task of the profile: a registered version, or one in memory.
 
     Args:
         settings: the profile.
@@ -132,21 +131,21 @@ def score_encoder(
     Raises:
         UserError: as `score`.
     """
-    from caco_assets.downstream.features.baselines import Contestant
-    from caco_assets.downstream.scoring.score_task import assignments, judge
+    from caco_assets.downstream.features.baselines import Candidate
+    from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
     from caco_assets.pretraining.encoder.encoder import Encoder
 
-    work = assignments(settings)
+    work = resolve_tasks(settings)
     folder = encoder if isinstance(encoder, Path) else None
     loaded = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
     uri = model_uri or (_uri(settings, folder) if folder else None)
     seeds = settings.downstream.seeds
-    contestant = Contestant.of(name or settings.pretraining.objective, role, seeds[0], loaded, uri)
-    return [row for assignment in work for row in judge(settings, assignment, [contestant], settings.paths.cache)]
+    candidate = Candidate.of(name or settings.pretraining.objective, role, seeds[0], loaded, uri)
+    return [row for resolved in work for row in score_task(settings, resolved, [candidate], settings.paths.cache)]
 
 
 def score_imported(settings: Settings, name: str) -> list[ScoreRow]:
-    """Judge an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
+    """Score an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
 
     Raises:
         UserError: there is no such encoder; or as `score`.

@@ -1,1 +1,1 @@
-"""What is a champion used for?"""
+"""Uses of a trained encoder: embeddings of images."""

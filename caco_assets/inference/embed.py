@@ -1,4 +1,4 @@
-"""Embeds a GeoTIFF or an array of any size: one vector per tile of its grid, as GeoParquet (footprint, vector), CSV or npz."""
+"""Embeds a GeoTIFF or an array of any size: one vector per tile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.core.progress import Progress
 from caco_assets.inference.embeddings import Embeddings
 from caco_assets.pretraining.encoder.encoder import Encoder, PixelFormat
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TILE = 64
-"""Default side of a tile, pixels: that of EuroSAT's images."""
+"""Default side of a tile, pixels: as in EuroSAT."""
 _BATCH = 128
 
 
@@ -39,24 +39,23 @@ def embed(
     offset: float | None = None,
     overlap: bool = False,
 ) -> Embeddings:
-    """Embed an image tile by tile. Vectors are those of `Encoder.features` on the same pixels.
+    """Embed an image tile by tile; the vectors are those of `Encoder.features` on the same pixels.
 
-    Tiles lie side by side from the upper left corner. A rest at the right or lower edge that is narrower than a tile is left out,
-    and said, or covered by tiles that overlap those beside them: padding would invent pixels that the encoder has never seen the
-    like of.
+    Tiles lie side by side from the upper left corner. Partial tiles at the right and lower edge are skipped, which is logged, or
+    covered by tiles that overlap their neighbors. They are not padded: the encoder was not trained on padding.
 
     Args:
         image: georeferenced GeoTIFF of integers.
         encoder: loaded.
         tile: side of a tile, pixels of the image.
-        size: side of the network's input; default the encoder's own.
-        bands: names of the image's bands in file order; default the band descriptions in the file.
-        reflectance_per_dn: reflectance per digital number; default the file's band scale, else 1e-4.
-        offset: reflectance at digital number 0; default the file's band offset, else 0.
-        overlap: cover the rest at the edges too.
+        size: side of the network's input, pixels; default: the encoder's own.
+        bands: names of the image's bands in file order; default: the band descriptions in the file.
+        reflectance_per_dn: reflectance per digital number; default: the band scale in the file, else 1e-4.
+        offset: reflectance at digital number 0; default: the band offset in the file, else 0.
+        overlap: cover the right and lower edge too.
 
     Raises:
-        UserError: the file is not readable, not georeferenced, smaller than a tile, or has not the encoder's bands as integers.
+        UserError: the file is unreadable, not georeferenced or smaller than a tile, or lacks the encoder's bands as integers.
     """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -65,20 +64,18 @@ def embed(
         raise UserError(f"tile={tile}: a tile has at least one pixel")
     try:
         with warnings.catch_warnings():
-            # said below as an error that names the way out
+            # raised below as an error with a remedy
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(image) as source:
                 if source.crs is None or source.transform.is_identity:
-                    raise UserError(
-                        f"{image}: has no georeference, so its tiles have no place; set one (gdal_edit.py -a_srs … -a_ullr …)"
-                    )
+                    raise UserError(f"{image}: is not georeferenced; add it with gdal_edit.py -a_srs … -a_ullr …")
                 fmt = _format(source, image, bands, reflectance_per_dn, offset)
                 indexes = [index + 1 for index in fmt.select(encoder.preprocessing.bands)]
                 read = partial(_strip, source, indexes, tile)
                 place = (source.transform, source.crs, source.nodata)
                 return _embed(read, (source.height, source.width), place, encoder, fmt, tile, size, overlap, image.name)
     except RasterioError as error:
-        raise UserError(f"{image}: not readable as a GeoTIFF ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{image}: not readable as a GeoTIFF ({one_line(error, 200)})") from error
 
 
 def embed_file(
@@ -90,20 +87,19 @@ def embed_file(
     offset: float | None = None,
     **options: Any,
 ) -> Embeddings:
-    """`embed` of a GeoTIFF, `embed_array` of a `.npy` file, whose bands must be named; `options` are those of both.
+    """`embed` for a GeoTIFF, `embed_array` for a `.npy` file, which needs `bands`; `options` are common to both.
 
     Raises:
-        UserError: as they do, or the file is no array.
+        UserError: as in those, or the file is not an array.
     """
     if image.suffix != ".npy":
-        told = {"bands": bands, "reflectance_per_dn": reflectance_per_dn, "offset": offset}
-        return embed(image, encoder, **told, **options)
+        return embed(image, encoder, bands=bands, reflectance_per_dn=reflectance_per_dn, offset=offset, **options)
     if not bands:
         raise UserError(f"{image}: an array does not name its bands; give them in the array's order, such as bands=B02,B03,B04")
     try:
         pixels = np.load(image, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{image}: not readable as an array ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{image}: not readable as an array ({one_line(error, 200)})") from error
     scale = ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn
     fmt = PixelFormat(tuple(bands), scale, ARCHIVE.offset if offset is None else offset)
     return embed_array(pixels, fmt, encoder, name=image.name, **options)
@@ -120,16 +116,16 @@ def embed_array(
     overlap: bool = False,
     name: str = "array",
 ) -> Embeddings:
-    """Embed an array as `embed` does a file; coordinates are pixels.
+    """Embed an array as `embed` does a file; the coordinates are pixels.
 
     Args:
         pixels: integers (bands of `fmt`, H, W); may be a memory map.
-        fmt: what they are.
+        fmt: bands, scale and offset of the pixels.
         encoder: loaded.
         tile: side of a tile, pixels.
-        size: side of the network's input; default the encoder's own.
-        nodata: number that means no data; None: there is none.
-        overlap: cover the rest at the edges too.
+        size: side of the network's input, pixels; default: the encoder's own.
+        nodata: the number that means no data; None: there is none.
+        overlap: cover the right and lower edge too.
         name: for messages.
 
     Raises:
@@ -141,8 +137,8 @@ def embed_array(
         raise UserError(f"tile={tile}: a tile has at least one pixel")
     if pixels.ndim != 3 or len(pixels) != len(fmt.bands) or not np.issubdtype(pixels.dtype, np.integer):
         raise UserError(
-            f"{name}: {pixels.dtype} of shape {pixels.shape}; integers of shape ({len(fmt.bands)}, height, width) are wanted: one "
-            f"layer for each of {', '.join(fmt.bands)}"
+            f"{name}: {pixels.dtype} of shape {pixels.shape}; expected integers of shape ({len(fmt.bands)}, height, width): "
+            f"one layer for each of {', '.join(fmt.bands)}"
         )
     wanted = list(fmt.select(encoder.preprocessing.bands))
     place = (rasterio.Affine.identity(), None, nodata)
@@ -173,15 +169,15 @@ def _embed(
 ) -> Embeddings:
     (height, width), (transform, crs, nodata) = extent, place
     if width < tile or height < tile:
-        raise UserError(f"{name}: {width} × {height} pixels hold no tile of {tile}; choose a smaller tile")
+        raise UserError(f"{name}: {width} × {height} pixels are smaller than a tile of {tile}; choose a smaller tile")
     left, below = width % tile, height % tile
     if (left or below) and not overlap:
-        logger.info(f"{name}: {left} columns at the right and {below} rows at the bottom make no whole tile and are left out")
+        logger.info(f"{name}: skipping partial tiles: {left} columns at the right, {below} rows at the bottom; overlap covers them")
     tops, starts = _starts(height, tile, overlap), _starts(width, tile, overlap)
     read_as = PixelFormat(encoder.preprocessing.bands, fmt.reflectance_per_dn, fmt.offset)
     vectors, shares = [], []
     progress = Progress(f"embed {name}", len(starts) * len(tops), "tile")
-    # one row of tiles at a time: an image of any height fits into memory
+    # one row of tiles at a time, so an image of any height fits into memory
     for top in tops:
         strip = read(top)
         tiles = np.stack([strip[:, :, start : start + tile] for start in starts])  # (across, C, tile, tile)
@@ -203,7 +199,7 @@ def _embed(
 
 
 def _starts(length: int, tile: int, overlap: bool) -> list[int]:
-    """First pixels of the tiles along one side; with `overlap` the last one ends with the image."""
+    """First pixels of the tiles along one side; with `overlap` the last tile ends at the edge of the image."""
     starts = list(range(0, length - tile + 1, tile))
     return [*starts, length - tile] if overlap and length % tile else starts
 
@@ -211,19 +207,19 @@ def _starts(length: int, tile: int, overlap: bool) -> list[int]:
 def _format(
     source: DatasetReader, image: Path, bands: Sequence[str] | None, reflectance_per_dn: float | None, offset: float | None
 ) -> PixelFormat:
-    """What the file's digital numbers mean: as told, else as the file says, else archive values."""
+    """Format of the file's digital numbers: from the arguments, else from the file, else archive values."""
     if not np.issubdtype(np.dtype(source.dtypes[0]), np.integer):
-        raise UserError(f"{image}: pixels are {source.dtypes[0]}; digital numbers are wanted (reflectance × 10 000 as uint16)")
+        raise UserError(f"{image}: pixels are {source.dtypes[0]}; expected integers (reflectance × 10 000 as uint16)")
     names = tuple(bands) if bands else tuple(name or "" for name in source.descriptions)
     if len(names) != source.count:
         raise UserError(f"bands={','.join(names)}: {len(names)} names for the {source.count} bands of {image}")
     if not any(names):
         raise UserError(f"{image}: its {source.count} bands have no names; give them in file order, such as bands=B02,B03,B04")
-    # a file without scale says 1 and 0
+    # a file without scale and offset reports 1 and 0
     scales, offsets = set(source.scales), set(source.offsets)
     if reflectance_per_dn is None and (len(scales) > 1 or len(offsets) > 1):
         raise UserError(f"{image}: its bands have different scales or offsets; give reflectance_per_dn and offset")
-    said = reflectance_per_dn is None and scales != {1.0}
-    scale = scales.pop() if said else (ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn)
-    zero = offset if offset is not None else (offsets.pop() if said else ARCHIVE.offset)
+    in_file = reflectance_per_dn is None and scales != {1.0}
+    scale = scales.pop() if in_file else (ARCHIVE.reflectance_per_dn if reflectance_per_dn is None else reflectance_per_dn)
+    zero = offset if offset is not None else (offsets.pop() if in_file else ARCHIVE.offset)
     return PixelFormat(names, scale, zero)

@@ -1,4 +1,4 @@
-"""Embeddings of one image's tiles, and how they are written: GeoParquet (footprint and vector), CSV or npz."""
+"""Embeddings of the tiles of an image, written as GeoParquet (footprint and vector), CSV or npz."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = (".parquet", ".csv", ".npz")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Tiles of one image, row by row from its upper left corner."""
+    """Tiles of an image, row by row from its upper left corner."""
 
     vectors: np.ndarray
     """float32 (T, D)."""
@@ -32,10 +32,10 @@ class Embeddings:
     tile: int
     transform: rasterio.Affine
     crs: rasterio.CRS | None
-    """None: of an array; coordinates are columns and rows of pixels, downwards."""
+    """None: of an array; the coordinates are pixel columns and rows, downwards."""
 
     def frame(self) -> gpd.GeoDataFrame:
-        """One row per tile: `row`, `column`, `nodata_share`, `embedding` (list of float32), `geometry` in the image's system."""
+        """One row per tile: `row`, `column`, `nodata_share`, `embedding` (list of float32), `geometry` in the CRS of the image."""
         import geopandas as gpd
         from shapely.geometry import Polygon
 
@@ -49,13 +49,13 @@ class Embeddings:
         return gpd.GeoDataFrame(fields, geometry=footprints, crs=self.crs)
 
     def write(self, path: Path) -> None:
-        """Write `.parquet` (GeoParquet), `.csv` (centre coordinates, one column per feature) or `.npz`.
+        """Write `.parquet` (GeoParquet), `.csv` (center coordinates, one column per feature) or `.npz`.
 
         Raises:
             UserError: another suffix.
         """
         if path.suffix not in SUFFIXES:
-            raise UserError(f"output={path}: {path.suffix or 'no suffix'} is no format for embeddings; use {', '.join(SUFFIXES)}")
+            raise UserError(f"output={path}: {path.suffix or 'no suffix'} is not an embeddings format; use {', '.join(SUFFIXES)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet":
             self.frame().to_parquet(path, index=False)
@@ -81,5 +81,5 @@ class Embeddings:
 
 
 def _at[T: (float, np.ndarray)](transform: rasterio.Affine, column: T, row: T) -> tuple[T, T]:
-    """Coordinates of a place in pixels, also of many at once."""
+    """Coordinates of a pixel position, or of arrays of them."""
     return transform.a * column + transform.b * row + transform.c, transform.d * column + transform.e * row + transform.f

@@ -55,12 +55,12 @@ class Challenger(dg.Config):
 @dg.op(pool="gpu")
 def judge_version(config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
     """Scores a version that was registered outside of this chain, and lets the promotion policy decide on it."""
-    from caco_assets.registry.stage import judge, release
+    from caco_assets.registry.stage import decide_version, release
 
     settings = profile.settings()
     server = tracking.open(settings)
-    if judge(settings, server, config.version).passed:
-        release(settings, tracking=server)
+    if decide_version(settings, server, config.version).passed:
+        release(settings, server)
 
 
 @dg.job(description="Scores one registered version and lets the promotion policy decide on it.")
@@ -75,8 +75,8 @@ def release_version(profile: Profile, tracking: TrackingResource) -> None:
     from caco_assets.registry.stage import release
 
     settings = profile.settings()
-    with tracking.patience():
-        release(settings, tracking=tracking.open(settings))
+    with tracking.retry_if_away():
+        release(settings, tracking.open(settings))
 
 
 @dg.job(description="Releases the serving version: exports and model card, once per version.")

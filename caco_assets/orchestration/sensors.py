@@ -73,23 +73,22 @@ def unscored_challenger(
 @dg.sensor(job=release_champion, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.RunRequest | dg.SkipReason:
     """Records moves of the champion alias made by hand in MLflow, and requests a release of a serving version that has none."""
-    from caco_assets.registry.stage import notice, unreleased
+    from caco_assets.registry.aliases.manual_moves import check_aliases
+    from caco_assets.registry.release.release import unreleased_champion
 
     settings = profile.settings()
     try:
         # the lines of the registry stand in the log of this tick
         with log_to(context.log.log, this_thread=True):
             server = tracking.open(settings)
-            found = notice(settings, server)
+            manual = check_aliases(settings, server)
             active = context.instance.get_runs(filters=dg.RunsFilter(tags={"profile": settings.profile}, statuses=ACTIVE))
             deciding = {run.job_name for run in active} & {CHAIN.name, judge_challenger.name}
-            waiting = unreleased(settings, server, under_way=bool(deciding))
+            waiting = unreleased_champion(settings, server, deciding=bool(deciding))
     except UserError as error:
         return dg.SkipReason(str(error))
-    for line in found:
-        (context.log.warning if line.startswith("WARNING") else context.log.info)(line)
     if waiting is None:
-        return dg.SkipReason("; ".join(found) or f"no alias of {settings.registry.model} has moved")
+        return dg.SkipReason(manual.text if manual else f"no alias of {settings.registry.model} has moved")
     version, since = waiting
     return dg.RunRequest(
         run_key=f"release-{settings.registry.model}-{version}-{since}",

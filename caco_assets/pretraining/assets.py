@@ -40,7 +40,7 @@ def encoder(
     data = {"pack": recorded(settings.paths.records, "pack").content_hash, **data_versions(settings)}
     note = tracked_run(settings)
     with (
-        tracking.patience(),
+        tracking.retry_if_away(),
         live_run(settings, "pretraining", data, context.run.run_id, note) as live,
     ):
         try:

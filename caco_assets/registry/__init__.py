@@ -1,1 +1,1 @@
-"""Which version serves?"""
+"""Registry: packages, registers, promotes and releases encoders."""

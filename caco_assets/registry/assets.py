@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from caco_assets.core.products import recorded
 from caco_assets.evaluation.assets import report
 from caco_assets.registry.parent import find_parent
+from caco_assets.registry.scored_encoder import ScoredEncoder
 from caco_assets.registry.stage import decide, register
 from caco_assets.registry.stage import release as publish
 from caco_assets.resources.dagster.metadata import describe, picture, table
@@ -15,9 +15,9 @@ from caco_assets.resources.profile import Profile
 
 @dg.asset(group_name="pretraining", kinds={"mlflow"})
 def parent(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
-    """What training begins with: the champion where the profile wants that and there is one, else nothing."""
+    """The warm-start parent: the champion, if the profile asks for it and there is one."""
     settings = profile.settings()
-    with tracking.patience():
+    with tracking.retry_if_away():
         server = tracking.open(settings) if settings.pretraining.warm_start != "none" else None
         return describe(find_parent(settings, tracking=server, again=profile.force))
 
@@ -28,10 +28,11 @@ def challenger(profile: Profile, tracking: TrackingResource) -> dg.MaterializeRe
     from caco_assets.registry.lineage.tree import lineage_tree
 
     settings = profile.settings()
-    with tracking.patience():
+    with tracking.retry_if_away():
         server = tracking.open(settings)
-        run_id = run_of(server, "encoder", recorded(settings.paths.records, "encoder").content_hash)
-        registered = register(settings, tracking=server, data_versions=data_versions(settings), run_id=run_id)
+        scored = ScoredEncoder.recorded(settings)
+        run_id = run_of(server, "encoder", scored.encoder.content_hash)
+        registered = register(settings, scored, server, data_versions=data_versions(settings), run_id=run_id)
         tree = dg.MetadataValue.md(f"```\n{lineage_tree(server, registered.uri)}\n```")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registered.uri),
@@ -46,13 +47,13 @@ def challenger(profile: Profile, tracking: TrackingResource) -> dg.MaterializeRe
     )
 
 
-# what the policy compares is scored on this data where it has not been yet: a champion of an older month
+# uses the GPU: a champion of an older month may not have been scored on this data yet
 @dg.asset(group_name="registry", deps=[challenger], pool="gpu", kinds={"mlflow"})
 def champion(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
-    """The policy's decision on the challenger, rule by rule; the version that serves."""
+    """The decision of the policy on the challenger, rule by rule; the version that serves."""
     settings = profile.settings()
-    with tracking.patience():
-        decision = decide(settings, tracking=tracking.open(settings))
+    with tracking.retry_if_away():
+        decision = decide(settings, tracking.open(settings))
     verdict = "passes" if decision.passed else f"does not pass: {', '.join(finding.rule for finding in decision.failed)}"
     against = f"champion {decision.champion}" if decision.champion else "no champion"
     return dg.MaterializeResult(
@@ -70,11 +71,11 @@ def champion(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResu
 def release(profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The champion's exports and model card, logged to its run; made once per version."""
     settings = profile.settings()
-    with tracking.patience():
-        released = publish(settings, tracking=tracking.open(settings))
+    with tracking.retry_if_away():
+        released = publish(settings, tracking.open(settings))
     if released is None:
         return dg.MaterializeResult(metadata={"released": False, "why": "no version has passed the promotion policy yet"})
-    shown = {"places": picture(released.places, "where the pixels come from")} if released.places else {}
+    shown = {"places": picture(released.places, "training places")} if released.places else {}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(released.where),
         metadata={

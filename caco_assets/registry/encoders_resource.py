@@ -1,4 +1,4 @@
-"""Registered encoders as a Dagster resource: what the rooms before the registry may know of it."""
+"""Registered encoders as a Dagster resource, for the rooms before the registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RegisteredEncoders(dg.ConfigurableResource):
         return [f"{model}/{version.version}" for version in versions(open_tracking(settings), model)]
 
     def load(self, settings: Settings, name: str) -> Version:
-        """A version of any model; raises `UserError` where there is none or its files are damaged."""
+        """A version of any model; raises `UserError` if there is none or its files are damaged."""
         from caco_assets.registry.package.mlflow_model import load_version
         from caco_assets.registry.versions import DATA, find
 

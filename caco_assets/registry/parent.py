@@ -1,4 +1,4 @@
-"""What a training begins with: the champion at the time when its vintage begins, kept beside the workspace's other products."""
+"""The warm-start parent: the champion when a vintage begins, kept as a product of the workspace."""
 
 from __future__ import annotations
 
@@ -23,44 +23,45 @@ _FILES = ("encoder.safetensors", "encoder.json")
 
 
 def find_parent(settings: Settings, *, tracking: Tracking | None = None, again: bool = False) -> Product:
-    """Make `parent/`: the champion's encoder, or word that there is none; looked up once for each vintage.
+    """Make `parent/`: the champion's encoder, or a note that there is none; looked up once per vintage.
 
-    A training that goes on, or is repeated, begins with what it began with, whoever has become champion meanwhile.
+    A resumed or repeated training starts from the same weights, even if the champion has changed.
 
     Args:
-        settings: the profile; `pretraining.warm_start` says whether there is anything to look up.
-        tracking: default: opened here, where it is needed.
-        again: look it up although it is known for this vintage.
+        settings: the profile; `pretraining.warm_start` decides whether there is a parent.
+        tracking: default: opened here if it is needed.
+        again: look it up even if it is known for this vintage.
 
     Returns:
         The product; its facts are `vintage`, `uri` (None: from scratch) and `identity` of the encoder.
 
     Raises:
-        UserError: the registry cannot be asked, or the champion's files cannot be read.
+        UserError: the server does not answer, or the champion's files cannot be read.
     """
-    paths, wish = settings.paths, settings.pretraining.warm_start
+    paths, warm_start = settings.paths, settings.pretraining.warm_start
     if again:
         (paths.records / "parent.json").unlink(missing_ok=True)
 
     def make(folder: Path) -> Facts:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        named = _fetch(settings, folder, tracking) if wish == "champion" else {"uri": None, "identity": None}
-        (folder / DESCRIPTION).write_text(json.dumps(named, sort_keys=True) + "\n")
-        return {"vintage": settings.vintage, "warm_start": wish, **named}
+        parent = _fetch(settings, folder, tracking) if warm_start == "champion" else {"uri": None, "identity": None}
+        (folder / DESCRIPTION).write_text(json.dumps(parent, sort_keys=True) + "\n")
+        return {"vintage": settings.vintage, "warm_start": warm_start, **parent}
 
+    model = settings.registry.model if warm_start != "none" else None
     return produce(
         "parent",
         paths.root / "parent",
         records=paths.records,
         recipe=_RECIPE,
-        inputs={"vintage": settings.vintage, "warm_start": wish, "model": settings.registry.model if wish != "none" else None},
+        inputs={"vintage": settings.vintage, "warm_start": warm_start, "model": model},
         make=make,
     )
 
 
 def _fetch(settings: Settings, folder: Path, tracking: Tracking | None) -> dict[str, str | None]:
-    """Copy the champion's encoder into the folder, where there is a champion."""
+    """Copy the champion's encoder into the folder, if there is a champion."""
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.registry.package.mlflow_model import download, files_of
     from caco_assets.registry.versions import CHAMPION, aliases, find
@@ -70,7 +71,7 @@ def _fetch(settings: Settings, folder: Path, tracking: Tracking | None) -> dict[
     model = settings.registry.model
     number = aliases(tracking, model).get(CHAMPION)
     if number is None:
-        logger.info(f"parent: {model} has no champion yet; training begins from scratch")
+        logger.info(f"parent: {model} has no champion yet; training starts from scratch")
         return {"uri": None, "identity": None}
     uri = f"models:/{model}/{number}"
     with tempfile.TemporaryDirectory() as scratch:
@@ -78,5 +79,5 @@ def _fetch(settings: Settings, folder: Path, tracking: Tracking | None) -> dict[
         for name in _FILES:
             shutil.copyfile(source / name, folder / name)
     identity = Encoder.load(folder).identity
-    logger.info(f"parent: training begins with the weights of {uri}, the champion")
+    logger.info(f"parent: training starts from the weights of {uri}, the champion")
     return {"uri": uri, "identity": identity}

@@ -1,4 +1,4 @@
-"""Registers an encoder once: the MLflow model, a version with its tags and a short card, the alias `challenger`."""
+"""Registers an encoder once: the MLflow model, a version with its tags and a short model card, the alias `challenger`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caco_assets.core.products import Product
 from caco_assets.downstream.score_rows import read_rows
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.champion import challenge
@@ -18,7 +19,7 @@ from caco_assets.registry.lineage.record import LINEAGE, Lineage, store, tags_of
 from caco_assets.registry.package.mlflow_model import package, preprocessing_hash, upload
 from caco_assets.registry.promotion.decide import scores_line
 from caco_assets.registry.promotion.rules import PREPROCESSING, drift_tags
-from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, registry_lock, versions
+from caco_assets.registry.versions import CHALLENGER, DATA, IDENTITY, SCORES, local_lock, versions
 from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking, open_tracking
 from caco_assets.resources.mlflow.runs import Run, code_version, open_run
 from caco_assets.settings import Settings
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CARD = "mlflow/model_card.md.j2"
-_DEFAULT_CARD = "{{ objective }}, {{ architecture }}, bands {{ bands }}; profile {{ profile }}, vintage {{ vintage }}; {{ scores }}"
+_TEMPLATE = "mlflow/model_card.md.j2"
+_DEFAULT = "{{ objective }}, {{ architecture }}, bands {{ bands }}; profile {{ profile }}, vintage {{ vintage }}; {{ scores }}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def register_encoder(
     run_id: str | None = None,
     tracking: Tracking | None = None,
     lineage: Lineage | None = None,
+    drift: Product | None = None,
 ) -> Registered:
     """Register the encoder of a folder as the challenger.
 
@@ -59,48 +61,46 @@ def register_encoder(
         settings: the profile; `registry.model` is the name.
         encoder_dir: `encoder.safetensors`, `encoder.json`.
         scores_path: `scores.parquet`; None: not scored yet.
-        data_versions: product → content hash; part of what makes a version new.
+        data_versions: product → content hash; a version with other data is a new version.
         run_id: MLflow run that made the encoder; None: a run of room `registry` is opened for it.
         tracking: default: opened here.
         lineage: what made it; kept with the version.
+        drift: the drift check of its data; None: it did not run.
 
     Raises:
-        UserError: no sound encoder or scores there, or the server refuses.
+        UserError: no valid encoder or scores there, or the server refuses.
     """
     tracking = tracking or open_tracking(settings)
     model = settings.registry.model
-    encoder = Encoder.load(encoder_dir)
+    encoder, description = Encoder.load(encoder_dir), _description(encoder_dir)
+    rows = read_rows(scores_path) if scores_path is not None else None
+    # facts that may become known after the first registration
+    later = {**drift_tags(drift, settings.vintage), **({} if rows is None else {SCORES: scores_line(rows)})}
     tags = {
         IDENTITY: encoder.identity,
         PREPROCESSING: preprocessing_hash(encoder),
         **{f"{DATA}{name}": digest for name, digest in data_versions.items()},
         "profile": settings.profile,
         "vintage": settings.vintage,
-        "recipe": json.dumps(_description(encoder_dir).get("recipe", {}), sort_keys=True),
+        "recipe": json.dumps(description.get("recipe", {}), sort_keys=True),
         "code_version": code_version(),
-        **(drifted := drift_tags(settings) if "pack" in data_versions else {}),
         **(tags_of(lineage) if lineage else {}),
+        **later,
     }
-    rows = read_rows(scores_path) if scores_path is not None else None
-    if rows is not None:
-        tags[SCORES] = scores_line(rows)
-    with registry_lock(tracking, model):
+    with local_lock(tracking, model):
         if (known := _same(versions(tracking, model), encoder.identity, data_versions)) is not None:
             version, reused = str(known.version), True
-            logger.info(f"{model}: this encoder is version {version} already")
-            # what may have become known since
-            anew = {**drifted, **({} if rows is None else {SCORES: tags[SCORES]})}
-            for name, value in anew.items():
+            logger.info(f"{model}: this encoder is already version {version}")
+            for name, value in later.items():
                 tracking.client.set_model_version_tag(model, version, name, value)
             if lineage is not None and LINEAGE not in known.tags and known.run_id:
-                path = store(tracking, known.run_id, lineage)
-                tracking.client.set_model_version_tag(model, version, LINEAGE, path)
+                tracking.client.set_model_version_tag(model, version, LINEAGE, store(tracking, known.run_id, lineage))
         else:
             opened = nullcontext(Run(tracking, run_id)) if run_id else open_run(tracking, "registry", settings, data=data_versions)
             with opened as run:
                 if lineage is not None:
                     tags[LINEAGE] = store(tracking, run.run_id, lineage)
-                card = _card(settings, encoder, _description(encoder_dir), data_versions, tags.get(SCORES, "not scored yet"))
+                card = _model_card(settings, encoder, description, data_versions, tags.get(SCORES, "not scored yet"))
                 version, reused = _create(tracking, model, encoder_dir, run, tags, card, scores_path), False
             logger.info(f"{model}: registered version {version}")
         challenge(tracking, model, version)
@@ -122,12 +122,12 @@ def _create(
     except RequestRefusedError as error:
         if error.code != "RESOURCE_ALREADY_EXISTS":
             raise
-    # the address of the files, not of the logged model: MLflow would look that one up at its global tracking address
+    # the URI of the files, not of the logged model: MLflow would look that up at its global tracking address
     made = client.create_model_version(model, source, run.run_id, tags=dict(tags), description=card, model_id=model_id)
-    # a request whose answer was lost has been repeated: the later ones of the same files are doubles
-    first, *doubles = [each for each in versions(tracking, model) if each.source == made.source]
-    for double in doubles:
-        client.delete_model_version(model, str(double.version))
+    # a repeated request whose first answer was lost has made duplicates of the same files
+    first, *duplicates = [each for each in versions(tracking, model) if each.source == made.source]
+    for duplicate in duplicates:
+        client.delete_model_version(model, str(duplicate.version))
     return str(first.version)
 
 
@@ -144,15 +144,15 @@ def _description(encoder_dir: Path) -> dict[str, Any]:
     return json.loads((encoder_dir / "encoder.json").read_text())
 
 
-def _card(
+def _model_card(
     settings: Settings, encoder: Encoder, description: Mapping[str, Any], data_versions: Mapping[str, str], scores: str
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    path = settings.home / _CARD
-    # the home folder's own card where there is one; Markdown, so nothing is escaped
+    path = settings.home / _TEMPLATE
+    # the template of the home folder if there is one; Markdown, so nothing is escaped
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    return environment.from_string(path.read_text() if path.is_file() else _DEFAULT_CARD).render(
+    return environment.from_string(path.read_text() if path.is_file() else _DEFAULT).render(
         model=settings.registry.model,
         objective=description.get("recipe", {}).get("objective", settings.pretraining.objective),
         architecture=encoder.architecture,

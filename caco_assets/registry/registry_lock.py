@@ -1,6 +1,6 @@
-"""One mover of aliases at a time, on all machines that share an MLflow server: a lock that the server itself grants.
+"""The registry lock: one process at a time moves a model's aliases, on all machines that share an MLflow server.
 
-MLflow has no compare-and-swap. It has one thing that only one of many can do: give a registered model a name that none has yet
+MLflow has no compare-and-swap. The one thing that only one of several clients can do is to create a registered model of a new name
 (a primary key of its database). So the lock of `caco-resnet18` is an empty registered model named `caco-resnet18.lock`.
 """
 
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".lock"
 OWNER, TOKEN, PLACE = "owner", "token", "place"
-"""Tags of the lock: who holds it, for people; which holding it is; the workspace it is held from."""
+"""Tags of the lock: its holder, for people; the id of this holding; the workspace of the holder."""
 HOLD_S = 20.0
-"""A holder begins no move later than this after it got the lock. Moves take milliseconds."""
+"""A holder starts no move later than this after it took the lock. Moves take milliseconds."""
 STALE_S = 150.0
-"""A lock that stood unchanged for so long is of a process that has died. More than `HOLD_S` and one request with its repetitions
-(three times 30 s and the pauses between): a holder that is merely slow is never robbed. Each side reads its own clock only."""
+"""The holder of a lock that has not changed for so long has died. It exceeds `HOLD_S` plus one request with its retries (three
+times 30 s and the pauses between), so a slow holder never loses its lock. Each side reads only its own clock."""
 _PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
-class Lease:
+class RegistryLock:
     """The lock, held."""
 
     tracking: Tracking
@@ -44,86 +44,85 @@ class Lease:
         """Call before each move.
 
         Raises:
-            UserError: it has been held for too long (a machine that slept): somebody else may hold it by now.
+            UserError: it has been held for too long (the machine slept): another process may hold it by now.
         """
         if time.monotonic() - self.since > HOLD_S:
-            raise UserError(f"{self.name}: the registry's lock was held for more than {HOLD_S:g} s; run the same command again")
+            raise UserError(f"{self.name}: the registry lock was held for more than {HOLD_S:g} s; run the same command again")
 
 
 @contextmanager
-def lease(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[Lease]:
-    """Hold the lock of a model on the server; callers hold `versions.registry_lock` of their workspace.
+def registry_lock(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[RegistryLock]:
+    """Hold the lock of a model on the server; callers hold the `local_lock` of their workspace.
 
     Args:
         tracking: the server.
-        model: whose aliases are to be moved; it exists.
-        wait: False: do not.
+        model: an existing model, whose aliases are to be moved.
+        wait: for another holder.
 
     Raises:
-        UserError: somebody else holds it and `wait` is false, or the server refuses.
+        UserError: another process holds it and `wait` is false, or the server refuses.
     """
     name, token, place = f"{model}{SUFFIX}", uuid.uuid4().hex, _place(tracking)
-    watched, since, told = None, time.monotonic(), False
+    watched, since, logged = None, time.monotonic(), False
     while not _take(tracking, name, token, place):
         held = _tags(tracking, name)
         if held is None:
             continue
         if held.get(TOKEN) != watched:
             watched, since = held.get(TOKEN), time.monotonic()
-        # this workspace's own lock is ours already, so whoever took this one from here is dead
+        # we hold the local lock of this workspace, so a holder from the same workspace is dead
         if held.get(PLACE) == place or time.monotonic() - since > STALE_S:
-            logger.info(
-                f"{model}: the lock of {held.get(OWNER, 'nobody')} is left over from a process that has died; it is removed"
-            )
+            logger.info(f"{model}: removing the registry lock of {held.get(OWNER, 'an unknown process')}, which has died")
             if not _break(tracking, name, held.get(TOKEN, "")):
                 time.sleep(_PAUSE_S)
                 if time.monotonic() - since > 2 * STALE_S:
-                    # whoever was chosen to remove it has died as well
+                    # the process that was to remove it has died as well
                     _remove(tracking, _mark(name, held.get(TOKEN, "")))
             continue
         if not wait:
-            raise UserError(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases")
-        if not told:
-            logger.info(f"{model}: {held.get(OWNER, 'somebody')} is moving its aliases; waiting for it (at most {STALE_S:g} s)")
-            told = True
+            raise UserError(f"{model}: {held.get(OWNER, 'another process')} holds the registry lock")
+        if not logged:
+            holder = held.get(OWNER, "another process")
+            logger.info(f"{model}: {holder} holds the registry lock; waiting (at most {STALE_S:g} s)")
+            logged = True
         time.sleep(_PAUSE_S)
-    held_lease = Lease(tracking, name, token, time.monotonic())
+    lock = RegistryLock(tracking, name, token, time.monotonic())
     try:
-        yield held_lease
+        yield lock
     finally:
-        # too late: the next one breaks it after watching; removing it now might remove the lock of another
+        # held for too long: the next process removes it; removing it here might remove the lock of another
         with suppress(UserError):
-            held_lease.check()
+            lock.check()
             _remove(tracking, name)
 
 
 def is_lock(model: str) -> bool:
-    """Whether a registered model is a lock (or the mark of one that was broken)."""
+    """Whether a registered model is a lock, or marks one that is being removed."""
     return model.endswith(SUFFIX) or f"{SUFFIX}.broken-" in model
 
 
 def _take(tracking: Tracking, name: str, token: str, place: str) -> bool:
-    """Whether the name was free and is ours now."""
+    """Whether the name was free and is now ours."""
     tags = {OWNER: f"process {os.getpid()} on {socket.gethostname()}", TOKEN: token, PLACE: place}
-    said = "Held while aliases are moved, for some milliseconds. If it stays for minutes, its holder has died; it may be deleted."
+    description = "Held for milliseconds while aliases move. If it stays for minutes, its holder has died; it may be deleted."
     try:
-        tracking.client.create_registered_model(name, tags=tags, description=said)
+        tracking.client.create_registered_model(name, tags=tags, description=description)
     except RequestRefusedError as error:
-        # MLflow looks at the name that was taken, which may be free again by then
+        # MLflow then looks up the name that was taken, which may be free again
         if error.code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
             raise
-    # a request that was repeated meets what its first try has made
+    # a repeated request finds what its first try has made
     held = _tags(tracking, name)
     return held is not None and held.get(TOKEN) == token
 
 
 def _break(tracking: Tracking, name: str, token: str) -> bool:
-    """Remove the lock `token`. Of several that want to, one is chosen, again by a name that only one can give: was it us?"""
+    """Remove the lock `token`, unless another process does; whether this one did. A name that only one can create decides."""
     mark = _mark(name, token)
     if not _take(tracking, mark, uuid.uuid4().hex, ""):
         return False
     try:
-        # only after being chosen: another may have been chosen, and done, before
+        # look again: another process may have been chosen before and be done
         held = _tags(tracking, name)
         if held is not None and held.get(TOKEN, "") == token:
             _remove(tracking, name)
@@ -156,7 +155,7 @@ def _remove(tracking: Tracking, name: str) -> None:
 
 
 def _place(tracking: Tracking) -> str:
-    """This workspace and no other: a copy of it has another inode, another machine that mounts it another name."""
+    """Identifies this workspace: a copy has another inode, and another machine that mounts it has another host name."""
     file = tracking.state / "locks" / "place"
     file.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), file.open("x") as stream:

@@ -1,4 +1,4 @@
-"""Versions of a registered model: found by number or alias, listed, and the tags that they carry."""
+"""Versions of a registered model: look-up by number or alias, listing, and the names of their tags."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
 # Tags of a version.
 IDENTITY = "encoder_identity"
-"""sha256 of architecture, preprocessing and weights."""
+"""SHA-256 of architecture, preprocessing and weights."""
 DATA = "data."
 """Prefix: product → content hash."""
 SCORES = "scores"
-"""Main figures in one line."""
+"""Main figures on one line."""
 GATE = "gate"
 """`passed`, `failed` or `overridden`: the last decision on it."""
 DECISION = "decision"
@@ -31,7 +31,7 @@ DECISION = "decision"
 
 @dataclass(frozen=True)
 class ModelUri:
-    """`models:/name@alias` or `models:/name/3`, taken apart."""
+    """The parts of `models:/name@alias` or `models:/name/3`."""
 
     name: str
     version: str | None = None
@@ -39,42 +39,42 @@ class ModelUri:
 
     @classmethod
     def parse(cls, uri: str) -> ModelUri:
-        """The parts of a model address.
+        """Split a model URI.
 
         Raises:
-            UserError: it is none.
+            UserError: it is not one.
         """
         name, at, alias = uri.removeprefix("models:/").partition("@")
         if at and name and alias:
             return cls(name, alias=alias)
         name, _, version = name.rpartition("/")
         if not uri.startswith("models:/") or not name or not version.isdigit():
-            raise UserError(f"{uri}: not the address of a model; write models:/name@champion, models:/name/3 or a folder")
+            raise UserError(f"{uri}: not a model URI; write models:/name@champion, models:/name/3 or a folder")
         return cls(name, version=version)
 
 
 def find(tracking: Tracking, uri: str) -> ModelVersion:
-    """The version that a model address names.
+    """The version that a model URI names.
 
     Raises:
-        UserError: no such model, alias or version; the message names what there is.
+        UserError: no such model, alias or version; the message lists what exists.
     """
     wanted = ModelUri.parse(uri)
     model = _model(tracking, wanted.name)
     if model is None:
         names = sorted(known.name for known in tracking.client.search_registered_models() if not is_lock(known.name))
-        raise UserError(f"{uri}: no model of that name is registered; there {_are(names)}")
+        raise UserError(f"{uri}: no model of that name is registered; {_listed(names)}")
     version = wanted.version or model.aliases.get(wanted.alias or "")
     if version is None:
-        raise UserError(f"{uri}: the model has no alias {wanted.alias}; there {_are(sorted(model.aliases))}")
+        raise UserError(f"{uri}: the model has no alias {wanted.alias}; {_listed(sorted(model.aliases))}")
     known = {str(each.version): each for each in versions(tracking, wanted.name)}
     if str(version) not in known:
-        raise UserError(f"{uri}: there is no such version; there {_are(list(known))}")
+        raise UserError(f"{uri}: no such version; {_listed(list(known))}")
     return known[str(version)]
 
 
 def versions(tracking: Tracking, model: str) -> list[ModelVersion]:
-    """All versions of a model with their tags, oldest first; none of an unknown model."""
+    """All versions of a model with their tags, oldest first; empty for an unknown model."""
     found: list[ModelVersion] = []
     token = None
     quoted = model.replace("'", "\\'")
@@ -99,11 +99,11 @@ def registered_tags(tracking: Tracking, model: str) -> dict[str, str]:
 
 
 def unscored(tracking: Tracking, model: str) -> list[str]:
-    """Numbers of the versions that have neither scores nor a decision: those registered by somebody else."""
+    """Numbers of the versions that have neither scores nor a decision: those that were registered elsewhere."""
     return [str(version.version) for version in versions(tracking, model) if not {SCORES, GATE} & version.tags.keys()]
 
 
-def registry_lock(tracking: Tracking, model: str, *, wait: bool = True) -> AbstractContextManager[None]:
+def local_lock(tracking: Tracking, model: str, *, wait: bool = True) -> AbstractContextManager[None]:
     """One process or thread of this workspace at a time may register a version or move an alias of a model.
 
     Raises:
@@ -122,5 +122,5 @@ def _model(tracking: Tracking, name: str) -> RegisteredModel | None:
         raise
 
 
-def _are(names: list[str]) -> str:
-    return f"are: {', '.join(names)}" if names else "are none yet"
+def _listed(names: list[str]) -> str:
+    return f"there are: {', '.join(names)}" if names else "there are none yet"

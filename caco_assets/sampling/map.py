@@ -88,11 +88,11 @@ def _close_up(axes: Axes, lon: Floats, lat: Floats) -> None:
 def _countries(axes: Axes, country: Any) -> None:
     names, counts = np.unique(np.where(country == "", "none", country), return_counts=True)
     order = np.lexsort((names, -counts))[:TOP_COUNTRIES]
-    labels, sizes, colours = names[order].tolist(), counts[order].tolist(), [_BAR] * len(order)
+    labels, sizes, colors = names[order].tolist(), counts[order].tolist(), [_BAR] * len(order)
     if rest := int(counts.sum()) - sum(sizes):
-        labels, sizes, colours = [*labels, f"{len(names) - len(order)} others"], [*sizes, rest], [*colours, _REST]
+        labels, sizes, colors = [*labels, f"{len(names) - len(order)} others"], [*sizes, rest], [*colors, _REST]
     shares = 100 * np.array(sizes) / counts.sum()
-    axes.barh(np.arange(len(labels)), shares, color=colours)
+    axes.barh(np.arange(len(labels)), shares, color=colors)
     axes.set_yticks(np.arange(len(labels)), labels, fontsize=8)
     axes.set_ylim(max(len(labels), TOP_COUNTRIES // 2) - 0.4, -0.6)
     axes.set(xlabel="share of the places (%)", title=f"{len(names)} countries")

@@ -1,6 +1,6 @@
 """Chips of the embedded Earth without files in between, for machines that have numpy and little else: any number of places.
 
-Towns are no city of any gazetteer and none of the twins' (`eurosat_twin.town_region`), so nothing here was ever a test picture.
+Towns are no city of any gazetteer and none of the twins' (`twins.eurosat.town_region`), so nothing here was ever a test picture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from caco_assets.synthetic.earth import level_1c, noise, terrain
 from caco_assets.synthetic.earth.change import event_for, marked
-from caco_assets.synthetic.earth.earth import GSD, View, Window
+from caco_assets.synthetic.earth.earth import GSD, View, Window, enlarged, scaled_numbers
 from caco_assets.synthetic.earth.noise import Frame
 from caco_assets.synthetic.earth.region import CLASSES, Region, region
 from caco_assets.synthetic.earth.weather import acquisition
@@ -156,10 +156,9 @@ def _pixels(view: View, start: datetime, season: int, share: float, wanted: Want
     over = level_1c.column(chance)
     layers = []
     for band in wanted.bands:
-        step = GSD[band] // 10
-        layer = np.repeat(np.repeat(image.bands[band], step, 0), step, 1)
+        layer = enlarged(image.bands[band], GSD[band] // 10)
         layers.append(level_1c.apparent(layer, band, over) if raw else layer)
-    return np.clip(np.floor(np.stack(layers) * np.float32(10_000) + np.float32(0.5)), 1, 65535).astype(np.uint16)
+    return scaled_numbers(np.stack(layers))
 
 
 def _town(seed: int, town: int, wanted: Wanted) -> Region:

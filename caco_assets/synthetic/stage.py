@@ -85,7 +85,7 @@ TWINS: dict[str, str] = {
     **{"aid_20": "aid", "aid_50": "aid", "bigearthnet": "bigearthnet", "bigearthnet_v2": "bigearthnet_v2"},
     **{name: name for name in ("oscd", "dynamicearthnet", "levir_cd", "whu_cd", "loveda", "potsdam", "vaihingen")},
 }
-"""Task → the folder of its twin, where that is not EuroSAT's; the folder's twin is drawn by `synthetic/<folder>_twin.py`:
+"""Task → the folder of its twin, where that is not EuroSAT's; the folder's twin is drawn by `synthetic/twins/<folder>.py`:
 `write_twin(folder, seed, count) -> Facts`, `count` being the number of images that EuroSAT's twin has in each class."""
 
 

@@ -46,7 +46,7 @@ def test_a_store_that_takes_few_parts_makes_them_wait():
     assert run(CALM).waiting_puts == 0
 
 
-def test_the_same_seed_gives_the_same_story():
+def test_the_same_seed_gives_the_same_run():
     world = replace(CALM, losses_per_hour=1.0)
     assert run(world, 3) == run(world, 3)
     assert run(world, 3) != run(world, 4)

@@ -79,7 +79,7 @@ def test_nothing_but_the_sources_can_get_into_a_layer() -> None:
         assert any(name == line[1:] or name.startswith(f"{line[1:]}/") for line in ignored if line.startswith("!")), name
 
 
-def test_both_images_run_as_nobody_special_and_say_how_they_are() -> None:
+def test_both_images_run_without_privileges_and_have_a_health_check() -> None:
     text = (IMAGES / "Containerfile").read_text()
     for target in ("orchestrator", "trainer"):
         last = text.split(f" AS {target}\n")[1].split("\nFROM ")[0]

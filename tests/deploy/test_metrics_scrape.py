@@ -140,7 +140,7 @@ logging.getLogger("caco_assets").info("done")
     assert "shard" not in last
 
 
-def test_what_a_child_process_has_said_as_an_object_is_passed_on_as_it_is():
+def test_json_lines_of_a_child_process_are_passed_on_unchanged():
     bind()
     with bound(shard="0001"):
         said = json_line("a line")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from caco_assets.registry.aliases.user import who
+from caco_assets.registry.aliases.user import current_user
 
 pytestmark = [pytest.mark.deploy, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -35,9 +35,9 @@ EASY = {
     "not_collapsed": {"min_effective_rank": 1.0, "min_spread": 0.0},
     "draws": 1000,
     "latency": {"rounds": 5, "images": 1},
-    "override": {"allowed": [who()], "rules": ["main", "baseline"]},
+    "override": {"allowed": [current_user()], "rules": ["main", "baseline"]},
 }
-"""An encoder of one epoch may not beat random weights surely enough: then a person promotes it, which the policy allows."""
+"""An encoder of one epoch may not beat random weights surely enough: then a user promotes it, which the policy allows."""
 
 
 def launch(team: Any) -> None:
@@ -96,7 +96,7 @@ def test_a_backup_comes_back_in_empty_stores_and_never_over_full_ones(new_team: 
     assert (tmp_path / "back" / thing.relative_to(tmp_path / "things")).read_bytes() == thing.read_bytes()
 
 
-def test_a_restart_of_the_database_is_not_noticed_by_who_asks_dagster_next(new_team: Callable[..., Any]) -> None:
+def test_a_restart_of_the_database_does_not_fail_the_next_request_to_dagster(new_team: Callable[..., Any]) -> None:
     """The web server keeps a connection to each of its storages open."""
     team = new_team()
     team.start_stores()

@@ -1,4 +1,4 @@
-"""Lines of `deploy/README.md` that people run by hand: more people, new secrets, an upgrade; on the server's parts as processes."""
+"""Commands of `deploy/README.md` that are run by hand: more users, new secrets, an upgrade; on the server's parts as processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DAGSTER_YAML = "storage: {postgres: {postgres_url: 'postgresql+psycopg2:///dagst
 
 
 def users(team: Any, login: str, path: str, **body: str) -> int:
-    """Status of a request about MLflow's people."""
+    """Status of a request about MLflow's users."""
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     url = f"https://localhost:{team.ports['tracking']}/api/2.0/mlflow/users/{path}"
     method = "PATCH" if path.startswith("update") else "POST"
@@ -66,7 +66,7 @@ def again(team: Any, *names: str) -> None:
     time.sleep(2)
 
 
-def test_people_come_and_secrets_change(new_team: Callable[..., Any]) -> None:
+def test_users_are_added_and_secrets_rotated(new_team: Callable[..., Any]) -> None:
     team = new_team()
     team.start_stores()
     team.caco("server", "migrate")
@@ -75,18 +75,18 @@ def test_people_come_and_secrets_change(new_team: Callable[..., Any]) -> None:
     team.until(lambda: team.healthy("mlflow"), "mlflow")
     old = team.secret("mlflow_password")
 
-    # a person more for MLflow
+    # another user of MLflow
     assert users(team, "ada:guessed", "create", username="ada", password="twelve letters") == 401
     assert users(team, f"caco:{old}", "create", username="ada", password="twelve letters") == 200
     assert searches(team, "ada:twelve letters") == 200
-    # a person more for Dagster: the door opens (there is no web server behind it)
+    # another user of Dagster: the door opens (there is no web server behind it)
     page = f"https://localhost:{team.ports['dagster']}/"
     assert team.ask(page, "ada:another one")[0] == 401
     mark = subprocess.run(["openssl", "passwd", "-6", "another one"], capture_output=True, text=True, check=True).stdout
     file = team.secrets / "login_users"
     file.chmod(0o644)
-    with file.open("a") as people:
-        people.write(f"ada:{mark}")
+    with file.open("a") as passwords:
+        passwords.write(f"ada:{mark}")
     again(team, "proxy")
     assert team.ask(page, "ada:another one")[0] == 502
     assert team.ask(page, f"team:{team.secret('login_password')}")[0] == 502
@@ -110,7 +110,7 @@ def test_people_come_and_secrets_change(new_team: Callable[..., Any]) -> None:
     assert searches(team, "ada:twelve letters") == 200
 
 
-def test_databases_of_a_year_ago_are_migrated_and_keep_what_they_hold(new_team: Callable[..., Any], tmp_path: Path) -> None:
+def test_databases_of_a_year_ago_are_migrated_and_keep_their_content(new_team: Callable[..., Any], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(tmp_path / "site"), *EARLIER]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:

@@ -17,8 +17,8 @@ SPECTRUM = (1200, 900, 850, 700, 950, 1600, 1900, 1850, 750, 20, 1300, 650, 2000
 
 def jpg(rng: np.random.Generator, label: int, side: int = 64) -> bytes:
     """A picture whose mean colour tells its class, roughly."""
-    colour = np.array([25 * label, 255 - 25 * label, 60 + 12 * label])
-    pixels = np.clip(colour + rng.normal(0, 25, (side, side, 3)), 0, 255).astype(np.uint8)
+    color = np.array([25 * label, 255 - 25 * label, 60 + 12 * label])
+    pixels = np.clip(color + rng.normal(0, 25, (side, side, 3)), 0, 255).astype(np.uint8)
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=90)
     return stream.getvalue()

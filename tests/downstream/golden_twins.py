@@ -1,14 +1,14 @@
-"""What the judge says about two fixed encoders on the twins, as a table that a silent change of a number runs into.
+"""The scores of two fixed encoders on the twins, as a table that a silent change of a number runs into.
 
 The encoders are a ResNet-18 of seeded random weights and plain statistics of the pixels; the twins are those of the profile `tiny`.
-`test_downstream_golden.py` compares; after a change that was meant to change numbers
+`test_golden_twins.py` compares; after a change that was meant to change numbers
 
     python tests/downstream/golden_twins.py [TASK …]
 
 measures them again (all tasks: some minutes; one thread, as in the tests) and rewrites `golden_twins.json`, whose difference
 belongs to the change.
 
-A figure may differ between machines and versions of torch by rounding alone: a sum in another order, another kernel. Of frozen
+A figure may differ between machines and versions of torch by rounding alone: a sum in another request, another kernel. Of frozen
 features that may carry one image over a border, or change places in a ranking; a decoder or network that is trained carries it on.
 Measured on LEVIR-CD's twin: one thread, two, and without oneDNN's kernels differ by 0 to 0.017 in F1 and IoU after training, by
 nothing for plain pixels. Allowed: three times that after training (accuracy: at least two images; average precision: 0.1, where
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from caco_assets.downstream.evaluate import Order, evaluate
+from caco_assets.downstream.evaluate import TaskRequest, evaluate
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
@@ -59,8 +59,8 @@ def rows_of(task: str, home: Path) -> list[ScoreRow]:
     fields: dict[str, Any] = {"task": task, "data": _twin(settings, task), "sizes": (SIDE,), "fine_tune": True}
     if TASKS[task].dense:
         fields |= {"tile": 64, "limit": TILES}
-    order = Order(TaskData.model_validate(fields), twin=True)
-    return [row for row in evaluate(settings, [order], encoder(), name="resnet18") if row.status == "measured"]
+    request = TaskRequest(TaskData.model_validate(fields), twin=True)
+    return [row for row in evaluate(settings, [request], encoder(), name="resnet18") if row.status == "measured"]
 
 
 def figures(rows: list[ScoreRow]) -> dict[str, float]:

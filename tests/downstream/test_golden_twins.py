@@ -1,4 +1,4 @@
-"""No number of the judge changes in silence: every task, protocol and method on the twins against a stored table."""
+"""No score changes silently: every task, protocol and method on the twins against a stored table."""
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path

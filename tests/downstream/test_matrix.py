@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caco_assets.downstream.assets import matrix
+from caco_assets.downstream.assets import evaluation_matrix
 from caco_assets.downstream.evaluate import evaluations_file
 from caco_assets.downstream.inspection.cell_figures import LIMIT
 from caco_assets.downstream.score_rows import read_rows
@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         self.settings, self.instance = settings, instance
         self.resources = {"profile": Profile(name="tiny", home=str(settings.home)), "encoders": RegisteredEncoders()}
-        self.definitions = dg.Definitions.merge(matrix(settings), dg.Definitions(resources=self.resources))
+        self.definitions = dg.Definitions.merge(evaluation_matrix(settings), dg.Definitions(resources=self.resources))
 
     def tick(self) -> dg.SensorResult:
         """One look of the sensor; the columns it announces become known."""
@@ -167,7 +167,7 @@ def test_an_imported_encoder_is_a_column_and_where_listed_a_line_of_the_scores(t
 
 
 def test_a_profile_without_tasks_has_no_matrix() -> None:
-    assert matrix(load_settings("seco")).assets is None
+    assert evaluation_matrix(load_settings("seco")).assets is None
 
 
 def test_examples_are_chosen_by_their_truth_alone() -> None:

@@ -94,7 +94,7 @@ def test_unchanged_rows_are_not_measured_again_and_a_new_encoder_is(ready, lines
     monkeypatch.setattr(
         "caco_assets.downstream.scoring.score_task.PROTOCOLS",
         {
-            name: (lambda trial, protocol=protocol: judged.append(trial.contestant.name) or protocol(trial))
+            name: (lambda evaluation, protocol=protocol: judged.append(evaluation.candidate.name) or protocol(evaluation))
             for name, protocol in PROTOCOLS.items()
         },
     )
@@ -223,14 +223,14 @@ def test_the_stage_loads_without_any_heavy_library():
 @pytest.mark.slow
 def test_plain_statistics_of_the_real_eurosat_reach_the_known_neighbourhood(real, tmp_path, lines):
     """66.2 (logistic regression) and 73.5 (kNN-5) are known for a 60/40 split; a subset stays near."""
-    from caco_assets.downstream.features.baselines import Contestant
-    from caco_assets.downstream.scoring.score_task import assignments, judge
+    from caco_assets.downstream.features.baselines import Candidate
+    from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
 
     data = {"task": "eurosat", "data": str(real / "eurosat_rgb" / "EuroSAT.zip"), "protocols": ["clean"], "limit": 5000}
     settings = load_settings("tiny", home=tmp_path, downstream={"tasks": {"eurosat_twin": data}})
-    contestant = Contestant.of("raw_statistics", "baseline", 0, RawStatistics())
-    (work,) = assignments(settings)
-    values = {row.method: row.value for row in judge(settings, work, [contestant], tmp_path / "cache")}
+    candidate = Candidate.of("raw_statistics", "baseline", 0, RawStatistics())
+    (work,) = resolve_tasks(settings)
+    values = {row.method: row.value for row in score_task(settings, work, [candidate], tmp_path / "cache")}
     assert 0.63 < values["linear_probe"] < 0.69
     assert 0.66 < values["knn5"] < 0.76
 

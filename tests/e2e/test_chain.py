@@ -54,7 +54,7 @@ def test_the_demo_ends_with_scorecard_report_version_and_where_the_uis_are(home:
     assert "make up" in said
 
 
-def test_a_second_run_makes_nothing_again(home: Path) -> None:
+def test_a_second_run_reuses_every_product(home: Path) -> None:
     before = _products(home)
     _caco(home, "demo")
     assert _products(home) == before
@@ -154,7 +154,7 @@ def test_embeddings_of_a_chip_are_those_of_the_training_code(home: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def desk(home: Path) -> Iterator[dict[str, str]]:
+def stack(home: Path) -> Iterator[dict[str, str]]:
     """`caco up` on that home: name of a page → its address."""
     ports = [f"--{name}-port={free_port(0)}" for name in ("dagster", "mlflow", "pages")]
     environment = {**os.environ, "CACO_HOME": str(home), "CACO_PROFILE": "tiny", "CACO_REAL": str(home / "absent")}
@@ -175,7 +175,7 @@ def desk(home: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def page(desk: dict[str, str]) -> Iterator[Any]:
+def page(stack: dict[str, str]) -> Iterator[Any]:
     """A page of a real browser."""
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -202,45 +202,45 @@ def picture(page: Any, tmp_path: Path) -> Callable[[str], None]:
     return take
 
 
-def test_a_person_materializes_an_asset_in_dagster(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
-    before = _runs(desk["Dagster"])
-    page.goto(f"{desk['Dagster']}/assets/report")
+def test_a_user_materializes_an_asset_in_dagster(stack: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    before = _runs(stack["Dagster"])
+    page.goto(f"{stack['Dagster']}/assets/report")
     # its icon is a part of the button's name for screen readers
     page.get_by_role("button").filter(has_text=re.compile("^Materialize$")).click()
     deadline = time.monotonic() + 400
-    while len(runs := _runs(desk["Dagster"])) == len(before) or runs[0]["status"] not in ("SUCCESS", "FAILURE", "CANCELED"):
+    while len(runs := _runs(stack["Dagster"])) == len(before) or runs[0]["status"] not in ("SUCCESS", "FAILURE", "CANCELED"):
         assert time.monotonic() < deadline, f"no run has ended: {runs[:1]}"
         page.wait_for_timeout(1000)
     assert runs[0]["status"] == "SUCCESS"
-    page.goto(f"{desk['Dagster']}/runs/{runs[0]['runId']}")
+    page.goto(f"{stack['Dagster']}/runs/{runs[0]['runId']}")
     page.get_by_text("Success", exact=True).first.wait_for()
     page.get_by_text("report").first.wait_for()
     picture("dagster_run")
 
 
-def test_dagster_shows_metadata_lineage_and_checks(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
-    page.goto(f"{desk['Dagster']}/assets/encoder")
+def test_dagster_shows_metadata_lineage_and_checks(stack: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    page.goto(f"{stack['Dagster']}/assets/encoder")
     page.get_by_text("content_hash", exact=True).first.wait_for()
     picture("dagster_encoder")
-    page.goto(f"{desk['Dagster']}/assets/encoder?view=lineage")
+    page.goto(f"{stack['Dagster']}/assets/encoder?view=lineage")
     for neighbour in ("pack", "scores"):
         page.get_by_text(neighbour, exact=True).first.wait_for()
     picture("dagster_lineage")
-    page.goto(f"{desk['Dagster']}/assets/locations?view=checks")
+    page.goto(f"{stack['Dagster']}/assets/locations?view=checks")
     page.get_by_text("locations_are_valid").first.wait_for()
     page.get_by_text("Passed").first.wait_for()
     picture("dagster_checks")
 
 
-def test_mlflow_shows_the_version_and_its_alias(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
-    page.goto(f"{desk['MLflow']}/#/models/caco-tiny")
+def test_mlflow_shows_the_version_and_its_alias(stack: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    page.goto(f"{stack['MLflow']}/#/models/caco-tiny")
     page.get_by_text("Version 1", exact=True).wait_for()
     page.get_by_text("challenger", exact=False).first.wait_for()
     picture("mlflow_model")
 
 
-def test_a_person_fills_in_the_form_of_a_retraining(desk: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
-    form = f"{desk['Dagster']}/locations/__repository__@caco_assets.definitions/jobs/retrain/playground"
+def test_a_user_fills_in_the_form_of_a_retraining(stack: dict[str, str], page: Any, picture: Callable[[str], None]) -> None:
+    form = f"{stack['Dagster']}/locations/__repository__@caco_assets.definitions/jobs/retrain/playground"
 
     def launch(vintage: str) -> dict[str, Any]:
         """The form with another vintage, and the run that has ended."""
@@ -254,30 +254,30 @@ def test_a_person_fills_in_the_form_of_a_retraining(desk: dict[str, str], page: 
             fields = shown.partition("resources:")[0]
             names = re.findall(r"^ +(\w+): \S+$", fields, flags=re.MULTILINE)
             assert names == ["data_only", "epochs", "force", "only_look", "vintage", "warm_start"]
-            told = re.sub(r"vintage: \S+", f"vintage: '{vintage}'", fields)
-            page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", told)
+            edited = re.sub(r"vintage: \S+", f"vintage: '{vintage}'", fields)
+            page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", edited)
             page.wait_for_timeout(1500)
         # with the cursor in it, the form says what each field is for
         editor.get_by_text("vintage").click()
         page.get_by_text("YYYY-MM, a month that is over").first.wait_for()
         page.mouse.move(700, 600)
         picture("dagster_retrain")
-        before = len(_runs(desk["Dagster"]))
+        before = len(_runs(stack["Dagster"]))
         page.get_by_role("button").filter(has_text="Launch Run").click()
-        return _wait(page, desk["Dagster"], lambda runs: runs[-1 - before] if len(runs) > before else None, ended=True)
+        return _wait(page, stack["Dagster"], lambda runs: runs[-1 - before] if len(runs) > before else None, ended=True)
 
     refused = launch("2999-01")
     assert refused["status"] == "FAILURE"
-    page.goto(f"{desk['Dagster']}/runs/{refused['runId']}")
+    page.goto(f"{stack['Dagster']}/runs/{refused['runId']}")
     page.get_by_text("vintage=2999-01: that month is not over", exact=False).first.wait_for()
 
     taken = launch("2025-03")
     assert taken["status"] == "SUCCESS"
     key = {"key": "dagster/run_key", "value": f"form-{taken['runId']}"}
-    asked = _wait(page, desk["Dagster"], lambda runs: next((run for run in runs if key in run["tags"]), None))
+    asked = _wait(page, stack["Dagster"], lambda runs: next((run for run in runs if key in run["tags"]), None))
     # it has been asked for, which is enough here
     stop = 'mutation { terminateRuns(runIds: ["%s"], terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename } }'
-    _query(desk["Dagster"], stop % asked["runId"])
+    _query(stack["Dagster"], stop % asked["runId"])
     assert asked["jobName"] == "chain"
     assert {"key": "vintage", "value": "2025-03"} in asked["tags"]
 

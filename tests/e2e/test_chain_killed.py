@@ -46,18 +46,18 @@ pytestmark = [
 
 MODEL = "caco-killed"
 LOCATION = """
-from caco_assets.registry import promotion
+from caco_assets.registry.promotion import decision
 
 def weigh(*_):
-    return [promotion.Finding("beats random", True, "given", 0.1, 0.05, 0.15, 0.0)]
+    return [decision.Finding("beats random", True, "given", 0.1, 0.05, 0.15, 0.0)]
 
-promotion.weigh = weigh
+decision.weigh = weigh
 
 from caco_assets.definitions import defs
 """
 """Every step is real but one comparison: a training that is better than none by so few images takes hours."""
 RETRIES = 3
-"""Of a run whose process has died; afterwards a person launches the vintage again."""
+"""Of a run whose process has died; afterwards a user launches the vintage again."""
 TWIN = """
 import sys
 from caco_assets.cli import main
@@ -111,7 +111,7 @@ class Site:
             )
 
     def kill_daemon(self) -> None:
-        """The daemon alone: its code server and the run go on."""
+        """The daemon alone: its code server and the run continue."""
         assert self.daemon is not None
         self.daemon.kill()
         self.daemon.wait()
@@ -123,7 +123,7 @@ class Site:
         self.daemon.wait()
 
     def kill_run(self) -> None:
-        os.kill(self.turn()["pid"], signal.SIGKILL)
+        os.kill(self.holder()["pid"], signal.SIGKILL)
 
     def kill_server(self) -> None:
         self.server.kill()
@@ -139,7 +139,7 @@ class Site:
 
     # what can be seen from outside
 
-    def turn(self) -> dict[str, Any]:
+    def holder(self) -> dict[str, Any]:
         return json.loads((self.settings.paths.root / "turn.json").read_text())
 
     def runs(self, job: str = "chain") -> list[dg.DagsterRun]:
@@ -163,21 +163,21 @@ class Site:
 
 def killed(site: Site, attempt: int, step: str, there: Callable[[], Any], kill: Callable[[], None]) -> None:
     """Wait for the attempt, kill in the middle of its step, and see that it was there."""
-    turn = until(lambda: _turn_of(site, attempt), f"attempt {attempt} has not begun")
+    holder = until(lambda: _holder_of(site, attempt), f"attempt {attempt} has not begun")
     # a stage of this size takes a tenth of a second: nothing but the file is looked at
     until(there, f"attempt {attempt} has not come to {step}", pause_s=0.002)
     kill()
-    assert site.turn()["run_id"] == turn, f"attempt {attempt} ended before it was killed"
-    assert site.steps(turn, dg.DagsterEventType.STEP_START)[-1] == step
-    assert step not in site.steps(turn, dg.DagsterEventType.STEP_SUCCESS)
+    assert site.holder()["run_id"] == holder, f"attempt {attempt} ended before it was killed"
+    assert site.steps(holder, dg.DagsterEventType.STEP_START)[-1] == step
+    assert step not in site.steps(holder, dg.DagsterEventType.STEP_SUCCESS)
 
 
-def _turn_of(site: Site, attempt: int) -> str | None:
+def _holder_of(site: Site, attempt: int) -> str | None:
     """Id of the run of an attempt once it works in the workspace."""
     known = [run.run_id for run in site.runs()]
     if len(known) < attempt or not (site.settings.paths.root / "turn.json").exists():
         return None
-    return known[attempt - 1] if site.turn()["run_id"] == known[attempt - 1] else None
+    return known[attempt - 1] if site.holder()["run_id"] == known[attempt - 1] else None
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def twin(profile: Path, tmp_path: Path, migrated_mlflow: Path) -> Iterator[Calla
     process.wait()
 
 
-def test_a_retraining_killed_at_each_stage_ends_as_one_that_nobody_has_disturbed(site: Site, twin: Callable[[], Settings]) -> None:
+def test_a_retraining_killed_at_each_stage_ends_as_an_undisturbed_one(site: Site, twin: Callable[[], Settings]) -> None:
     paths = site.settings.paths
     site.ask("schedule", "start", "monthly_retraining")
 
@@ -270,9 +270,9 @@ def test_a_retraining_killed_at_each_stage_ends_as_one_that_nobody_has_disturbed
     killed(site, 3, "encoder", lambda: list(paths.root.glob(".encoder.partial-*/checkpoint.pt")), site.kill_run)
     (checkpoint,) = paths.root.glob(".encoder.partial-*/checkpoint.pt")
 
-    # training goes on although nobody looks at it any more, and figures have nowhere to go
-    turn = until(lambda: _turn_of(site, 4), "attempt 4 has not begun")
-    until(lambda: "encoder" in site.steps(turn, dg.DagsterEventType.STEP_START), "attempt 4 has not come to encoder")
+    # training continues unsupervised, and its metrics have nowhere to go
+    holder = until(lambda: _holder_of(site, 4), "attempt 4 has not begun")
+    until(lambda: "encoder" in site.steps(holder, dg.DagsterEventType.STEP_START), "attempt 4 has not come to encoder")
     before = checkpoint.stat().st_mtime_ns
     until(lambda: not checkpoint.exists() or checkpoint.stat().st_mtime_ns > before, "training does not go on", pause_s=0.01)
     site.kill_server()
@@ -282,7 +282,7 @@ def test_a_retraining_killed_at_each_stage_ends_as_one_that_nobody_has_disturbed
     killed(site, 4, "scores", lambda: list((paths.root / "score_items").glob("*.parquet")), site.kill_run)
     until(lambda: not [run for run in site.runs() if run.status in ACTIVE], "attempt 4 is not known to be dead")
 
-    # the retries are used up: a person launches the vintage again
+    # the retries are used up: a user launches the vintage again
     site.ask("job", "launch", "-j", "retrain")
     until(lambda: site.artifacts("encoder.safetensors"), "registration has not begun", pause_s=0.005)
     site.kill_server()

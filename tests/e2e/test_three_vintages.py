@@ -23,11 +23,11 @@ from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.stage import pretrain
+from caco_assets.registry.aliases.champion import rollback
 from caco_assets.registry.lineage.restore import restore
 from caco_assets.registry.package.mlflow_model import load_encoder
 from caco_assets.registry.promotion.decision import Decision
 from caco_assets.registry.release.release import RELEASED
-from caco_assets.registry.stage import rollback
 from caco_assets.registry.versions import DECISION, aliases, find
 from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.resources.dagster.workspace_lock import release
@@ -93,14 +93,14 @@ def test_damage_in_the_newest_month_is_refused_by_the_name_of_its_rule(tmp_path:
     assert not verdicts["2026-11"]["accepted"]
     assert any("drift.bands.strange" in line and "B04" in line for line in verdicts["2026-11"]["findings"])
 
-    # nobody trains on it by himself; if a person says that it is right after all, one run is asked for
+    # nothing trains on it automatically; after a manual override one run is requested
     (tmp_path / "dagster").mkdir()
 
     def ask() -> str | None:
-        told = Profile(name="tiny", home=str(tmp_path / "home"), vintage="2026-11")
+        profile = Profile(name="tiny", home=str(tmp_path / "home"), vintage="2026-11")
         with (
             dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance,
-            dg.build_sensor_context(instance=instance, resources={"profile": told}) as context,
+            dg.build_sensor_context(instance=instance, resources={"profile": profile}) as context,
         ):
             answer = drifted(context)
         return answer.run_key if isinstance(answer, dg.RunRequest) else None
@@ -158,8 +158,8 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_mlflow: Path)
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each version has more images right than the one before; what a judge measures is tested elsewhere."""
+def fixed_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version has more images right than the one before; scoring is tested elsewhere."""
     order: list[str] = []
 
     def score_encoder(settings: Settings, encoder: Encoder, role: str = "candidate", **given: object) -> list[ScoreRow]:
@@ -179,12 +179,12 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
         return [ScoreRow(**row)]
 
-    monkeypatch.setattr("caco_assets.registry.promotion.decide.score_encoder", score_encoder)
+    monkeypatch.setattr("caco_assets.registry.promotion.evidence.score_encoder", score_encoder)
     features = np.random.default_rng(0).normal(1, 1, (64, 32))
-    monkeypatch.setattr("caco_assets.registry.promotion.decide._features", lambda *_: features)
+    monkeypatch.setattr("caco_assets.registry.promotion.evidence._features", lambda *_: features)
 
 
-@pytest.mark.usefixtures("judged")
+@pytest.mark.usefixtures("fixed_scores")
 def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the first month: nobody to begin with, nothing to compare with
     first = loop.month("2026-10")
@@ -223,7 +223,7 @@ def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert released == {"1": True, "2": True, "3": False}
 
     # back to the first version, and to what it was made from
-    assert rollback(settings, reason="a customer complains", tracking=tracking) == "1"
+    assert rollback(settings, tracking, reason="a customer complains").after.champion == "1"
     assert aliases(tracking, MODEL)["champion"] == "1"
     restored = restore(settings, f"models:/{MODEL}/1", tmp_path / "then", tracking=tracking)
     assert restored.differs == ()

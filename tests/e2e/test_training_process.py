@@ -1,4 +1,4 @@
-"""The encoder asset trains in a process of its own: live in the event log, cancelled with a checkpoint, gone on with later."""
+"""The encoder asset trains in a separate process: live in the event log, canceled with a checkpoint, resumed later."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from caco_assets.pretraining.training.metrics_log import read_metrics
 
 pytestmark = [pytest.mark.e2e, pytest.mark.systems]
 
-# long enough to be stopped on the way: progress is said each five seconds
+# long enough to be stopped on the way: progress is logged every five seconds
 EPOCHS = "50"
 MATERIALIZE = ["asset", "materialize", "--select", "encoder", "-m", "caco_assets.definitions"]
 
@@ -58,7 +58,7 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-def test_cancelled_in_dagster_training_stops_with_a_checkpoint_and_goes_on_to_the_same_weights(
+def test_cancelled_in_dagster_training_stops_with_a_checkpoint_and_resumes_to_the_same_weights(
     tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow

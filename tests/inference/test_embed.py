@@ -36,13 +36,11 @@ def _write(path: Path, pixels: np.ndarray, *, names: tuple[str, ...] = BANDS, **
     return path
 
 
-def _said_nothing(line: str) -> None:
-    assert "left out" not in line
-
-
-def test_vectors_are_those_of_the_encoder_on_the_same_pixels(encoder: Encoder, tmp_path: Path) -> None:
+def test_vectors_are_those_of_the_encoder_on_the_same_pixels(logged, encoder: Encoder, tmp_path: Path) -> None:
+    lines = logged()
     pixels = _pixels(96, 64)
     found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32)
+    assert not any("skipping" in line for line in lines)
     assert list(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) == [
         (0, 0), (0, 32), (32, 0), (32, 32), (64, 0), (64, 32)
     ]  # fmt: skip
@@ -53,11 +51,11 @@ def test_vectors_are_those_of_the_encoder_on_the_same_pixels(encoder: Encoder, t
     np.testing.assert_array_equal(one.vectors, encoder.features(tiles[:1], replace(ARCHIVE, bands=BANDS), 32))
 
 
-def test_a_rest_narrower_than_a_tile_is_left_out_and_said(logged, encoder: Encoder, tmp_path: Path) -> None:
-    said = logged()
+def test_partial_tiles_are_skipped_with_a_message(logged, encoder: Encoder, tmp_path: Path) -> None:
+    lines = logged()
     found = embed(_write(tmp_path / "scene.tif", _pixels(70, 100)), encoder, tile=32)
     assert len(found.vectors) == 6
-    assert any("4 columns at the right and 6 rows at the bottom" in line for line in said)
+    assert any("skipping partial tiles: 4 columns at the right, 6 rows at the bottom" in line for line in lines)
 
 
 def test_footprints_lie_where_the_pixels_do(encoder: Encoder, tmp_path: Path) -> None:
@@ -79,7 +77,7 @@ def test_csv_and_npz_hold_the_same_vectors(encoder: Encoder, tmp_path: Path) -> 
     assert (table["x"][0], table["y"][0]) == (500_160, 4_599_840)
     with np.load(tmp_path / "tiles.npz") as arrays:
         np.testing.assert_array_equal(arrays["embedding"], found.vectors)
-    with pytest.raises(UserError, match=r"\.xlsx is no format"):
+    with pytest.raises(UserError, match=r"\.xlsx is not an embeddings format"):
         found.write(tmp_path / "tiles.xlsx")
 
 
@@ -111,11 +109,11 @@ def test_what_cannot_be_embedded_is_refused_with_a_reason(encoder: Encoder, tmp_
     pixels = _pixels(64, 64)
     cases = {
         "also needs B04": _write(tmp_path / "bands.tif", pixels[:2], names=("B02", "B03")),
-        "digital numbers are wanted": _write(tmp_path / "float.tif", pixels.astype(np.float32)),
-        "hold no tile of 64": _write(tmp_path / "small.tif", pixels[:, :40]),
+        "expected integers": _write(tmp_path / "float.tif", pixels.astype(np.float32)),
+        "smaller than a tile of 64": _write(tmp_path / "small.tif", pixels[:, :40]),
     }
     with pytest.warns(NotGeoreferencedWarning):
-        cases["has no georeference"] = _write(tmp_path / "nowhere.tif", pixels, crs=None, transform=None)
+        cases["is not georeferenced"] = _write(tmp_path / "nowhere.tif", pixels, crs=None, transform=None)
     (tmp_path / "text.tif").write_text("no picture")
     cases["not readable as a GeoTIFF"] = tmp_path / "text.tif"
     whole = _write(tmp_path / "cut.tif", pixels)
@@ -129,9 +127,11 @@ def test_what_cannot_be_embedded_is_refused_with_a_reason(encoder: Encoder, tmp_
         embed(_write(tmp_path / "fine.tif", pixels), encoder, tile=0)
 
 
-def test_overlapping_tiles_cover_every_pixel_of_any_size(encoder: Encoder, tmp_path: Path) -> None:
+def test_overlapping_tiles_cover_every_pixel_of_any_size(logged, encoder: Encoder, tmp_path: Path) -> None:
+    lines = logged()
     pixels = _pixels(70, 100)
     found = embed(_write(tmp_path / "scene.tif", pixels), encoder, tile=32, overlap=True)
+    assert not any("skipping" in line for line in lines)
     assert sorted(set(found.rows.tolist())) == [0, 32, 38]
     assert sorted(set(found.columns.tolist())) == [0, 32, 64, 68]
     covered = np.zeros((70, 100), bool)
@@ -161,3 +161,9 @@ def test_an_array_gives_the_vectors_of_the_same_file(encoder: Encoder, tmp_path:
     (tmp_path / "text.npy").write_text("no array")
     with pytest.raises(UserError, match="not readable as an array"):
         embed_file(tmp_path / "text.npy", encoder, bands=BANDS)
+
+
+def test_the_former_module_still_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="has moved to caco_assets.inference.embed"):
+        from caco_assets.registry.embed import embed as former
+    assert former is embed

@@ -1,4 +1,4 @@
-"""Real processes train together: through torchrun and the command line, killed, stopped and gone on with; and on Ray."""
+"""Real processes train together: through torchrun and the command line, killed, stopped and resumed; and on Ray."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def start(pack: Path, target: Path, **changes: object) -> subprocess.Popen[str]:
     config = RunConfig(pack=pack, target=target, pretraining=options(target.parent, **changes))
     file = target.with_name("config.json")
     file.write_text(config.model_dump_json())
-    # as at a user's desk: warnings of libraries are not this test's matter
+    # as a user starts it: warnings of libraries are no errors
     return subprocess.Popen(command(file, config.pretraining), stderr=subprocess.PIPE, text=True)
 
 
@@ -95,7 +95,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
-def members(process: subprocess.Popen[str]) -> dict[str, int]:
+def workers(process: subprocess.Popen[str]) -> dict[str, int]:
     """RANK → process id of the processes that torchrun has started."""
     found = {}
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
@@ -119,12 +119,12 @@ def assert_same_product(ours: Path, theirs: Path) -> None:
         np.testing.assert_allclose(value, weights[1][name], rtol=1e-2, atol=1e-4, err_msg=name)
 
 
-def test_killed_in_one_process_stopped_in_two_gone_on_with_in_one(pack: Path, alone: Path, tmp_path: Path) -> None:
+def test_training_killed_and_stopped_in_two_processes_resumes_in_one(pack: Path, alone: Path, tmp_path: Path) -> None:
     target = tmp_path / "run"
 
     killed = start(pack, target, launcher="torchrun", processes=2)
     wait_until((target / "checkpoint.pt").exists, killed)
-    os.kill(members(killed)["1"], signal.SIGKILL)
+    os.kill(workers(killed)["1"], signal.SIGKILL)
     said = killed.communicate(timeout=PATIENCE_S)[1].splitlines()
     assert killed.returncode == 2
     assert "process 2 of 2 was killed by SIGKILL" in said[-1]

@@ -7,7 +7,7 @@ import pytest
 
 from caco_assets.orchestration.sensors import alias_moved
 from caco_assets.registry.aliases.alias_history import history
-from caco_assets.registry.versions import aliases, registry_lock
+from caco_assets.registry.versions import aliases, local_lock
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
@@ -36,24 +36,23 @@ def test_a_move_by_hand_is_noticed_once_and_stays(mlflow_settings: Settings) -> 
     tracking.client.create_model_version(model, str(mlflow_settings.home / "nowhere"))
     tracking.client.set_registered_model_alias(model, "champion", "1")
     said = tick()
-    assert said.startswith(f"WARNING: {model}: champion none → 1")
-    assert "was never judged by the promotion policy" in said
+    assert said.startswith(f"{model}: champion none → 1")
+    assert "has no decision by the promotion policy" in said
     assert aliases(tracking, model) == {"champion": "1"}
     assert [move.what for move in history(tracking, model)] == ["by hand"]
     assert f"no alias of {model} has moved" in tick()
-    with registry_lock(tracking, model):
+    with local_lock(tracking, model):
         assert "another process holds the lock" in tick()
 
 
 def test_lines_of_the_registry_stand_in_the_log_of_the_tick(
     mlflow_settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def notice(*_: object) -> tuple[str, ...]:
+    def check(*_: object) -> None:
         logging.getLogger("caco_assets.registry.aliases").info("finished an interrupted move")
-        return ()
 
-    monkeypatch.setattr("caco_assets.registry.stage.notice", notice)
-    monkeypatch.setattr("caco_assets.registry.stage.unreleased", lambda *_, **__: None)
+    monkeypatch.setattr("caco_assets.registry.aliases.manual_moves.check_aliases", check)
+    monkeypatch.setattr("caco_assets.registry.release.release.unreleased_champion", lambda *_, **__: None)
     resources = {"profile": Profile(name="tiny", home=str(mlflow_settings.home)), "tracking": TrackingResource()}
     with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance, resources=resources) as context:
         context.log.addHandler(caplog.handler)

@@ -79,7 +79,7 @@ def judged(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, int
         name = hashlib.sha256(f"{encoder.identity}{role}{count}".encode()).hexdigest()[:16]
         return scored(asked.paths.root, name, count, role=role)
 
-    monkeypatch.setattr("caco_assets.registry.promotion.decide.score_encoder", score_encoder)
+    monkeypatch.setattr("caco_assets.registry.promotion.evidence.score_encoder", score_encoder)
     features = np.random.default_rng(0).normal(1, 1, (64, 32))
-    monkeypatch.setattr("caco_assets.registry.promotion.decide._features", lambda *_: features)
+    monkeypatch.setattr("caco_assets.registry.promotion.evidence._features", lambda *_: features)
     return right

@@ -24,7 +24,8 @@ from caco_assets.core.errors import UserError
 from caco_assets.observability.logs import log_to
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases import champion
-from caco_assets.registry.promotion import decide
+from caco_assets.registry.promotion import evidence
+from caco_assets.registry.promotion.decide import decide_promotion
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import load_settings
 from mlflow import MlflowClient
@@ -51,16 +52,16 @@ def act(order: dict[str, Any]) -> dict[str, Any]:
         count = 100 if role == "baseline" else right[encoder.identity]
         return scored(settings.paths.root, f"{encoder.identity[:16]}-{role}", count, role=role)
 
-    decide.score_encoder = score_encoder
-    decide._features = lambda *_: np.random.default_rng(0).normal(1, 1, (64, 32))
+    evidence.score_encoder = score_encoder
+    evidence._features = lambda *_: np.random.default_rng(0).normal(1, 1, (64, 32))
     said: list[str] = []
     try:
         with log_to(lambda _level, line: said.append(line)):
             tracking = open_tracking(settings)
             if "rollback" in order:
-                move = champion.rollback(tracking, settings.registry.model, order["rollback"])
+                move = champion.rollback(settings, tracking, reason=order["rollback"])
                 return {"champion": move.after.champion, "said": said}
-            decision = decide.judge_version(settings, tracking, order["version"])
+            decision = decide_promotion(settings, tracking, order["version"])
     except UserError as error:
         return {"error": str(error), "said": said}
     return {"passed": decision.passed, "compared_with": decision.champion, "said": said}

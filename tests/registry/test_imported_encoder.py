@@ -13,7 +13,7 @@ from caco_assets.downstream.stage import score_imported
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.pretrained.import_weights import import_encoder
 from caco_assets.registry.package.mlflow_model import load_encoder
-from caco_assets.registry.stage import register
+from caco_assets.registry.stage import register_imported
 from caco_assets.registry.versions import SCORES, find
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
@@ -22,10 +22,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.fixture
@@ -51,10 +47,10 @@ def test_an_imported_encoder_is_judged_registered_and_loaded_back(twin: Settings
     assert [row.value for row in read_rows(twin.paths.encoder_scores("theirs"))] == [row.value for row in rows]
     assert not twin.paths.scores.exists()
     tracking = open_tracking(twin)
-    registered = register(twin, tracking=tracking, encoder="theirs")
+    registered = register_imported(twin, "theirs", tracking)
     assert load_encoder(registered.uri, tracking).identity == Encoder.load(encoder_dir(3)).identity
     assert "eurosat_twin" in find(tracking, registered.uri).tags[SCORES]
-    assert register(twin, tracking=tracking, encoder="theirs").reused
+    assert register_imported(twin, "theirs", tracking).reused
 
 
 def test_another_encoder_under_the_same_name_loses_the_old_scores(twin: Settings, encoder_dir) -> None:
@@ -65,6 +61,7 @@ def test_another_encoder_under_the_same_name_loses_the_old_scores(twin: Settings
 
 
 def test_an_encoder_that_is_not_there_is_named(twin: Settings, tmp_path: Path) -> None:
-    for act in (lambda name: score_imported(twin, name), lambda name: register(twin, encoder=name)):
+    tracking = open_tracking(twin)
+    for act in (lambda name: score_imported(twin, name), lambda name: register_imported(twin, name, tracking)):
         with pytest.raises(UserError, match=r"--encoder nobody: no encoder of that name and no folder of one; there are none"):
             act("nobody")

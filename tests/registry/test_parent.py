@@ -36,7 +36,7 @@ def test_the_champion_of_the_day_a_vintage_begins_stays_its_parent(
     found = find_parent(later, tracking=tracking)
     assert found.facts["uri"] == f"models:/{MODEL}/2"
     assert found.facts["identity"] == Encoder.load(encoder_dir(1)).identity == Encoder.load(found.path).identity
-    assert said == ["parent: training begins with the weights of models:/caco-tiny/2, the champion"]
+    assert said == ["parent: training starts from the weights of models:/caco-tiny/2, the champion"]
     tracking.client.set_registered_model_alias(MODEL, "champion", "1")
     assert find_parent(later, tracking=tracking).reused
     assert find_parent(later, tracking=tracking, again=True).facts["uri"] == f"models:/{MODEL}/1"

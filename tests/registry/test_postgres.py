@@ -16,12 +16,13 @@ from servers import POSTGRES, run
 
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.alias_history import HISTORY, Serving, history
+from caco_assets.registry.aliases.champion import rollback
 from caco_assets.registry.package.mlflow_model import load_encoder
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.registry_lock import is_lock
 from caco_assets.registry.release.model_card import DESCRIPTION_LENGTH
-from caco_assets.registry.release.release import CARD, RELEASED
-from caco_assets.registry.stage import decide, judge, release, rollback
+from caco_assets.registry.release.release import MODEL_CARD, RELEASED
+from caco_assets.registry.stage import decide, decide_version, release
 from caco_assets.registry.versions import DECISION, GATE, aliases, find, registered_tags
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
@@ -137,7 +138,7 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
 
         def decide_on(version: str, settings: Settings, at_once: Any = at_once, won: dict[str, bool] = won) -> None:
             at_once.wait()
-            won[version] = judge(settings, open_tracking(settings), version).passed
+            won[version] = decide_version(settings, open_tracking(settings), version).passed
 
         threads = [threading.Thread(target=decide_on, args=each) for each in (("2", here), ("3", there))]
         for thread in threads:
@@ -150,15 +151,15 @@ def test_the_whole_life_of_a_champion_over_postgresql_and_s3(
 
     released = release(there, tracking=open_tracking(there))
     assert released is not None
-    assert any(name.endswith(f"release/version-{winner}/{CARD}") for name in server.objects())
+    assert any(name.endswith(f"release/version-{winner}/{MODEL_CARD}") for name in server.objects())
     version = find(tracking, f"models:/{MODEL}@champion")
     assert version.tags[RELEASED] == released.where
     assert version.description.startswith(f"# {MODEL}, version {winner}")
     # the column's length, which SQLite does not watch
     tracking.client.update_model_version(MODEL, winner, "x" * DESCRIPTION_LENGTH)
-    assert rollback(here, reason="ü" * 500, tracking=tracking) == "1"
+    assert rollback(here, tracking, reason="ü" * 500).after.champion == "1"
     for number in range(12):
-        rollback(here, reason=f"{'ü' * 400} {number}", restore=True, tracking=tracking)
+        rollback(here, tracking, reason=f"{'ü' * 400} {number}", restore=True)
     assert len(registered_tags(tracking, MODEL)[HISTORY]) <= 5000
     assert history(tracking, MODEL)[-1].reason.endswith(" 11")
     assert not [model.name for model in tracking.client.search_registered_models() if is_lock(model.name)]

@@ -17,7 +17,7 @@ from caco_assets.registry.aliases.alias_moves import unfit
 from caco_assets.registry.package.mlflow_model import load_encoder
 from caco_assets.registry.promotion.rules import loads
 from caco_assets.registry.register import register_encoder
-from caco_assets.registry.versions import GATE, aliases, versions
+from caco_assets.registry.versions import GATE, aliases, find, versions
 from caco_assets.resources.mlflow.client import ServerAwayError, Tracking, open_tracking, server_arguments
 from caco_assets.settings import Settings
 
@@ -163,8 +163,9 @@ def test_whenever_the_server_goes_the_next_registration_ends_with_one_whole_vers
             return real(name, version)
 
         monkeypatch.setattr(tracking.client, "get_model_version_download_uri", goes)
-        for question in (loads, unfit):
+        version = find(tracking, "models:/twice/1")
+        for question in (lambda: loads(tracking, version), lambda: unfit(tracking, "twice", "1")):
             gate.away = False
             with pytest.raises(ServerAwayError):
-                question(tracking, "twice", "1")
+                question()
         gate.away = False

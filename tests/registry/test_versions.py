@@ -9,12 +9,12 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder
-from caco_assets.registry.aliases.alias_moves import moving
+from caco_assets.registry.aliases.alias_moves import alias_writer
 from caco_assets.registry.aliases.champion import promote, rollback
 from caco_assets.registry.package.mlflow_model import load_encoder, probe
 from caco_assets.registry.register import Registered, register_encoder
-from caco_assets.registry.stage import decide, judge
-from caco_assets.registry.versions import aliases, find, registry_lock, unscored, versions
+from caco_assets.registry.stage import decide, decide_version
+from caco_assets.registry.versions import aliases, find, local_lock, unscored, versions
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
@@ -117,7 +117,7 @@ def test_mlflow_itself_serves_the_model(tracking: Tracking, register: Register, 
         ("models:/nobody@champion", r"no model of that name is registered; there are: caco-tiny"),
         ("models:/caco-tiny@champion", r"no alias champion; there are: challenger"),
         ("models:/caco-tiny/7", r"no such version; there are: 1$"),
-        ("models:/caco-tiny", r"not the address of a model"),
+        ("models:/caco-tiny", r"not a model URI"),
         ("nowhere/at/all", r"no such folder"),
     ],
 )
@@ -154,7 +154,7 @@ def test_a_better_challenger_takes_over_and_a_rollback_brings_the_old_one_back(
     assert (decision.passed, decision.champion) == (True, "1")
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "2", "previous": "1"}
 
-    move = rollback(tracking, MODEL, "hurts the harvest map")
+    move = rollback(settings, tracking, reason="hurts the harvest map")
     assert (move.after.champion, move.reason) == ("1", "hurts the harvest map")
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1", "previous": "2"}
     again = decide(settings, tracking=tracking)
@@ -162,7 +162,7 @@ def test_a_better_challenger_takes_over_and_a_rollback_brings_the_old_one_back(
     assert "rollback" in again.text()
     assert aliases(tracking, MODEL)["champion"] == "1"
     with pytest.raises(UserError, match=r"was withdrawn .*hurts the harvest map"):
-        rollback(tracking, MODEL, "the same alarm, seen by another")
+        rollback(settings, tracking, reason="the same alarm, seen by another")
 
 
 def test_a_challenger_that_fails_its_gate_leaves_the_champion_alone(
@@ -176,7 +176,7 @@ def test_a_challenger_that_fails_its_gate_leaves_the_champion_alone(
     assert not decision.passed
     assert aliases(tracking, MODEL) == {"challenger": "2", "champion": "1"}
     assert find(tracking, f"models:/{MODEL}/2").tags["gate"] == "failed"
-    with registry_lock(tracking, MODEL), moving(tracking, MODEL) as mover, pytest.raises(UserError, match="not passed"):
+    with local_lock(tracking, MODEL), alias_writer(tracking, MODEL) as mover, pytest.raises(UserError, match="not passed"):
         promote(mover, "2", "because")
 
 
@@ -213,7 +213,7 @@ def test_of_two_decisions_at_once_one_wins(
 
     def run(version: str) -> None:
         start.wait()
-        passed[version] = judge(settings, open_tracking(settings), version).passed
+        passed[version] = decide_version(settings, open_tracking(settings), version).passed
 
     threads = [threading.Thread(target=run, args=(version,)) for version in ("2", "3")]
     for thread in threads:
@@ -232,7 +232,7 @@ def test_a_version_from_elsewhere_waits_for_its_judgement(
     assert unscored(tracking, MODEL) == []
     register(0)
     assert unscored(tracking, MODEL) == ["1"]
-    judge(settings, tracking, "1")
+    decide_version(settings, tracking, "1")
     assert unscored(tracking, MODEL) == []
 
 
@@ -242,7 +242,7 @@ def test_a_foreign_model_is_refused_with_a_reason(settings: Settings, tracking: 
     (folder / "MLmodel").write_text("flavors: {sklearn: {pickled_model: model.pkl}}\n")
     tracking.client.create_registered_model(MODEL)
     tracking.client.create_model_version(MODEL, str(folder))
-    decision = judge(settings, tracking, "1")
+    decision = decide_version(settings, tracking, "1")
     assert not decision.passed
     assert "not a packaged encoder" in decision.text()
     (folder / "MLmodel").write_text("flavors: {python_function: {artifacts: {encoder: {path: ../../..}}}}\n")

@@ -186,7 +186,7 @@ def outside_region(world):
     world.settings = world.settings.model_copy(update={"sampling": narrow})
 
 
-def test_set_under_a_place(world):
+def put_a_test_set_under_a_place(world):
     path = world.settings.home / "test_set.geojson"
     lon, lat = world.locations["lon"][3], world.locations["lat"][3]
     gpd.GeoSeries([box(lon, lat, lon + 1e-3, lat + 1e-3)], crs=4326).to_file(path, driver="GeoJSON")
@@ -212,7 +212,7 @@ BREAKS: dict[str, tuple[Break, str]] = {
     "locations.geometry_agrees": (moved_point, "L0000004 = 0.2"),
     "locations.on_land": (moved_to_sea, "L0000002 = False"),
     "locations.inside_region": (outside_region, "L0000003 = False"),
-    "locations.outside_zones": (test_set_under_a_place, "not so for 1 of 12: L0000003 = False"),
+    "locations.outside_zones": (put_a_test_set_under_a_place, "not so for 1 of 12: L0000003 = False"),
     "locations.apart": (too_close, "L0000003 = 0.07"),
     "locations.shard_numbering": (set_("locations", "shard", 1), "L0000001 = 1"),
     "locations.near_its_city": (set_("locations", "distance_km", 7.5), "L0000001 = 7.5"),

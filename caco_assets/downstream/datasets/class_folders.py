@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.classification import Part
@@ -51,6 +53,30 @@ def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Cal
     if missing := [name for name in classes if not found[name]]:
         raise UserError(f"{store.root}: no image of {', '.join(missing)}; all {len(classes)} classes are needed, fetch it again")
     return members
+
+
+def decode_jpg(store: Store, members: Mapping[str, str], side: int, data_set: str, name: str) -> np.ndarray:
+    """(3, side, side) uint8 of an image, red first.
+
+    Args:
+        store: the archive or folder.
+        members: see `index_members`.
+        side: of every image of the data set, pixels.
+        data_set: its name, for the message.
+        name: of the image's file.
+
+    Raises:
+        UserError: the file is damaged, or not an RGB image of that size.
+    """
+    data = store.read(members[name])
+    try:
+        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
+            if image.size != (side, side) or image.mode != "RGB":
+                width, height = image.size
+                raise UserError(f"{store.root}: {members[name]} is {width}×{height} {image.mode}; {data_set} has {side}×{side} RGB")
+            return np.asarray(image).transpose(2, 0, 1)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error
 
 
 def cut_parts(

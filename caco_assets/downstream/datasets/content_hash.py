@@ -23,11 +23,10 @@ _MB = 1 << 20
 
 @dataclass(frozen=True)
 class Hashes:
-    """Where hashes are remembered."""
+    """A cache of content hashes."""
 
     folder: Path | None = None
-    """Deleting it only costs time; none: nothing is remembered."""
-    """Outlet for progress."""
+    """A cache folder that can be deleted at any time; None: nothing is remembered."""
 
     def of(self, path: Path) -> str:
         """The hash that DVC gives a file or folder (`products.content_hash`)."""

@@ -1,4 +1,4 @@
-"""What is published about the splits of data sets, shipped in `published.yaml`, and whether a list at hand is one of them."""
+"""The published splits of the data sets, shipped in `published_splits.yaml`, and whether a list at hand is one of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Published:
 
 @cache
 def published(name: str) -> Published:
-    """The facts about a data set of `published.yaml`."""
+    """The facts about a data set of `published_splits.yaml`."""
     import yaml
 
     table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published_splits.yaml").read_text())

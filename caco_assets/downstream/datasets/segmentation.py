@@ -32,7 +32,7 @@ class DenseImages:
 
     task: str
     classes: tuple[str, ...]
-    """The value of a mask is an index into it, or `rasters.IGNORE`."""
+    """The value of a mask is an index into it, or `image_decoding.IGNORE`."""
     scored: tuple[int, ...]
     """Classes that the mean IoU is taken over; the others are learned and confused with, but no figure of theirs counts."""
     pixel_format: PixelFormat

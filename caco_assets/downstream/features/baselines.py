@@ -1,4 +1,4 @@
-"""What every encoder is shown beside: a random one, an ImageNet one, and plain statistics of the pixels."""
+"""Baselines: a randomly initialized encoder, an ImageNet encoder, and plain pixel statistics."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from caco_assets.pretraining.encoder.preprocessing import PixelFormat, Preproces
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One thing to judge."""
+class Candidate:
+    """An encoder or baseline to be scored."""
 
     name: str
     role: str
     """`candidate` or `baseline`."""
     seed: int
     source: FeatureSource | None
-    """None when there is none to be had; `reason` then says why."""
+    """None if it is not available; `reason` says why."""
     identity: str = ""
     model_uri: str | None = None
     reason: str = ""
 
     @classmethod
-    def of(cls, name: str, role: str, seed: int, source: FeatureSource, model_uri: str | None = None) -> Contestant:
+    def of(cls, name: str, role: str, seed: int, source: FeatureSource, model_uri: str | None = None) -> Candidate:
         """Hashes the source once; an encoder is laid out for fast convolutions (its results stay the same)."""
         if isinstance(source, Encoder):
             # 1.26 times the rate of the default layout on a CPU for a ResNet-18 at 64 px
@@ -58,22 +58,20 @@ class RawStatistics:
         return np.concatenate([values.mean(axis=(2, 3)), values.std(axis=(2, 3))], axis=1).astype(np.float32)
 
 
-def _random(like: Encoder, seeds: Sequence[int]) -> list[Contestant]:
-    return [
-        Contestant.of("random", "baseline", seed, Encoder.random(like.architecture, like.preprocessing, seed)) for seed in seeds
-    ]
+def _random(like: Encoder, seeds: Sequence[int]) -> list[Candidate]:
+    return [Candidate.of("random", "baseline", seed, Encoder.random(like.architecture, like.preprocessing, seed)) for seed in seeds]
 
 
-def _imagenet(like: Encoder, seeds: Sequence[int]) -> list[Contestant]:
+def _imagenet(like: Encoder, seeds: Sequence[int]) -> list[Candidate]:
     try:
         encoder = Encoder.imagenet(like.architecture, _photographs(like.preprocessing))
     except UserError as reason:
-        return [Contestant("imagenet", "baseline", seeds[0], None, reason=str(reason))]
-    return [Contestant.of("imagenet", "baseline", seeds[0], encoder)]
+        return [Candidate("imagenet", "baseline", seeds[0], None, reason=str(reason))]
+    return [Candidate.of("imagenet", "baseline", seeds[0], encoder)]
 
 
 def _photographs(like: Preprocessing) -> Preprocessing:
-    """What ImageNet's weights are shown, whoever stands beside them: EuroSAT's stretch, which is nearest to photographs.
+    """The preprocessing for ImageNet weights, independent of the candidate: EuroSAT's stretch, the one nearest to photographs.
 
     Bands without limits of that stretch (other sensors) keep the preprocessing of `like`.
     """
@@ -83,18 +81,18 @@ def _photographs(like: Preprocessing) -> Preprocessing:
         return like
 
 
-def _raw_statistics(like: Encoder, seeds: Sequence[int]) -> list[Contestant]:
+def _raw_statistics(like: Encoder, seeds: Sequence[int]) -> list[Candidate]:
     del like
-    return [Contestant.of("raw_statistics", "baseline", seeds[0], RawStatistics())]
+    return [Candidate.of("raw_statistics", "baseline", seeds[0], RawStatistics())]
 
 
-_MAKERS: dict[str, Callable[[Encoder, Sequence[int]], list[Contestant]]] = {
+_MAKERS: dict[str, Callable[[Encoder, Sequence[int]], list[Candidate]]] = {
     "random": _random,
     "imagenet": _imagenet,
     "raw_statistics": _raw_statistics,
 }
 
 
-def baselines(names: Sequence[str], like: Encoder, seeds: Sequence[int]) -> list[Contestant]:
+def baselines(names: Sequence[str], like: Encoder, seeds: Sequence[int]) -> list[Candidate]:
     """The named baselines with the backbone and preprocessing of `like`; one random encoder for every seed."""
-    return [contestant for name in names for contestant in _MAKERS[name](like, seeds)]
+    return [candidate for name in names for candidate in _MAKERS[name](like, seeds)]

@@ -1,4 +1,4 @@
-"""Where judging computes: on a GPU where there is one, in full float32, so that a score does not depend on the machine."""
+"""The device that scoring runs on: a GPU if there is one, in full float32, so that a score does not depend on the machine."""
 
 from __future__ import annotations
 

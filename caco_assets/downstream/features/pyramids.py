@@ -1,7 +1,7 @@
-"""Feature levels of tiles for a decoder: encoded once and kept, encoded anew, or from an encoder that is itself trained.
+"""Feature levels of tiles for a decoder: encoded once and cached, encoded at every step, or from an encoder that is itself trained.
 
 Training turns and flips tiles. An encoder does not commute with that (its strides and its padding have sides), so features are
-never turned: each of the eight positions of a tile is encoded on its own, which gives a decoder exactly what encoding anew would.
+never turned: each of the eight positions of a tile is encoded on its own, as encoding the turned tile would.
 """
 
 from __future__ import annotations

@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from caco_assets.core.progress import Progress
 from caco_assets.downstream.features.pyramids import POSITIONS, Pyramids, Tiles, Tuned, batches
-from caco_assets.downstream.finetuning.dense_targets import HALF, Kind
-from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
+from caco_assets.downstream.finetuning.dense_targets import HALF, DenseTarget
+from caco_assets.downstream.finetuning.epoch_checkpoint import (
+    EpochCheckpoint,
+    rng_state,
+    set_rng_state,
+    set_torch_rng_states,
+    torch_rng_states,
+)
 from caco_assets.downstream.finetuning.unet import UNetDecoder
 
 
@@ -27,7 +33,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DecoderConfig:
     """How a decoder is trained: Adam, whose rate falls by a factor after each epoch."""
 
     epochs: int
@@ -55,66 +61,66 @@ class Fitted:
 def fit(
     train: Part,
     val: Part | None,
-    kind: Kind,
-    recipe: Recipe,
+    target: DenseTarget,
+    config: DecoderConfig,
     seed: int,
     device: torch.device,
-    kept: EpochFile | None = None,
+    checkpoint: EpochCheckpoint | None = None,
 ) -> Fitted:
     """Train a decoder; each tile in a random one of its eight positions.
 
     Args:
         train: whose `pyramids` is a `Tuned` where the encoder shall be trained too.
         val: picks epoch and threshold; none: the last epoch and one half.
-        kind: of the task.
-        recipe: how.
+        target: what the decoder learns.
+        config: optimizer settings and epochs.
         seed: of the decoder's start, the order, the positions and the dropout. Torch's global generator is left as it was.
         device: where the decoder lives.
-        kept: where an interrupted training goes on from; none: it is not kept.
+        checkpoint: state that an interrupted training resumes from; None: nothing is saved.
     """
     tuned = train.pyramids if isinstance(train.pyramids, Tuned) else None
-    kept = kept or EpochFile()
+    checkpoint = checkpoint or EpochCheckpoint()
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         with torch.no_grad():
             channels = [level.shape[1] for level in train.pyramids.levels(train.tiles, [0], [0])]
-        decoder = UNetDecoder(channels, kind.outputs).to(device)
-        groups: list[dict[str, Any]] = [{"params": list(decoder.parameters()), "lr": recipe.learning_rate}]
+        decoder = UNetDecoder(channels, target.outputs).to(device)
+        groups: list[dict[str, Any]] = [{"params": list(decoder.parameters()), "lr": config.learning_rate}]
         if tuned is not None:
-            groups.append({"params": list(tuned.parameters()), "lr": recipe.encoder_rate})
-        optimiser = torch.optim.Adam(groups, weight_decay=recipe.weight_decay, fused=True)
-        falling = torch.optim.lr_scheduler.ExponentialLR(optimiser, recipe.decay)
-        moving = {"decoder": decoder, **({"tuned": tuned} if tuned else {}), "optimiser": optimiser, "falling": falling}
+            groups.append({"params": list(tuned.parameters()), "lr": config.encoder_rate})
+        optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
+        falling = torch.optim.lr_scheduler.ExponentialLR(optimizer, config.decay)
+        checkpointed = {"decoder": decoder, **({"tuned": tuned} if tuned else {}), "optimiser": optimizer, "falling": falling}
         done, best = 0, None
-        if (state := kept.load()) is not None:
-            for name, part in moving.items():
+        if (state := checkpoint.load()) is not None:
+            for name, part in checkpointed.items():
                 part.load_state_dict(state[name])
-            set_chance(rng, state["order"])
-            set_torch_chance(state["chance"], device)
+            set_rng_state(rng, state["order"])
+            set_torch_rng_states(state["chance"], device)
             done, best = state["epoch"], _best_of(state["best"], decoder, tuned)
-        progress = Progress(f"decoder, seed {seed}", recipe.epochs, "epoch", done)
-        for epoch in range(done + 1, recipe.epochs + 1):
+        progress = Progress(f"decoder, seed {seed}", config.epochs, "epoch", done)
+        for epoch in range(done + 1, config.epochs + 1):
             _modes(decoder, tuned, training=True)
-            for batch in _shuffled(len(train.tiles), recipe.batch_size, rng):
+            for batch in _shuffled(len(train.tiles), config.batch_size, rng):
                 positions = rng.integers(POSITIONS, size=len(batch)).tolist()
                 masks = torch.from_numpy(train.tiles.truth(batch, positions)).to(device)
-                optimiser.zero_grad(set_to_none=True)
-                loss = kind.loss(decoder(train.pyramids.levels(train.tiles, batch, positions)), masks)
+                optimizer.zero_grad(set_to_none=True)
+                loss = target.loss(decoder(train.pyramids.levels(train.tiles, batch, positions)), masks)
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
             falling.step()
             if val is not None:
-                score, threshold = _validate(decoder, tuned, val, kind)
+                score, threshold = _validate(decoder, tuned, val, target)
                 if best is None or best.score is None or score > best.score:
                     best = Fitted(copy.deepcopy(decoder), copy.deepcopy(tuned), epoch, threshold, score)
-            if kept.due():
-                now = {name: part.state_dict() for name, part in moving.items()}
-                chance = {"order": chance_of(rng), "chance": torch_chance(device)}
-                kept.save({"epoch": epoch, **now, **chance, "best": _state_of(best)})
+            if checkpoint.due():
+                now = {name: part.state_dict() for name, part in checkpointed.items()}
+                chance = {"order": rng_state(rng), "chance": torch_rng_states(device)}
+                checkpoint.save({"epoch": epoch, **now, **chance, "best": _state_of(best)})
             progress.advance()
         progress.close()
-    fitted = best or Fitted(decoder, tuned, recipe.epochs, HALF, None)
+    fitted = best or Fitted(decoder, tuned, config.epochs, HALF, None)
     _modes(fitted.decoder, fitted.tuned, training=False)
     return fitted
 
@@ -137,19 +143,19 @@ def _best_of(state: dict[str, Any] | None, decoder: UNetDecoder, tuned: Tuned | 
     return Fitted(decoder, tuned, state["epoch"], state["threshold"], state["score"])
 
 
-def answers(fitted: Fitted, part: Part, kind: Kind) -> Iterator[np.ndarray]:
+def answers(fitted: Fitted, part: Part, target: DenseTarget) -> Iterator[np.ndarray]:
     """Classes (B, H, W) uint8 of a part's tiles in order, a batch at a time."""
     source = fitted.tuned or part.pyramids
     for logits, _ in _run(fitted.decoder, fitted.tuned, Part(part.tiles, source)):
-        yield kind.answers(logits, fitted.threshold)
+        yield target.answers(logits, fitted.threshold)
 
 
-def _validate(decoder: UNetDecoder, tuned: Tuned | None, val: Part, kind: Kind) -> tuple[float, float]:
-    evidence = [
-        kind.evidence(logits, np.asarray(val.tiles.masks[batch[0] : batch[-1] + 1]))
+def _validate(decoder: UNetDecoder, tuned: Tuned | None, val: Part, target: DenseTarget) -> tuple[float, float]:
+    counts_for_validation = [
+        target.counts_for_validation(logits, np.asarray(val.tiles.masks[batch[0] : batch[-1] + 1]))
         for logits, batch in _run(decoder, tuned, Part(val.tiles, tuned or val.pyramids))
     ]
-    return kind.verdict(np.sum(evidence, axis=0))
+    return target.validation_score(np.sum(counts_for_validation, axis=0))
 
 
 @torch.no_grad()

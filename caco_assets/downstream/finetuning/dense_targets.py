@@ -20,7 +20,7 @@ _THRESHOLDS = np.arange(5, 100, 5)
 """In hundredths: what validation chooses among."""
 
 
-class Kind(Protocol):
+class DenseTarget(Protocol):
     """What a decoder is trained for."""
 
     @property
@@ -36,11 +36,11 @@ class Kind(Protocol):
         """(B, H, W) uint8 classes."""
         ...
 
-    def evidence(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
-        """Counts that add up over batches, from which `verdict` tells how good an epoch is."""
+    def counts_for_validation(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
+        """Counts that add up over batches, from which `validation_score` tells how good an epoch is."""
         ...
 
-    def verdict(self, evidence: np.ndarray) -> tuple[float, float]:
+    def validation_score(self, counts: np.ndarray) -> tuple[float, float]:
         """The figure in [0, 1], and the threshold that gives it."""
         ...
 
@@ -61,15 +61,15 @@ class Change:
         """1 where the probability is at least the threshold."""
         return (logits[:, 0].sigmoid() >= threshold).to(torch.uint8).cpu().numpy()
 
-    def evidence(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
+    def counts_for_validation(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
         """(2, 100) histogram of probabilities, of unchanged and of changed pixels."""
         bins = (logits[:, 0].sigmoid() * _BINS).long().clamp(max=_BINS - 1).cpu().numpy()
         return np.stack([np.bincount(bins[masks == truth], minlength=_BINS) for truth in (0, 1)])
 
-    def verdict(self, evidence: np.ndarray) -> tuple[float, float]:
+    def validation_score(self, counts: np.ndarray) -> tuple[float, float]:
         """The best F1 and its threshold; of equals the one nearest to a half."""
-        above = evidence[:, ::-1].cumsum(axis=1)[:, ::-1][:, _THRESHOLDS]  # (2, thresholds): counted as changed
-        both, either = above[1], evidence[1].sum() + above[0]
+        above = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, _THRESHOLDS]  # (2, thresholds): counted as changed
+        both, either = above[1], counts[1].sum() + above[0]
         scores = f1(both[:, None], either[:, None])
         order = np.lexsort((np.abs(_THRESHOLDS - 50), -scores))
         return float(scores[order[0]]), float(_THRESHOLDS[order[0]] / 100)
@@ -92,15 +92,15 @@ class Cover:
         del threshold
         return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
 
-    def evidence(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
+    def counts_for_validation(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
         """(classes, classes) counts."""
         return confusion(self.answers(logits, HALF), masks, self.outputs).sum(axis=0)
 
-    def verdict(self, evidence: np.ndarray) -> tuple[float, float]:
+    def validation_score(self, counts: np.ndarray) -> tuple[float, float]:
         """Mean IoU; there is no threshold."""
-        return float(mean_iou(*overlaps(evidence, self.scored))), HALF
+        return float(mean_iou(*overlaps(counts, self.scored))), HALF
 
 
-def kind_of(data: DenseImages) -> Kind:
+def dense_target(data: DenseImages) -> DenseTarget:
     """Change where a scene has two dates, else cover."""
     return Change() if data.dates == 2 else Cover(len(data.classes), data.scored)

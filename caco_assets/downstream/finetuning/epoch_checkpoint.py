@@ -1,7 +1,7 @@
-"""Where the training of a network or decoder goes on after an interruption: its whole state after an epoch, in one file.
+"""Checkpoints of fine-tuning: the complete training state after an epoch in one file, from which an interrupted training resumes.
 
-What a run that goes on ends with is what it would have ended with: weights, optimiser, schedule and all generators of chance are
-in the file, and the epoch that was interrupted begins again.
+A resumed training gives the same result as an uninterrupted one: weights, optimizer, schedule and the states of all random
+generators are in the file, and the interrupted epoch starts again.
 """
 
 from __future__ import annotations
@@ -28,26 +28,25 @@ SECONDS = 60.0
 
 
 @dataclass
-class EpochFile:
+class EpochCheckpoint:
     """The last state that was written."""
 
     path: Path | None = None
-    """None: nothing is kept, and training starts from its beginning."""
-    """Outlet for progress."""
+    """None: nothing is saved, and training starts from the beginning."""
     seconds: float = SECONDS
     _written: float = field(default_factory=time.monotonic)
 
     def load(self) -> dict[str, Any] | None:
-        """Plain containers and tensors only, so that it cannot run code; None where there is nothing to go on from."""
+        """Plain containers and tensors only, so that it cannot run code; None if there is no state to resume from."""
         if self.path is None or not self.path.exists():
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            logger.info(f"{self.path}: not readable ({type(error).__name__}); removed, training starts from its beginning")
+            logger.info(f"{self.path}: not readable ({type(error).__name__}); removed, training starts from the beginning")
             self.path.unlink()
             return None
-        logger.info(f"goes on after epoch {state['epoch']}")
+        logger.info(f"resumes after epoch {state['epoch']}")
         return state
 
     def due(self) -> bool:
@@ -63,28 +62,28 @@ class EpochFile:
         self._written = time.monotonic()
 
     def clear(self) -> None:
-        """Remove it: what was trained has been judged."""
+        """Remove it once the trained network has been scored."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
-def chance_of(rng: np.random.Generator) -> str:
+def rng_state(rng: np.random.Generator) -> str:
     """The state of numpy's generator, as text (its numbers have 128 bits)."""
     return json.dumps(rng.bit_generator.state)
 
 
-def set_chance(rng: np.random.Generator, state: str) -> None:
-    """The other way round."""
+def set_rng_state(rng: np.random.Generator, state: str) -> None:
+    """Restore a saved state."""
     rng.bit_generator.state = json.loads(state)
 
 
-def torch_chance(device: torch.device) -> list[Tensor]:
+def torch_rng_states(device: torch.device) -> list[Tensor]:
     """States of torch's global generators: of the processor, and of the GPU in use."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def set_torch_chance(states: list[Tensor], device: torch.device) -> None:
-    """The other way round."""
+def set_torch_rng_states(states: list[Tensor], device: torch.device) -> None:
+    """Restore a saved state."""
     torch.set_rng_state(states[0])
     if len(states) > 1 and device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

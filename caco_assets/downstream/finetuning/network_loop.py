@@ -1,4 +1,4 @@
-"""Trains a backbone and a linear layer on image labels, together: the loop of fine-tuning, and what it goes on from."""
+"""Trains a backbone and a linear layer on image labels, together: the fine-tuning loop and its resume state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from caco_assets.downstream.datasets.classification import Part
 from caco_assets.downstream.features.batch_norm import batches
 from caco_assets.downstream.features.device import default_device
 from caco_assets.downstream.features.preprocessed_images import Inputs
-from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile, chance_of, set_chance, set_torch_chance, torch_chance
+from caco_assets.downstream.finetuning.epoch_checkpoint import (
+    EpochCheckpoint,
+    rng_state,
+    set_rng_state,
+    set_torch_rng_states,
+    torch_rng_states,
+)
 from caco_assets.downstream.metrics.average_precision import macro_ap
 from caco_assets.downstream.metrics.bootstrap import accuracy
 from caco_assets.downstream.metrics.outcomes import MultiLabel, Outcome, SingleLabel
@@ -97,7 +103,7 @@ class Best:
 class Course:
     """How far an interrupted fine-tuning over several rates has come, and the best network it has seen."""
 
-    def __init__(self, file: EpochFile) -> None:
+    def __init__(self, file: EpochCheckpoint) -> None:
         self.file = file
         self._state = file.load()
         self.best = Best(**self._state["best"]) if self._state and self._state["best"] else None
@@ -107,7 +113,7 @@ class Course:
         return self._state is not None and rates.index(rate) < rates.index(self._state["rate"])
 
     def state(self, rate: float) -> dict[str, Any] | None:
-        """What training at this rate goes on from."""
+        """The state that training at this rate resumes from."""
         return self._state if self._state is not None and self._state["rate"] == rate else None
 
     def save(self, state: dict[str, Any]) -> None:
@@ -122,7 +128,7 @@ def train_network(
     labels: Labels,
     options: FineTune,
     seed: int,
-    judged: Callable[[Network], float] | None = None,
+    validate: Callable[[Network], float] | None = None,
     course: Course | None = None,
 ) -> Iterator[tuple[int, float, Network]]:
     """Train a copy of an encoder with a linear layer at the first rate of the options.
@@ -132,19 +138,19 @@ def train_network(
         inputs: (N,) training images.
         truth: their labels.
         labels: of what kind they are.
-        options: epochs, batch, optimiser, rate, weight decay, warm-up, precision.
+        options: epochs, batch, optimizer, rate, weight decay, warm-up, precision.
         seed: of all chance; torch's global generator is left as it was.
-        judged: figure of the network after an epoch; none: it is not a number.
-        course: what an interrupted training goes on from; none: it is not kept.
+        validate: figure of the network after an epoch; none: it is not a number.
+        course: state that an interrupted training resumes from; None: nothing is saved.
 
     Yields:
-        After each epoch its number (from 1), its figure, and the network, which goes on being trained. An epoch that an
-        interrupted training was over with is not yielded again; the last one always is.
+        After each epoch its number (from 1), its figure, and the network, which is trained further afterwards. Epochs
+        finished before an interruption are not yielded again; the last one always is.
     """
     where = default_device()
     generator = torch.Generator().manual_seed(seed)
     network = Network(encoder, len(labels.classes), generator).to(where).laid_out()
-    optimiser = _optimiser(network, options)
+    optimizer = _optimizer(network, options)
     rng = np.random.default_rng(seed)
     rate = options.learning_rates[0]
     steps = options.epochs * math.ceil(len(inputs) / options.batch_size)
@@ -153,8 +159,8 @@ def train_network(
     step, done = 0, 0
     if course is not None and (state := course.state(rate)) is not None:
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        set_chance(rng, state["order"])
+        optimizer.load_state_dict(state["optimiser"])
+        set_rng_state(rng, state["order"])
         generator.set_state(state["flips"])
         inside.inside, step, done = state["inside"], state["step"], state["epoch"]
     seen = options.epochs * len(inputs)
@@ -162,21 +168,21 @@ def train_network(
     for epoch in range(done + 1, options.epochs + 1):
         network.train()
         for positions in batches(rng.permutation(len(inputs)), options.batch_size):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = rate * _height(step / steps, options.warmup)
             images = _flipped(inputs.batch(positions), generator).to(where, memory_format=torch.channels_last)
             with inside, _precision(options, where):
                 loss = labels.loss(network(images).float(), truth[positions])
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             step += 1
             progress.advance(len(positions))
-        yield epoch, judged(network) if judged else math.nan, network
+        yield epoch, validate(network) if validate else math.nan, network
         # after the caller has seen the epoch, so that its best network is in the file; the last epoch is the caller's to end
         if course is not None and epoch < options.epochs and course.file.due():
-            learnt = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            chance = {"order": chance_of(rng), "flips": generator.get_state(), "inside": inside.inside}
+            learnt = {"network": network.state_dict(), "optimiser": optimizer.state_dict(), "step": step}
+            chance = {"order": rng_state(rng), "flips": generator.get_state(), "inside": inside.inside}
             course.save({"rate": rate, "epoch": epoch, **learnt, **chance})
     progress.close()
 
@@ -199,21 +205,21 @@ class _RandomState:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
-        self._outside = torch_chance(device)
+        self._outside = torch_rng_states(device)
         torch.manual_seed(seed)
-        self.inside = torch_chance(device)
-        set_torch_chance(self._outside, device)
+        self.inside = torch_rng_states(device)
+        set_torch_rng_states(self._outside, device)
 
     def __enter__(self) -> None:
-        self._outside = torch_chance(self._device)
-        set_torch_chance(self.inside, self._device)
+        self._outside = torch_rng_states(self._device)
+        set_torch_rng_states(self.inside, self._device)
 
     def __exit__(self, *_: object) -> None:
-        self.inside = torch_chance(self._device)
-        set_torch_chance(self._outside, self._device)
+        self.inside = torch_rng_states(self._device)
+        set_torch_rng_states(self._outside, self._device)
 
 
-def _optimiser(network: Network, options: FineTune) -> torch.optim.Optimizer:
+def _optimizer(network: Network, options: FineTune) -> torch.optim.Optimizer:
     """Weight decay on matrices and kernels alone, not on biases and norms."""
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]

@@ -97,7 +97,7 @@ def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: P
     panels = np.asarray(figure.subplots(len(known), len(headings), squeeze=False))
     for line, name in enumerate(known):
         truth = np.asarray(masks[position[name]])
-        shown = [*natural_colours(np.asarray(images[position[name]]), data.pixel_format), *_masks(data, truth, answers[name])]
+        shown = [*natural_colors(np.asarray(images[position[name]]), data.pixel_format), *_masks(data, truth, answers[name])]
         for panel, picture in zip(panels[line], shown, strict=True):
             panel.imshow(picture, interpolation="nearest")
             panel.set_axis_off()
@@ -111,7 +111,7 @@ def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: P
     return small_png(figure)
 
 
-def natural_colours(images: np.ndarray, fmt: PixelFormat) -> np.ndarray:
+def natural_colors(images: np.ndarray, fmt: PixelFormat) -> np.ndarray:
     """(T, H, W, 3) uint8 of (T, C, H, W): red, green, blue where there are such bands, else the first; all dates alike."""
     bands = RGB if all(band in fmt.bands for band in RGB) else (fmt.bands * 3)[:3]
     chosen = images[:, [fmt.bands.index(band) for band in bands]].astype(np.float32)
@@ -125,18 +125,18 @@ def small_png(figure: Figure) -> bytes:
     for dpi in (_DPI, 76, 64, 54, 45, 38, 32):
         stream = io.BytesIO()
         figure.savefig(stream, dpi=dpi, format="png", metadata={"Software": None})
-        png = stream.getvalue() if stream.tell() <= LIMIT else _fewer_colours(stream)
+        png = stream.getvalue() if stream.tell() <= LIMIT else _fewer_colors(stream)
         if len(png) <= LIMIT:
             break
     return png
 
 
-def _fewer_colours(stream: io.BytesIO) -> bytes:
+def _fewer_colors(stream: io.BytesIO) -> bytes:
     """With 256 colours, among which are those that a legend explains: photographs must not push them out."""
     from PIL import Image
 
     image, palette, smaller = Image.open(stream).convert("RGB"), Image.new("P", (1, 1)), io.BytesIO()
-    fixed = [int(part) for colour in (*_PALETTE, _NOT_COUNTED, _FOUND, _INVENTED, _MISSED, _CALM) for part in _rgb(colour)]
+    fixed = [int(part) for color in (*_PALETTE, _NOT_COUNTED, _FOUND, _INVENTED, _MISSED, _CALM) for part in _rgb(color)]
     free = 256 - len(fixed) // 3
     palette.putpalette([*(image.quantize(free).getpalette() or [])[: 3 * free], *fixed])
     image.quantize(palette=palette, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
@@ -167,12 +167,12 @@ def _legend(figure: Figure, data: DenseImages) -> None:
     else:
         named = [(name, _PALETTE[number % len(_PALETTE)]) for number, name in enumerate(data.classes)]
     named.append(("not counted", _NOT_COUNTED))
-    patches = [Patch(facecolor=colour, edgecolor="#6b7280", linewidth=0.4, label=name) for name, colour in named]
+    patches = [Patch(facecolor=color, edgecolor="#6b7280", linewidth=0.4, label=name) for name, color in named]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
 
 
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], np.uint8)
+def _rgb(color: str) -> np.ndarray:
+    return np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)], np.uint8)
 
 
 def _short(count: int) -> str:

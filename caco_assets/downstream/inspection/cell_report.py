@@ -10,7 +10,7 @@ from caco_assets.core.products import recorded
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from caco_assets.downstream.matrix import Cell
+    from caco_assets.downstream.matrix import EvaluationCell
     from caco_assets.downstream.score_rows import ScoreRow
 
 
@@ -25,7 +25,7 @@ class View:
     classes: list[dict[str, Any]]
     """Of the main figure, one record for each class."""
     pictures: dict[str, bytes]
-    """Name → PNG, each below `cell_pictures.LIMIT` bytes."""
+    """Name → PNG, each below `cell_figures.LIMIT` bytes."""
 
 
 def shown(row: ScoreRow) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def shown(row: ScoreRow) -> dict[str, Any]:
     }
 
 
-def view(settings: Settings, cell: Cell) -> View:
+def view(settings: Settings, cell: EvaluationCell) -> View:
     """What a cell shows.
 
     Args:
@@ -56,7 +56,7 @@ def view(settings: Settings, cell: Cell) -> View:
     # how a figure was measured fills lines, and stands among the facts for the main one
     figures = [{**shown(row), "note": "" if row.status == "measured" else row.note} for row in (*cell.rows, *cell.random)]
     main = cell.main
-    if main is None or main.value is None or cell.assignment.data is None:
+    if main is None or main.value is None or cell.resolved.data is None:
         return View({"measured": 0, "reason": cell.rows[0].note if cell.rows else "this task has no pass for it"}, figures, [], {})
     facts: dict[str, str | int | float] = {
         "measured": sum(row.status == "measured" for row in cell.rows),
@@ -70,7 +70,7 @@ def view(settings: Settings, cell: Cell) -> View:
     return View(facts, figures, *_made_of(settings, cell, main))
 
 
-def places_unknown(settings: Settings, cell: Cell) -> str:
+def places_unknown(settings: Settings, cell: EvaluationCell) -> str:
     """Why the places that an encoder was pretrained on cannot be compared with a task's images; empty where they are known."""
     if not cell.data:
         baseline = cell.encoder in settings.downstream.baselines
@@ -91,13 +91,13 @@ def _mean_like(main: ScoreRow, others: Sequence[ScoreRow]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _made_of(settings: Settings, cell: Cell, main: ScoreRow) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+def _made_of(settings: Settings, cell: EvaluationCell, main: ScoreRow) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     from caco_assets.downstream.datasets.segmentation import DenseImages
     from caco_assets.downstream.inspection import cell_figures as draw
     from caco_assets.downstream.metrics.example_masks import kept
     from caco_assets.downstream.metrics.per_class import confusion_of, figures_of
 
-    data = cell.assignment.data
+    data = cell.resolved.data
     if data is None or main.items is None:
         return [], {}
     items = settings.paths.root / main.items

@@ -16,7 +16,7 @@ MOST = 3
 
 
 class Examples:
-    """Picks tiles by their truth alone, the same ones whoever is judged, and keeps the answers about them."""
+    """Selects tiles by their truth alone, so that all encoders get the same ones, and keeps the predictions for them."""
 
     def __init__(self, tiles: Sequence[Tile], masks: np.ndarray) -> None:
         """Choose among a part's tiles by their masks (N, H, W) uint8."""

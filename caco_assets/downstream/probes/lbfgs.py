@@ -1,4 +1,4 @@
-"""L-BFGS over a few thousand weights: the optimiser's own sums in one thread, the loss in as many as it fills."""
+"""L-BFGS over a few thousand weights: the optimizer's own sums in one thread, the loss in as many as it fills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HISTORY = 10
 _WIDE = 1 << 24
 
 
-def minimise(weights: list[Tensor], loss: Callable[[], Tensor], iterations: int, products: int) -> None:
+def minimize(weights: list[Tensor], loss: Callable[[], Tensor], iterations: int, products: int) -> None:
     """Change `weights` in place to those of the smallest loss that L-BFGS with a strong Wolfe line search finds.
 
     Each step takes some twenty scalar products of all weights, microseconds each: threads that share them wait for each other, and
@@ -26,7 +26,7 @@ def minimise(weights: list[Tensor], loss: Callable[[], Tensor], iterations: int,
         iterations: the most steps.
         products: multiplications in one evaluation of the loss.
     """
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         weights,
         max_iter=iterations,
         history_size=_HISTORY,
@@ -37,11 +37,11 @@ def minimise(weights: list[Tensor], loss: Callable[[], Tensor], iterations: int,
     threads = torch.get_num_threads() if products >= _WIDE else 1
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch_threads(threads):
             value = loss()
             value.backward()
         return value
 
     with torch_threads(1):
-        optimiser.step(closure)
+        optimizer.step(closure)

@@ -38,14 +38,14 @@ def fit_linear_adam(
     bound = width**-0.5
     # weight and bias in one matrix, the bias in the last column
     theta = torch.empty(classes, width + 1).uniform_(-bound, bound, generator=generator)
-    optimiser = torch.optim.Adam([theta], lr=protocol.learning_rate, fused=True)
+    optimizer = torch.optim.Adam([theta], lr=protocol.learning_rate, fused=True)
     theta.grad = torch.empty_like(theta)
     ends = [int(share * epochs) for share in protocol.milestones]
     progress = Progress(f"linear layer by Adam, seed {seed}", epochs, "epoch")
     # a step multiplies 32 rows: sharing it among threads costs three to seven times what it saves
     with torch.no_grad(), torch_threads(1):
         for epoch in range(epochs):
-            optimiser.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
+            optimizer.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
             order = torch.randperm(n, generator=generator)
             x, y = versions[epoch % len(versions)][order], onehot[order]
             for batch, target in zip(x.split(protocol.batch_size), y.split(protocol.batch_size), strict=True):
@@ -54,6 +54,6 @@ def fit_linear_adam(
                 error = (logits.softmax(dim=1) - target) / len(batch)  # (B, classes)
                 torch.mm(error.T, batch, out=theta.grad[:, :-1])
                 torch.sum(error, dim=0, out=theta.grad[:, -1])
-                optimiser.step()
+                optimizer.step()
             progress.advance()
     return Linear(theta[:, :-1].contiguous(), theta[:, -1].contiguous())

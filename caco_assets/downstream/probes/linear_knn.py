@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from caco_assets.downstream.probes.lbfgs import minimise
+from caco_assets.downstream.probes.lbfgs import minimize
 
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the penalty, as scikit-learn's `LogisticRegression(C=…)` counts them: on the sum of the losses."""
-# Enough to rank the values of C (measured on EuroSAT with 512 features); the final fit goes on to convergence.
+# Enough to rank the values of C (measured on EuroSAT with 512 features); the final fit runs to convergence.
 SWEEP_STEPS = 60
 FINAL_STEPS = 500
 _CHUNK = 2048
@@ -79,7 +79,7 @@ def fit_logistic(
     def loss() -> torch.Tensor:
         return F.cross_entropy(torch.addmm(bias, x, weight.T), y) + weight.square().sum() / (2 * c * len(y))
 
-    minimise([weight, bias], loss, iterations, products=x.numel() * classes)
+    minimize([weight, bias], loss, iterations, products=x.numel() * classes)
     return Linear(weight.detach(), bias.detach())
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from caco_assets.core.progress import Progress
 from caco_assets.core.torch_threads import torch_threads
 from caco_assets.downstream.metrics.average_precision import macro_ap
-from caco_assets.downstream.probes.lbfgs import minimise
+from caco_assets.downstream.probes.lbfgs import minimize
 from caco_assets.downstream.probes.linear_knn import C_GRID, FINAL_STEPS, SWEEP_STEPS, Linear, aligned, nearest
 from caco_assets.downstream.tasks import PaperProtocol
 
@@ -41,7 +41,7 @@ def fit_independent(
         value = F.binary_cross_entropy_with_logits(logits, y, reduction="sum") / len(y)
         return value + weight.square().sum() / (2 * c * len(y))
 
-    minimise([weight, bias], loss, iterations, products=x.numel() * y.shape[1])
+    minimize([weight, bias], loss, iterations, products=x.numel() * y.shape[1])
     return Linear(weight.detach(), bias.detach())
 
 
@@ -104,7 +104,7 @@ def fit_soft_margin_adam(
     bound = x.shape[1] ** -0.5
     # weight and bias in one matrix, the bias in the last column
     theta = torch.empty(y.shape[1], x.shape[1] + 1).uniform_(-bound, bound, generator=generator)
-    optimiser = torch.optim.Adam([theta], lr=protocol.learning_rate)
+    optimizer = torch.optim.Adam([theta], lr=protocol.learning_rate)
     theta.grad = torch.empty_like(theta)
     ends = [int(share * epochs) for share in protocol.milestones]
     size = min(protocol.batch_size, len(x))
@@ -112,7 +112,7 @@ def fit_soft_margin_adam(
     progress = Progress(f"linear layers by Adam, seed {seed}", epochs, "epoch")
     with torch.no_grad(), torch_threads(1):
         for epoch in range(epochs):
-            optimiser.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
+            optimizer.param_groups[0]["lr"] = protocol.learning_rate * 0.1 ** sum(epoch >= end for end in ends)
             order = torch.randperm(len(x), generator=generator)
             for chosen in order[: len(x) // size * size].split(size):
                 mask = torch.rand(size, x.shape[1], generator=generator) < keep
@@ -122,7 +122,7 @@ def fit_soft_margin_adam(
                 error = (logits.sigmoid() - y[chosen]) / y[chosen].numel()  # (B, K)
                 torch.mm(error.T, batch, out=theta.grad[:, :-1])
                 torch.sum(error, dim=0, out=theta.grad[:, -1])
-                optimiser.step()
+                optimizer.step()
             progress.advance()
     progress.close()
     return Linear(theta[:, :-1].contiguous(), theta[:, -1].contiguous())

@@ -7,7 +7,7 @@ import torch
 
 from caco_assets.downstream.datasets.image_decoding import IGNORE
 from caco_assets.downstream.features.pyramids import Tiles
-from caco_assets.downstream.finetuning.dense_targets import Kind
+from caco_assets.downstream.finetuning.dense_targets import DenseTarget
 from caco_assets.downstream.probes.linear_knn import Linear, Scaler, aligned, fit_logistic
 
 _SAMPLE = 20_000
@@ -17,8 +17,8 @@ _SAMPLE = 20_000
 class PixelModel:
     """A fitted regression; answers like a decoder, so that the same validation and the same figures apply to both."""
 
-    def __init__(self, scaler: Scaler, model: Linear, kind: Kind) -> None:
-        self._scaler, self._model, self._kind = scaler, model, kind
+    def __init__(self, scaler: Scaler, model: Linear, target: DenseTarget) -> None:
+        self._scaler, self._model, self._target = scaler, model, target
 
     def logits(self, tiles: Tiles, index: slice) -> torch.Tensor:
         """(B, outputs, H, W) of a stretch of tiles."""
@@ -26,15 +26,15 @@ class PixelModel:
         scores = aligned(self._scaler(values.reshape(-1, values.shape[-1]))) @ self._model.weight.T + self._model.bias
         scores = scores.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2)
         # two classes of one softmax are one logit: the difference
-        return scores[:, 1:] - scores[:, :1] if self._kind.outputs == 1 else scores
+        return scores[:, 1:] - scores[:, :1] if self._target.outputs == 1 else scores
 
 
-def fit_pixels(tiles: Tiles, kind: Kind, classes: int, seed: int) -> PixelModel:
+def fit_pixels(tiles: Tiles, target: DenseTarget, classes: int, seed: int) -> PixelModel:
     """Fit on a seeded sample of the pixels that count.
 
     Args:
         tiles: of the training part.
-        kind: of the task.
+        target: what the decoder learns.
         classes: of the masks.
         seed: of the sample.
     """
@@ -49,7 +49,7 @@ def fit_pixels(tiles: Tiles, kind: Kind, classes: int, seed: int) -> PixelModel:
         labels.append(mask[chosen].astype(np.int64))
     sample, truth = np.concatenate(values), np.concatenate(labels)
     scaler = Scaler.fit(sample)
-    return PixelModel(scaler, fit_logistic(scaler(sample), truth, classes, c=1.0), kind)
+    return PixelModel(scaler, fit_logistic(scaler(sample), truth, classes, c=1.0), target)
 
 
 def _values(images: np.ndarray, tiles: Tiles) -> np.ndarray:

@@ -13,17 +13,17 @@ import numpy as np
 
 from caco_assets.downstream.datasets.classification import key
 from caco_assets.downstream.datasets.segmentation import DenseImages
-from caco_assets.downstream.features.baselines import Contestant
+from caco_assets.downstream.features.baselines import Candidate
 from caco_assets.downstream.features.device import default_device
 from caco_assets.downstream.features.feature_cache import FeatureCache, FeatureSource
 from caco_assets.downstream.features.pyramids import POSITIONS, Fresh, Tiles, Tuned, batches, pyramids
-from caco_assets.downstream.finetuning.decoder_loop import Part, Recipe, answers, fit
-from caco_assets.downstream.finetuning.dense_targets import HALF, kind_of
-from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile
+from caco_assets.downstream.finetuning.decoder_loop import DecoderConfig, Part, answers, fit
+from caco_assets.downstream.finetuning.dense_targets import HALF, dense_target
+from caco_assets.downstream.finetuning.epoch_checkpoint import EpochCheckpoint
 from caco_assets.downstream.metrics.confusion import Pixels, confusion
 from caco_assets.downstream.metrics.example_masks import Examples
 from caco_assets.downstream.probes.per_pixel import fit_pixels
-from caco_assets.downstream.protocols.trial import Measurement
+from caco_assets.downstream.protocols.evaluation import Measurement
 from caco_assets.downstream.tasks import Task
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.pretraining.encoder.stretch import Stretch
@@ -35,53 +35,53 @@ VAL_SHARE, VAL_SEED = 0.2, 0
 
 
 @dataclass(frozen=True)
-class DenseTrial:
-    """One contestant on one data set with a class for each pixel, cut into tiles."""
+class DenseEvaluation:
+    """One candidate on one data set with a class for each pixel, cut into tiles."""
 
     task: Task
     data: DenseImages
-    contestant: Contestant
+    candidate: Candidate
     source: FeatureSource
     seed: int
     cache: FeatureCache
     training: Dense
-    kept: EpochFile = field(default_factory=EpochFile)
-    """Where an interrupted training goes on from."""
+    checkpoint: EpochCheckpoint = field(default_factory=EpochCheckpoint)
+    """The state that an interrupted training resumes from."""
 
 
-def paper(trial: DenseTrial) -> Iterator[Measurement]:
+def paper(evaluation: DenseEvaluation) -> Iterator[Measurement]:
     """Frozen encoder, as published: the last epoch counts."""
-    yield _judged(trial, trial.data, FROZEN, validated=False)
+    yield _measure(evaluation, evaluation.data, FROZEN, validated=False)
 
 
-def clean(trial: DenseTrial) -> Iterator[Measurement]:
+def clean(evaluation: DenseEvaluation) -> Iterator[Measurement]:
     """Frozen encoder, the validation part picks."""
-    yield _judged(trial, trial.data.validated(VAL_SHARE, VAL_SEED), FROZEN, validated=True)
+    yield _measure(evaluation, evaluation.data.validated(VAL_SHARE, VAL_SEED), FROZEN, validated=True)
 
 
-def fine_tune(trial: DenseTrial) -> Iterator[Measurement]:
+def fine_tune(evaluation: DenseEvaluation) -> Iterator[Measurement]:
     """The encoder is trained too, the validation part picks."""
-    yield _judged(trial, trial.data.validated(VAL_SHARE, VAL_SEED), TUNED, validated=True)
+    yield _measure(evaluation, evaluation.data.validated(VAL_SHARE, VAL_SEED), TUNED, validated=True)
 
 
-DENSE_PROTOCOLS: dict[str, Callable[[DenseTrial], Iterator[Measurement]]] = {
+DENSE_PROTOCOLS: dict[str, Callable[[DenseEvaluation], Iterator[Measurement]]] = {
     "dense_paper": paper,
     "dense_clean": clean,
     "dense_fine_tune": fine_tune,
 }
 
 
-def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: bool) -> Measurement:
-    if not isinstance(trial.source, Encoder):
-        return _plain(trial, data, method, validated=validated)
-    encoder, shown = trial.source, "the encoder's own preprocessing"
+def _measure(evaluation: DenseEvaluation, data: DenseImages, method: str, *, validated: bool) -> Measurement:
+    if not isinstance(evaluation.source, Encoder):
+        return _measure_pixels(evaluation, data, method, validated=validated)
+    encoder, shown = evaluation.source, "the encoder's own preprocessing"
     if not validated:
-        encoder, shown = encoder.with_preprocessing(_unit_rgb(trial)), "un-normalised [0, 1] RGB"
+        encoder, shown = encoder.with_preprocessing(_unit_rgb(evaluation)), "un-normalised [0, 1] RGB"
     device = default_device()
     home = encoder.mean.device
     encoder = encoder.to(device).eval()
-    settings = trial.training
-    recipe = Recipe(
+    settings = evaluation.training
+    config = DecoderConfig(
         epochs=settings.fine_tune_epochs if method == TUNED else settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
@@ -89,57 +89,57 @@ def _judged(trial: DenseTrial, data: DenseImages, method: str, *, validated: boo
         decay=settings.decay,
         encoder_rate=settings.encoder_rate,
     )
-    kind = kind_of(data)
+    target = dense_target(data)
     identity = encoder.identity
 
     def part(name: str, positions: int) -> Part:
-        tiles = _tiles(trial, data, name)
+        tiles = _tiles(evaluation, data, name)
         stem = key(data.version, name, *(tile.name for tile in data.parts[name]), data.tile)
         if method == TUNED:
             return Part(tiles, Fresh(encoder))
-        folder, limit = trial.cache.folder / "pyramids", settings.cache_gb * 1e9
+        folder, limit = evaluation.cache.folder / "pyramids", settings.cache_gb * 1e9
         return Part(tiles, pyramids(encoder, identity, tiles, stem, positions, folder, limit))
 
     train = part("train", POSITIONS)
     if method == TUNED:
         train = replace(train, pyramids=Tuned(encoder))
-    fitted = fit(train, part("val", 1) if validated else None, kind, recipe, trial.seed, device, trial.kept)
+    fitted = fit(train, part("val", 1) if validated else None, target, config, evaluation.seed, device, evaluation.checkpoint)
     test = part("test", 1)
     counts, start = [], 0
     examples = Examples(data.parts["test"], test.tiles.masks)
-    for classes in answers(fitted, test, kind):
+    for classes in answers(fitted, test, target):
         examples.see(start, classes)
         counts.append(confusion(classes, np.asarray(test.tiles.masks[start : start + len(classes)]), len(data.classes)))
         start += len(classes)
     encoder.to(home)
     chosen = (
-        f"epoch {fitted.epoch} of {recipe.epochs} and threshold {fitted.threshold:g} by val"
+        f"epoch {fitted.epoch} of {config.epochs} and threshold {fitted.threshold:g} by val"
         if validated
-        else (f"epoch {recipe.epochs}, the last, threshold {HALF:g}")
+        else (f"epoch {config.epochs}, the last, threshold {HALF:g}")
     )
     if data.dates == 1:
         chosen = chosen.partition(" and threshold")[0].partition(", threshold")[0] + (" by val" if validated else "")
-    trained = f"and the encoder ({recipe.encoder_rate:g})" if method == TUNED else "on the frozen encoder (evaluation mode)"
+    trained = f"and the encoder ({config.encoder_rate:g})" if method == TUNED else "on the frozen encoder (evaluation mode)"
     note = (
-        f"U-Net {trained}, Adam {recipe.learning_rate:g}, ×{recipe.decay:g} per epoch, batch {recipe.batch_size}; {chosen}; {shown}"
+        f"U-Net {trained}, Adam {config.learning_rate:g}, ×{config.decay:g} per epoch, batch {config.batch_size}; {chosen}; {shown}"
     )
     outcome = Pixels(data.parts["test"], np.concatenate(counts), data.classes, data.scored, examples.kept)
-    return Measurement(method, outcome, f"{note}; tiles of {data.tile} px; {_val_note(trial, data)}")
+    return Measurement(method, outcome, f"{note}; tiles of {data.tile} px; {_val_note(evaluation, data)}")
 
 
-def _plain(trial: DenseTrial, data: DenseImages, method: str, *, validated: bool) -> Measurement:
+def _measure_pixels(evaluation: DenseEvaluation, data: DenseImages, method: str, *, validated: bool) -> Measurement:
     """A logistic regression on the bands of single pixels in the decoder's place."""
-    kind, classes = kind_of(data), len(data.classes)
-    model = fit_pixels(_tiles(trial, data, "train"), kind, classes, trial.seed)
+    target, classes = dense_target(data), len(data.classes)
+    model = fit_pixels(_tiles(evaluation, data, "train"), target, classes, evaluation.seed)
     threshold = HALF
     if validated:
-        val = _tiles(trial, data, "val")
-        seen = [kind.evidence(model.logits(val, each), np.asarray(val.masks[each])) for each in _stretches(len(val))]
-        threshold = kind.verdict(np.sum(seen, axis=0))[1]
-    test = _tiles(trial, data, "test")
+        val = _tiles(evaluation, data, "val")
+        seen = [target.counts_for_validation(model.logits(val, each), np.asarray(val.masks[each])) for each in _stretches(len(val))]
+        threshold = target.validation_score(np.sum(seen, axis=0))[1]
+    test = _tiles(evaluation, data, "test")
     counts, examples = [], Examples(data.parts["test"], test.masks)
     for each in _stretches(len(test)):
-        said = kind.answers(model.logits(test, each), threshold)
+        said = target.answers(model.logits(test, each), threshold)
         examples.see(each.start, said)
         counts.append(confusion(said, np.asarray(test.masks[each]), classes))
     of_what = (
@@ -151,11 +151,11 @@ def _plain(trial: DenseTrial, data: DenseImages, method: str, *, validated: bool
         else (f"logistic regression {of_what}, no network")
     )
     outcome = Pixels(data.parts["test"], np.concatenate(counts), data.classes, data.scored, examples.kept)
-    return Measurement(method, outcome, f"{note}; {_val_note(trial, data)}")
+    return Measurement(method, outcome, f"{note}; {_val_note(evaluation, data)}")
 
 
-def _tiles(trial: DenseTrial, data: DenseImages, part: str) -> Tiles:
-    images, masks = data.arrays(part, trial.cache.folder / "tiles")
+def _tiles(evaluation: DenseEvaluation, data: DenseImages, part: str) -> Tiles:
+    images, masks = data.arrays(part, evaluation.cache.folder / "tiles")
     return Tiles(images, masks, data.pixel_format)
 
 
@@ -163,16 +163,16 @@ def _stretches(count: int) -> Iterator[slice]:
     return (slice(batch[0], batch[-1] + 1) for batch in batches(count, 32))
 
 
-def _unit_rgb(trial: DenseTrial) -> Preprocessing:
+def _unit_rgb(evaluation: DenseEvaluation) -> Preprocessing:
     """[0, 1] RGB between the limits that the task publishes, else of reflectance 0 … 0.275."""
-    limits = trial.task.paper.limits
+    limits = evaluation.task.paper.limits
     if limits is None:
-        return Preprocessing.unit_rgb(trial.data.tile)
+        return Preprocessing.unit_rgb(evaluation.data.tile)
     low, high = zip(*limits, strict=True)
-    return Preprocessing(RGB, Stretch("reflectance", low, high), (0.0,) * 3, (1.0,) * 3, trial.data.tile)
+    return Preprocessing(RGB, Stretch("reflectance", low, high), (0.0,) * 3, (1.0,) * 3, evaluation.data.tile)
 
 
-def _val_note(trial: DenseTrial, data: DenseImages) -> str:
-    """What `validated` added to the note that the judge appends anyway."""
-    own = trial.data.note
+def _val_note(evaluation: DenseEvaluation, data: DenseImages) -> str:
+    """What `validated` added to the note of the data, which `score_task` appends anyway."""
+    own = evaluation.data.note
     return data.note.removeprefix(own).removeprefix("; ") or "no validation"

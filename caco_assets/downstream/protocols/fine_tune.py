@@ -9,45 +9,37 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from caco_assets.downstream.features.device import default_device
 from caco_assets.downstream.features.preprocessed_images import Inputs, joined, preprocessed
 from caco_assets.downstream.finetuning.network_loop import Best, Course, Labels, Network, predict, train_network
-from caco_assets.downstream.protocols.trial import Measurement, Trial
+from caco_assets.downstream.protocols.evaluation import Evaluation, Measurement
+from caco_assets.downstream.protocols.validation_split import INNER_SEED, INNER_SHARE, split_for_validation
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.settings import FineTune
 
-# Share of the training images that validate where the lists have no test part, and its seed. Fixed: part of the protocol.
-_INNER_SHARE, _INNER_SEED = 0.1, 0
 
-
-def fine_tune(trial: Trial) -> Iterator[Measurement]:
+def fine_tune(evaluation: Evaluation) -> Iterator[Measurement]:
     """Validation chooses among the rates of the settings and among the epochs; tested once."""
-    encoder, parts, options = _encoder(trial), trial.data.parts, trial.fine_tune
-    train, part_of_training = preprocessed(encoder, trial.data, "train", trial.size, trial.cache), parts["train"]
-    if "test" in parts:
-        test_name, validation, part_of_validation = "test", _inputs(trial, encoder, "val"), parts["val"]
-        split = "tested on test"
-    else:
-        test_name = "val"
-        order = np.random.default_rng(_INNER_SEED).permutation(len(train))
-        inner, rest = np.split(order, [max(1, round(_INNER_SHARE * len(order)))])
-        validation, part_of_validation = train.take(inner), part_of_training.take(inner)
-        train, part_of_training = train.take(rest), part_of_training.take(rest)
-        split = f"no test list: a seeded {_INNER_SHARE:.0%} of train validates, tested on val"
-    labels = Labels.of(part_of_training, trial.data.classes)
+    encoder, parts, options = _encoder(evaluation), evaluation.data.parts, evaluation.fine_tune
+    split = split_for_validation(parts, partial(_inputs, evaluation, encoder), Inputs.take, _share)
+    how = "tested on test"
+    if not split.has_test_list:
+        how = f"no test list: a seeded {INNER_SHARE:.0%} of train validates, tested on val"
+    labels = Labels.of(parts["train"], evaluation.data.classes)
 
-    def judged(network: Network) -> float:
-        return labels.figure(part_of_validation.labels, predict(network, validation, options))
+    def validate(network: Network) -> float:
+        return labels.figure(split.validation_labels, predict(network, split.validation, options))
 
-    course = Course(trial.kept)
+    course = Course(evaluation.checkpoint)
     for rate in options.learning_rates:
         if course.over(rate, options.learning_rates):
             continue
         for epoch, figure, network in train_network(
-            encoder, train, part_of_training.labels, labels, _at(options, rate), trial.seed, judged, course
+            encoder, split.train, split.labels, labels, _at(options, rate), evaluation.seed, validate, course
         ):
             if course.best is None or figure > course.best.figure:
                 course.best = Best(figure, rate, epoch, copy.deepcopy(network.state_dict()))
@@ -56,32 +48,41 @@ def fine_tune(trial: Trial) -> Iterator[Measurement]:
     best = course.best
     network = Network.of(encoder, len(labels.classes), best.weights).to(default_device())
     chosen = f"rate {best.rate:g} and epoch {best.epoch} of {options.epochs} chosen on validation ({best.figure:.1%})"
-    note = f"{_said(options)}, {chosen}; {split}"
-    logits = predict(network, _inputs(trial, encoder, test_name), options)
-    yield Measurement("fine_tune", labels.outcome(parts[test_name], logits), note)
+    note = f"{_said(options)}, {chosen}; {how}"
+    logits = predict(network, _inputs(evaluation, encoder, split.test), options)
+    yield Measurement("fine_tune", labels.outcome(parts[split.test], logits), note)
 
 
-def fine_tune_paper(trial: Trial) -> Iterator[Measurement]:
+def fine_tune_paper(evaluation: Evaluation) -> Iterator[Measurement]:
     """A fixed rate and time on training and validation images together, the last epoch, tested on the test part."""
-    encoder, parts, options = _encoder(trial), trial.data.parts, trial.fine_tune
-    train = joined(_inputs(trial, encoder, "train"), _inputs(trial, encoder, "val"))
+    encoder, parts, options = _encoder(evaluation), evaluation.data.parts, evaluation.fine_tune
+    train = joined(_inputs(evaluation, encoder, "train"), _inputs(evaluation, encoder, "val"))
     truth = np.concatenate([parts["train"].labels, parts["val"].labels])
-    labels = Labels.of(parts["train"], trial.data.classes)
+    labels = Labels.of(parts["train"], evaluation.data.classes)
     rate = options.learning_rates[0]
-    *_, last = train_network(encoder, train, truth, labels, _at(options, rate), trial.seed, course=Course(trial.kept))
-    logits = predict(last[2], _inputs(trial, encoder, "test"), options)
+    *_, last = train_network(
+        encoder, train, truth, labels, _at(options, rate), evaluation.seed, course=Course(evaluation.checkpoint)
+    )
+    logits = predict(last[2], _inputs(evaluation, encoder, "test"), options)
     note = f"{_said(options)}, rate {rate:g}, last of {options.epochs} epochs; tested on test"
     yield Measurement("fine_tune", labels.outcome(parts["test"], logits), note)
 
 
-def _encoder(trial: Trial) -> Encoder:
-    if not isinstance(trial.source, Encoder):
-        raise ValueError(f"{trial.contestant.name}: has no weights to train")  # the judge sees to it
-    return trial.source
+def _encoder(evaluation: Evaluation) -> Encoder:
+    if not isinstance(evaluation.source, Encoder):
+        raise ValueError(f"{evaluation.candidate.name}: has no weights to train")  # `score_task` skips such candidates
+    return evaluation.source
 
 
-def _inputs(trial: Trial, encoder: Encoder, part: str) -> Inputs:
-    return preprocessed(encoder, trial.data, part, trial.size, trial.cache)
+def _inputs(evaluation: Evaluation, encoder: Encoder, part: str) -> Inputs:
+    return preprocessed(encoder, evaluation.data, part, evaluation.size, evaluation.cache)
+
+
+def _share(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a seeded share of the images, and of the rest, in the order drawn."""
+    order = np.random.default_rng(INNER_SEED).permutation(len(labels))
+    inner, rest = np.split(order, [max(1, round(INNER_SHARE * len(order)))])
+    return inner, rest
 
 
 def _at(options: FineTune, rate: float) -> FineTune:

@@ -1,4 +1,4 @@
-"""Where the images that an encoder is judged on lie, and by what that is known."""
+"""Where the images that an encoder is tested on lie, by the places in their files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 from caco_assets.downstream.datasets.classification import LabelledImages, key, save_array
 from caco_assets.downstream.datasets.geolocation import outlines
 from caco_assets.downstream.datasets.segmentation import DenseImages
-from caco_assets.downstream.scoring.score_task import Assignment
+from caco_assets.downstream.scoring.score_task import ResolvedTask
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The places of the images that one row of the profile is judged on."""
+class ImageLocations:
+    """The places of the images that one task of the profile is tested on."""
 
-    row: str
+    task_name: str
+    """The key in `downstream.tasks`."""
     task: str
     images: int
     """Images, or scenes of a task with a class for each pixel, in the parts that figures are taken from."""
@@ -29,27 +30,27 @@ class Ground:
     """Why there are no images at all."""
 
 
-def ground_of(assignment: Assignment, benchmarks: Path, cache: Path) -> Ground:
+def locate_images(resolved: ResolvedTask, benchmarks: Path, cache: Path) -> ImageLocations:
     """Places of the validation and test images of a row (the protocol `paper` of some tasks is measured on validation).
 
     Args:
-        assignment: the row.
+        resolved: the task and its data.
         benchmarks: folder of the embedded twins.
         cache: folder for what is found; deleting it only costs time.
     """
-    data, twin = assignment.data, assignment.wanted.data is None
+    data, twin = resolved.data, resolved.wanted.data is None
     if data is None:
-        return Ground(assignment.row, assignment.task.name, 0, np.zeros((0, 4, 2)), twin, assignment.reason)
-    names = _judged(data)
-    file = cache / "ground" / f"{key(assignment.task.name, data.version, *names)}.npy"
+        return ImageLocations(resolved.task_name, resolved.task.name, 0, np.zeros((0, 4, 2)), twin, resolved.reason)
+    names = _scored_images(data)
+    file = cache / "ground" / f"{key(resolved.task.name, data.version, *names)}.npy"
     if not file.exists():
-        path = assignment.wanted.data or benchmarks / assignment.task.folder
-        found = outlines(assignment.task.name, path, names)
+        path = resolved.wanted.data or benchmarks / resolved.task.folder
+        found = outlines(resolved.task.name, path, names)
         save_array(file, np.stack(list(found.values())) if found else np.zeros((0, 4, 2)))
-    return Ground(assignment.row, assignment.task.name, len(names), np.load(file), twin)
+    return ImageLocations(resolved.task_name, resolved.task.name, len(names), np.load(file), twin)
 
 
-def _judged(data: LabelledImages | DenseImages) -> tuple[str, ...]:
+def _scored_images(data: LabelledImages | DenseImages) -> tuple[str, ...]:
     parts = [name for name in data.parts if name != "train"]
     if isinstance(data, DenseImages):
         # a cube of DynamicEarthNet is one place, however many months it has

@@ -24,12 +24,12 @@ def data_of_row(settings: Settings, row: str | None) -> LabelledImages:
     Raises:
         UserError: no row is named, its data is absent or damaged, it lacks a band of the encoder, or its labels are not classes.
     """
-    from caco_assets.downstream.scoring.score_task import assignments
+    from caco_assets.downstream.scoring.score_task import resolve_tasks
 
     if row is None:
         raise UserError(f"profile {settings.profile}: pretraining.probe_task names no row of downstream.tasks to probe training on")
     alone = settings.downstream.model_copy(update={"tasks": {row: settings.downstream.tasks[row]}})
-    (found,) = assignments(settings.model_copy(update={"downstream": alone}))
+    (found,) = resolve_tasks(settings.model_copy(update={"downstream": alone}))
     if found.data is None:
         raise UserError(f"pretraining.probe_task={row}: {found.reason}; name another row, or none")
     if not isinstance(found.data, LabelledImages) or found.data.parts["train"].labels.ndim != 1:

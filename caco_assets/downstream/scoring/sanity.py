@@ -1,4 +1,4 @@
-"""What no figure may be: impossible, or so far below an untrained network that only a fault explains it."""
+"""Sanity checks of scores: invalid numbers, and scores so far below an untrained network that only a fault explains them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAR = 0.05
 below on the real EuroSAT, its interval 0.017. Wrong bands, a wrong stretch or damaged weights cost tenths."""
 
 
-def impossible(rows: Iterable[ScoreRow]) -> list[str]:
+def invalid_scores(rows: Iterable[ScoreRow]) -> list[str]:
     """One line for each measured row whose numbers cannot be: not finite, outside [0, 1], or an interval without its value."""
     return [f"{_name(row)}: {wrong}" for row in rows if row.status == "measured" and (wrong := _wrong(row))]
 
@@ -78,7 +78,7 @@ _Key = tuple[tuple[str | int, ...], str]
 
 
 def _grouped(rows: Iterable[ScoreRow]) -> dict[_Key, list[ScoreRow]]:
-    """Measured rows by setting and encoder; those whose numbers are no numbers are `impossible`'s to name."""
+    """Measured rows by setting and encoder; those whose numbers are no numbers are `invalid_scores`'s to name."""
     groups: dict[_Key, list[ScoreRow]] = {}
     for row in rows:
         if row.status == "measured" and row.value is not None and math.isfinite(row.value):

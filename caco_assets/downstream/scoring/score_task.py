@@ -1,4 +1,4 @@
-"""Judges contestants on one row of the profile's `downstream.tasks`: which trials there are, and what each yields as rows."""
+"""Scores candidates on one task of the profile's `downstream.tasks`: which evaluations there are, and the rows each gives."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from caco_assets.downstream.datasets.classification import LabelledImages, key
 from caco_assets.downstream.datasets.content_hash import Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError
 from caco_assets.downstream.datasets.segmentation import DenseImages
-from caco_assets.downstream.features.baselines import Contestant
+from caco_assets.downstream.features.baselines import Candidate
 from caco_assets.downstream.features.feature_cache import FeatureCache
-from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile
+from caco_assets.downstream.finetuning.epoch_checkpoint import EpochCheckpoint
 from caco_assets.downstream.metrics.confusion import Pixels
 from caco_assets.downstream.metrics.example_masks import keep
-from caco_assets.downstream.protocols.dense import DENSE_PROTOCOLS, DenseTrial
+from caco_assets.downstream.protocols.dense import DENSE_PROTOCOLS, DenseEvaluation
+from caco_assets.downstream.protocols.evaluation import LARGE, Evaluation
 from caco_assets.downstream.protocols.single_label import PROTOCOLS, TRAINING
-from caco_assets.downstream.protocols.trial import LARGE, Trial
 from caco_assets.downstream.score_rows import RowStore, ScoreRow
 from caco_assets.downstream.tasks import Task, find_task
 from caco_assets.pretraining.encoder.encoder import Encoder
@@ -33,10 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """One row of the profile, its data found and checked; or the reason why it cannot be measured."""
+class ResolvedTask:
+    """One task of the profile with its data found and checked, or the reason why it cannot be measured."""
 
-    row: str
+    task_name: str
+    """Its key in `downstream.tasks`."""
     task: Task
     wanted: TaskData
     data: LabelledImages | DenseImages | None
@@ -54,7 +55,7 @@ class Assignment:
         return self.data.version if self.data else ""
 
 
-def assignments(settings: Settings) -> list[Assignment]:
+def resolve_tasks(settings: Settings) -> list[ResolvedTask]:
     """Find and check the data of every row of the profile, before anything is computed.
 
     Args:
@@ -75,38 +76,38 @@ def assignments(settings: Settings) -> list[Assignment]:
             if not wanted.optional:
                 hint = f"fetch it from {task.sources}" if wanted.data else "make the embedded twins first (`caco benchmarks`)"
                 raise UserError(f"downstream.tasks.{row}: {absent}; {hint}, or mark the row optional") from absent
-            found.append(Assignment(row, task, wanted, None, str(absent)))
+            found.append(ResolvedTask(row, task, wanted, None, str(absent)))
         else:
-            found.append(Assignment(row, task, wanted, data))
+            found.append(ResolvedTask(row, task, wanted, data))
     return found
 
 
-def judge(settings: Settings, assignment: Assignment, contestants: Sequence[Contestant], cache: Path) -> Iterator[ScoreRow]:
-    """All rows of one assignment: every pass, contestant, size and seed; unchanged ones are not measured again.
+def score_task(settings: Settings, resolved: ResolvedTask, candidates: Sequence[Candidate], cache: Path) -> Iterator[ScoreRow]:
+    """All rows of one task: every pass, candidate, size and seed; unchanged ones are not measured again.
 
     Raises:
         UserError: damaged pixels, or an encoder that needs bands the data does not have.
     """
-    for each in _passes(assignment):
-        for contestant in contestants:
-            if each.trains and contestant.source is not None and not isinstance(contestant.source, Encoder):
+    for each in _passes(resolved):
+        for candidate in candidates:
+            if each.trains and candidate.source is not None and not isinstance(candidate.source, Encoder):
                 continue  # statistics have nothing to train
-            if (reason := _unfit(assignment, contestant, each)) is not None:
-                yield _not_measured(settings, assignment, contestant, each, reason)
+            if (reason := _unfit(resolved, candidate, each)) is not None:
+                yield _not_measured(settings, resolved, candidate, each, reason)
                 continue
-            for size, seed in _variants(settings, assignment, contestant, each):
-                yield from _measured(settings, assignment, contestant, each, size, seed, FeatureCache(cache))
+            for size, seed in _variants(settings, resolved, candidate, each):
+                yield from _measured(settings, resolved, candidate, each, size, seed, FeatureCache(cache))
 
 
-def check_fits(assignment: Assignment, contestants: Sequence[Contestant]) -> None:
+def check_fits(resolved: ResolvedTask, candidates: Sequence[Candidate]) -> None:
     """Refuse, before anything is computed, a candidate that needs bands which a task of its own choice does not have.
 
     Raises:
         UserError: names the row, the band and the way out.
     """
-    for each in _passes(assignment):
-        for contestant in contestants:
-            _unfit(assignment, contestant, each)
+    for each in _passes(resolved):
+        for candidate in candidates:
+            _unfit(resolved, candidate, each)
 
 
 @dataclass(frozen=True)
@@ -129,155 +130,157 @@ class _Pass:
         return self.run_by in TRAINING
 
 
-def _passes(assignment: Assignment) -> list[_Pass]:
+def _passes(resolved: ResolvedTask) -> list[_Pass]:
     """In the order of the profile, fine-tuning last."""
-    names = [*assignment.wanted.protocols, *(["fine_tune"] if assignment.wanted.fine_tune else [])]
-    known = assignment.task.protocols
+    names = [*resolved.wanted.protocols, *(["fine_tune"] if resolved.wanted.fine_tune else [])]
+    known = resolved.task.protocols
     return [_Pass(name, known[name]) for name in names if name in known]
 
 
-def _unfit(assignment: Assignment, contestant: Contestant, each: _Pass) -> str | None:
-    """Why this contestant cannot be judged this way, or None when it can."""
-    if assignment.data is None:
-        return assignment.reason
-    if contestant.source is None:
-        return contestant.reason
-    if isinstance(contestant.source, Encoder):
-        bands = contestant.source.preprocessing.bands
+def _unfit(resolved: ResolvedTask, candidate: Candidate, each: _Pass) -> str | None:
+    """Why this candidate cannot be scored this way, or None if it can."""
+    if resolved.data is None:
+        return resolved.reason
+    if candidate.source is None:
+        return candidate.reason
+    if isinstance(candidate.source, Encoder):
+        bands = candidate.source.preprocessing.bands
         if each.protocol == "paper" and len(bands) != 3:
             return f"the paper protocol is RGB; this encoder takes {len(bands)} bands ({', '.join(bands)})"
         try:
-            assignment.data.pixel_format.select(bands)
+            resolved.data.pixel_format.select(bands)
         except UserError as error:
-            if not assignment.wanted.optional and contestant.role == "candidate":
+            if not resolved.wanted.optional and candidate.role == "candidate":
                 way_out = "give an encoder of bands it has, or leave the task out"
-                raise UserError(f"downstream.tasks.{assignment.row}: {error}; {way_out}") from error
+                raise UserError(f"downstream.tasks.{resolved.task_name}: {error}; {way_out}") from error
             return str(error)
     return None
 
 
-def _variants(settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass) -> Iterator[tuple[int, int]]:
+def _variants(settings: Settings, resolved: ResolvedTask, candidate: Candidate, each: _Pass) -> Iterator[tuple[int, int]]:
     """Input sides and seeds.
 
     A random encoder is its own seed. Whatever is trained by chance has all seeds of the profile (decoders in `paper` as many as
     the settings say), and data of several splits one seed for each split.
     """
     seeds = settings.downstream.seeds
-    if assignment.task.dense and each.protocol == "paper":
-        seeds = seeds[: _decoding(settings, assignment).paper_seeds]
-    data = assignment.data
+    if resolved.task.dense and each.protocol == "paper":
+        seeds = seeds[: _decoding(settings, resolved).paper_seeds]
+    data = resolved.data
     large = data is not None and len(data.parts["train"]) > LARGE
-    if contestant.name == "random" and contestant.seed not in (seeds[:1] if large else seeds):
+    if candidate.name == "random" and candidate.seed not in (seeds[:1] if large else seeds):
         return
-    sizes = _sizes(settings, assignment, each)
-    own_size = isinstance(contestant.source, Encoder)
+    sizes = _sizes(settings, resolved, each)
+    own_size = isinstance(candidate.source, Encoder)
     splits = len(data.folds) if data is not None else 0
-    if contestant.name == "random":
-        chosen: Sequence[int] = (contestant.seed,)
+    if candidate.name == "random":
+        chosen: Sequence[int] = (candidate.seed,)
     elif splits:
         chosen = range(splits)
     else:
         # a decoder starts from chance also in `clean`; what has no network has nothing to start
-        fixed = not own_size if assignment.task.dense else each.name == "clean"
-        chosen = (contestant.seed,) if fixed else seeds
+        fixed = not own_size if resolved.task.dense else each.name == "clean"
+        chosen = (candidate.seed,) if fixed else seeds
     for size in sizes if own_size else sizes[:1]:
         for seed in chosen:
             yield size, seed
 
 
 def _measured(
-    settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass, size: int, seed: int, cache: FeatureCache
+    settings: Settings, resolved: ResolvedTask, candidate: Candidate, each: _Pass, size: int, seed: int, cache: FeatureCache
 ) -> list[ScoreRow]:
-    """Rows of one trial, from the store where nothing has changed."""
-    data, source = assignment.data, contestant.source
+    """Rows of one evaluation, from the store where nothing has changed."""
+    data, source = resolved.data, candidate.source
     if data is None or source is None:
-        raise ValueError(f"{assignment.row}: {contestant.name} cannot be measured")  # `_unfit` sees to it
+        raise ValueError(f"{resolved.task_name}: {candidate.name} cannot be measured")  # `_unfit` sees to it
     data = data.fold(seed)
     wanted = settings.downstream
     epochs = wanted.paper_epochs if each.protocol == "paper" else 0
-    base = _base(assignment, contestant, each, size, seed)
-    made_from = [recipe("scores"), contestant.identity, data.version, assignment.task, each.name, size, seed, epochs]
-    training = _decoding(settings, assignment) if assignment.task.dense else _training(settings, assignment)
-    mark = key(*made_from, *([training] if each.trains or assignment.task.dense else []), wanted.bootstrap, settings.seed)
-    kept = EpochFile(settings.paths.cache / "training" / f"{mark}.pt")
+    base = _base(resolved, candidate, each, size, seed)
+    made_from = [recipe("scores"), candidate.identity, data.version, resolved.task, each.name, size, seed, epochs]
+    training = _decoding(settings, resolved) if resolved.task.dense else _training(settings, resolved)
+    digest = key(*made_from, *([training] if each.trains or resolved.task.dense else []), wanted.bootstrap, settings.seed)
+    checkpoint = EpochCheckpoint(settings.paths.cache / "training" / f"{digest}.pt")
     if isinstance(data, DenseImages):
-        dense = DenseTrial(assignment.task, data, contestant, source, seed, cache, _decoding(settings, assignment), kept)
+        dense = DenseEvaluation(resolved.task, data, candidate, source, seed, cache, _decoding(settings, resolved), checkpoint)
         run = partial(DENSE_PROTOCOLS[each.run_by], dense)
     else:
-        trial = Trial(assignment.task, data, contestant, source, size, seed, epochs, cache, _training(settings, assignment), kept)
-        run = partial(PROTOCOLS[each.run_by], trial)
+        evaluation = Evaluation(
+            resolved.task, data, candidate, source, size, seed, epochs, cache, _training(settings, resolved), checkpoint
+        )
+        run = partial(PROTOCOLS[each.run_by], evaluation)
     store = RowStore(settings.paths.root, settings.paths.cache)
 
     def measure() -> list[ScoreRow]:
         rows = []
         for result in run():
-            items = store.write_table(key(mark, result.method), result.outcome.table())
+            items = store.write_table(key(digest, result.method), result.outcome.table())
             if isinstance(result.outcome, Pixels):
                 keep(settings.paths.root / items, result.outcome.examples)
             for figure in result.outcome.figures(wanted.bootstrap, np.random.default_rng(settings.seed)):
-                note = _note(contestant, data, f"{result.note}; {figure.note}" if figure.note else result.note)
+                note = _note(candidate, data, f"{result.note}; {figure.note}" if figure.note else result.note)
                 measured = replace(base, method=result.method, metric=figure.metric, data_version=data.version, note=note)
                 measured = replace(measured, value=figure.value, ci_low=figure.low, ci_high=figure.high, n=result.outcome.n)
                 rows.append(replace(measured, status="measured", items=items if figure.paired else None))
         return rows
 
-    rows = store.rows(mark, measure)
-    kept.clear()
+    rows = store.rows(digest, measure)
+    checkpoint.clear()
     several = len({row.metric for row in rows}) > 1
     figures = ", ".join(f"{row.method} {f'{row.metric} ' if several else ''}{row.value:.1%}" for row in rows)
-    logger.info(f"{assignment.row}: {contestant.name} (seed {seed}), {each.name}, {size} px: {figures}")
-    # the store does not know under which name or role an encoder is judged today
+    logger.info(f"{resolved.task_name}: {candidate.name} (seed {seed}), {each.name}, {size} px: {figures}")
+    # the store does not know under which name or role an encoder is scored today
     today = {"row": base.row, "encoder": base.encoder, "role": base.role, "model_uri": base.model_uri}
     return [replace(row, **today) for row in rows]
 
 
-def _sizes(settings: Settings, assignment: Assignment, each: _Pass) -> tuple[int, ...]:
+def _sizes(settings: Settings, resolved: ResolvedTask, each: _Pass) -> tuple[int, ...]:
     """Input sides in pixels; fine-tuning as `paper` has its own, smaller on twins."""
     if each.name == "paper" and each.trains:
-        return (_training(settings, assignment).paper_size,)
-    return assignment.sizes(each.protocol)
+        return (_training(settings, resolved).paper_size,)
+    return resolved.sizes(each.protocol)
 
 
-def _training(settings: Settings, assignment: Assignment) -> FineTune:
+def _training(settings: Settings, resolved: ResolvedTask) -> FineTune:
     wanted = settings.downstream
-    return wanted.fine_tune if assignment.wanted.data else wanted.fine_tune_twin
+    return wanted.fine_tune if resolved.wanted.data else wanted.fine_tune_twin
 
 
-def _decoding(settings: Settings, assignment: Assignment) -> Dense:
+def _decoding(settings: Settings, resolved: ResolvedTask) -> Dense:
     wanted = settings.downstream
-    return wanted.dense if assignment.wanted.data else wanted.dense_twin
+    return wanted.dense if resolved.wanted.data else wanted.dense_twin
 
 
-def _note(contestant: Contestant, data: LabelledImages | DenseImages, note: str) -> str:
+def _note(candidate: Candidate, data: LabelledImages | DenseImages, note: str) -> str:
     alone = ""
-    if contestant.name == "random" and len(data.parts["train"]) > LARGE:
+    if candidate.name == "random" and len(data.parts["train"]) > LARGE:
         alone = f"; one seed only on more than {LARGE} training images"
     return f"{note}{alone}; {data.note}"
 
 
-def _base(assignment: Assignment, contestant: Contestant, each: _Pass, size: int, seed: int) -> ScoreRow:
+def _base(resolved: ResolvedTask, candidate: Candidate, each: _Pass, size: int, seed: int) -> ScoreRow:
     return ScoreRow(
-        row=assignment.row,
-        task=assignment.task.name,
-        encoder=contestant.name,
-        role=contestant.role,
+        row=resolved.task_name,
+        task=resolved.task.name,
+        encoder=candidate.name,
+        role=candidate.role,
         protocol=each.protocol,
-        method="fine_tune" if each.trains else "frozen_decoder" if assignment.task.dense else "linear_probe",
+        method="fine_tune" if each.trains else "frozen_decoder" if resolved.task.dense else "linear_probe",
         size=size,
         seed=seed,
-        metric=assignment.task.metric,
+        metric=resolved.task.metric,
         value=None,
         ci_low=None,
         ci_high=None,
         n=0,
-        data_version=assignment.version,
-        model_uri=contestant.model_uri,
+        data_version=resolved.version,
+        model_uri=candidate.model_uri,
         status="not_measured",
         note="",
         items=None,
     )
 
 
-def _not_measured(settings: Settings, assignment: Assignment, contestant: Contestant, each: _Pass, reason: str) -> ScoreRow:
-    size = _sizes(settings, assignment, each)[0]
-    return replace(_base(assignment, contestant, each, size, contestant.seed), note=reason)
+def _not_measured(settings: Settings, resolved: ResolvedTask, candidate: Candidate, each: _Pass, reason: str) -> ScoreRow:
+    size = _sizes(settings, resolved, each)[0]
+    return replace(_base(resolved, candidate, each, size, candidate.seed), note=reason)

@@ -1,4 +1,4 @@
-"""Collects what the report shows from the products as they lie on disk: facts, counts and pictures, nothing computed anew."""
+"""Collects what the report shows from the products as they lie on disk: facts, counts and pictures, nothing is computed again."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ PLACES = 6
 NATURAL = (("B04", "B03", "B02"), ("red", "green", "blue"))
 
 
-def colours(bands: Sequence[str]) -> list[str]:
+def rgb_bands(bands: Sequence[str]) -> list[str]:
     """The bands to show as red, green and blue."""
     natural = next((names for names in NATURAL if set(names) <= set(bands)), None)
     return list(natural or (bands[:3] if len(bands) >= 3 else [bands[0]] * 3))
@@ -43,7 +43,7 @@ def chips_preview(archive: Path, places: int = PLACES) -> bytes:
     grid = figure.subplots(len(shown), len(dates), squeeze=False) if shown else np.empty((0, 0))
     for line, name in zip(grid, shown, strict=True):
         bands = band_names(owners[name][0][0])
-        rgb = colours(bands)
+        rgb = rgb_bands(bands)
         chips = {(row["period"], row["season"]): (row, read_chip(shard, row, rgb)) for shard, row in owners[name]}
         low, high = np.percentile(np.stack([pixels for _, pixels in chips.values()]), [2, 98])
         line[0].set_ylabel(name, fontsize=6)

@@ -302,11 +302,11 @@ def _groups(requests: list[Request]) -> Iterator[list[Request]]:
     for request in requests:
         scenes[request[2]["item_id"]].append(request)
     for item_id in sorted(scenes):
-        group = sorted(scenes[item_id], key=_neighbourhood)
+        group = sorted(scenes[item_id], key=_neighborhood)
         yield from (group[start : start + CHIPS_AT_ONCE] for start in range(0, len(group), CHIPS_AT_ONCE))
 
 
-def _neighbourhood(request: Request) -> tuple:
+def _neighborhood(request: Request) -> tuple:
     grid = request[0].place.grid
     return grid.epsg, grid.top // _NEAR_M, grid.left, grid.top
 

@@ -17,7 +17,7 @@ from caco_assets.imagery.reading.http.cog_reader import RemoteFiles, is_http
 from caco_assets.imagery.reading.raster_file import GdalFile, PixelFile
 from caco_assets.imagery.scenes.clear_sky import SCL_EMPTY, TEST_BANDS, clear_in_reflectance, clear_in_scl
 from caco_assets.imagery.scenes.hrefs import unpack
-from caco_assets.imagery.scenes.radiometry import UNITS, Radiometry, harmonise, has_data
+from caco_assets.imagery.scenes.radiometry import UNITS, Radiometry, harmonize, has_data
 from caco_assets.imagery.scenes.stac_item import BAND_MARK
 
 _Files = Mapping[str, PixelFile | UnreadableError]
@@ -140,7 +140,7 @@ class _SceneReader:
             stacked = np.stack([numbers[band].astype(np.float32) for band in bands])
             valid = has_data(stacked, meanings[0].nodata)
             scale, offset = (np.array([getattr(meaning, name) for meaning in meanings]) for name in ("scale", "offset"))
-            pixels = harmonise(stacked, scale, offset, valid)
+            pixels = harmonize(stacked, scale, offset, valid)
             if clear is None:
                 reflectance = {band: layer / np.float32(UNITS) for band, layer in zip(bands, pixels, strict=True)}
                 clear = clear_in_reflectance(reflectance)

@@ -66,7 +66,7 @@ def has_data(numbers: NDArray, nodata: float | None) -> NDArray[np.bool_]:
     return ~empty.all(axis=0)
 
 
-def harmonise(
+def harmonize(
     numbers: NDArray, scale: NDArray[np.float64], offset: NDArray[np.float64], valid: NDArray[np.bool_]
 ) -> NDArray[np.uint16]:
     """Digital numbers as uint16 reflectance × 10 000.

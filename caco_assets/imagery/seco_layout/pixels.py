@@ -14,7 +14,7 @@ from rasterio.io import DatasetReader
 
 from caco_assets.imagery.geometry.chip_grid import Grid, chip_grids
 from caco_assets.imagery.reading.gdal import UnreadableError, open_raster
-from caco_assets.imagery.scenes.radiometry import UNITS, harmonise, has_data
+from caco_assets.imagery.scenes.radiometry import UNITS, harmonize, has_data
 from caco_assets.imagery.seco_layout.layout import DateFolder, band_file, published_name
 
 DEGREE_M = 111_320.0
@@ -76,7 +76,7 @@ def read_pixels(date: DateFolder, bands: tuple[str, ...], numbers: Numbers, size
         gone = np.zeros(layer.shape, bool) if nodata is None else ~has_data(layer[None], nodata)
         empty.append(gone.repeat(size // len(gone), 0).repeat(size // len(gone), 1))
     scale, offset = np.array(meanings, np.float64).T
-    return harmonise(np.stack(layers), scale, offset, ~np.all(empty, axis=0))
+    return harmonize(np.stack(layers), scale, offset, ~np.all(empty, axis=0))
 
 
 def read_position(date: DateFolder, bands: tuple[str, ...], size: int, resolution: float) -> Position:

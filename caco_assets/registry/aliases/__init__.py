@@ -1,1 +1,1 @@
-"""Aliases of the registry: champion, challenger, their moves and notifications."""
+"""The aliases champion, challenger and previous: their moves, history and notifications."""

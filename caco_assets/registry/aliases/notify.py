@@ -1,13 +1,15 @@
-"""Tells somebody what has happened in the registry: a command of the user's gets it as JSON. It may fail; nothing is undone."""
+"""Notifies of registry events: runs the user's command with the event as JSON. A failure is logged and undoes nothing."""
 
 from __future__ import annotations
 
 import json
 import logging
 import subprocess
+from dataclasses import asdict
 from typing import Any
 
-from caco_assets.registry.promotion.decision import Decision
+from caco_assets.core.errors import one_line
+from caco_assets.registry.aliases.alias_history import AliasMove
 from caco_assets.resources.mlflow.client import Tracking, redacted
 from caco_assets.settings import Settings
 
@@ -18,13 +20,13 @@ def notify(settings: Settings, tracking: Tracking, event: str, **facts: Any) -> 
     """Run `registry.notify` with one JSON object on its standard input.
 
     Args:
-        settings: the command (no shell, so nothing of the message is ever read as one) and how long it may take.
+        settings: the command (run without a shell, so nothing in the message is interpreted) and its time limit.
         tracking: named without credentials.
         event: `promoted`, `overridden`, `refused`, `rolled back`, `by hand`.
         facts: more fields of the object.
 
     Returns:
-        Whether there is a command and it succeeded.
+        Whether a command is set and it succeeded.
     """
     command = settings.registry.notify
     if not command:
@@ -37,26 +39,20 @@ def notify(settings: Settings, tracking: Tracking, event: str, **facts: Any) -> 
             list(command), input=text, text=True, capture_output=True, check=False, timeout=settings.registry.notify_timeout_s
         )
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        problem = " ".join(str(error).split())
+        problem = str(error)
     else:
         if done.returncode == 0:
             return True
-        problem = f"{command[0]} ended with {done.returncode}: {' '.join(done.stderr.split())}"
-    # the command's own arguments may hold what a log must not
+        problem = f"{command[0]} ended with {done.returncode}: {done.stderr}"
+    problem = " ".join(problem.split())
+    # the command's own arguments may hold secrets
     for argument in command[1:]:
         problem = problem.replace(argument, "…")
-    logger.info(f"WARNING: {model}: nobody was told of '{event}' (registry.notify: {problem[:300]}); nothing is undone")
+    logger.warning(f"{model}: notification failed for '{event}' (registry.notify: {one_line(problem)}); nothing is undone")
     return False
 
 
-def told(decision: Decision) -> dict[str, Any]:
-    """What a message says of a decision."""
-    return {
-        "version": decision.version,
-        "uri": f"models:/{decision.model}/{decision.version}",
-        "compared_with": decision.champion,
-        "passed": decision.passed,
-        "failed": [finding.rule for finding in decision.failed],
-        "verdict": decision.text(),
-        "rules": [finding.row() for finding in decision.findings],
-    }
+def notify_move(settings: Settings, tracking: Tracking, move: AliasMove, **more: object) -> None:
+    """Notify of a move that no decision made."""
+    uri = f"models:/{settings.registry.model}/{move.after.champion}"
+    notify(settings, tracking, move.what, version=move.after.champion, uri=uri, **asdict(move), **more)

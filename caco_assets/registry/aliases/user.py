@@ -1,4 +1,4 @@
-"""Who does it: the name that goes into tags, and the one that the policy knows."""
+"""The current user: the name in tags and records, and the one that the promotion policy knows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import pwd
 
 
-def who() -> str:
-    """Name of the user whose process this is: what the operating system says, not what the environment claims."""
+def current_user() -> str:
+    """Name of the user that runs this process, from the operating system: environment variables can be set by anyone."""
     number = os.getuid()
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
-        # a container may run as a number that nobody has named
+        # a container may run as a user id without a name
         return f"uid {number}"

@@ -1,1 +1,1 @@
-"""Lineage of a version: its record, restore, garbage collection and use of data."""
+"""Lineage of a version: its record, restore, garbage collection and uses of data."""

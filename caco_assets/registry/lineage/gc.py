@@ -1,4 +1,4 @@
-"""What a workspace holds that nothing needs any more: old data that no version was made from, remains of work given up."""
+"""Finds unreferenced data of a workspace: old data that no version was made from, and leftovers of abandoned work."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder beside the products that nobody has touched for long."""
+    """A file or folder beside the products that has not been written for long."""
 
     path: Path
     bytes: int
 
 
 @dataclass(frozen=True)
-class Found:
-    """All that could go."""
+class Garbage:
+    """Everything that can be deleted."""
 
     stores: tuple[Store, ...]
     leftovers: tuple[Leftover, ...]
 
     @property
     def bytes(self) -> int:
-        """All that would be freed; what lies in cache and remote counts twice."""
+        """Total size; objects in both cache and remote count twice."""
         return sum(store.bytes for store in self.stores) + sum(each.bytes for each in self.leftovers)
 
     def text(self) -> str:
@@ -52,14 +52,14 @@ class Found:
         lines = []
         for store in self.stores:
             size = tqdm.format_sizeof(store.bytes, "B")
-            lines.append(f"{store.kind} {store.path}: {len(store.waste)} objects, {size}; {store.kept} stay")
+            lines.append(f"{store.kind} {store.path}: {len(store.waste)} objects, {size}; {store.kept} are kept")
             for product, (count, volume) in store.by_product().items():
                 lines.append(f"  {product}: {count} objects, {tqdm.format_sizeof(volume, 'B')}")
-        lines += [f"{each.path}: {tqdm.format_sizeof(each.bytes, 'B')}, untouched for long" for each in self.leftovers]
+        lines += [f"{each.path}: {tqdm.format_sizeof(each.bytes, 'B')}, not written for long" for each in self.leftovers]
         return "\n".join(lines)
 
     def delete(self) -> None:
-        """Remove it all; only while the block of `find_garbage` lasts."""
+        """Delete it; only inside the block of `find_garbage`."""
         for store in self.stores:
             store.delete()
         for each in self.leftovers:
@@ -76,20 +76,20 @@ def find_garbage(
     remote: bool = False,
     older_than_days: float = OLD_DAYS,
     tracking: Tracking | None = None,
-) -> Iterator[Found]:
-    """What could go.
+) -> Iterator[Garbage]:
+    """Find what can be deleted.
 
     Kept are the data of every registered version of every model on the tracking server, of all profiles as they are now, and of
     every branch and tag of git.
 
     Args:
-        settings: a profile of the home; the home's others are respected.
-        remote: look at DVC's remote too; it must serve this home alone.
-        older_than_days: partial products and caches untouched for so long could go too.
+        settings: a profile of the home; the other profiles of the home are respected.
+        remote: search DVC's remote too; no other home may use it.
+        older_than_days: partial products and caches not written for so long can be deleted too.
         tracking: default: opened here.
 
     Raises:
-        UserError: the registry, a version's record or a branch of git cannot be read: then nobody knows what is needed.
+        UserError: the registry, a version's record or a branch of git cannot be read, so what is needed is unknown.
     """
     ensure_home(settings)
     tracking = tracking or open_tracking(settings)
@@ -101,19 +101,19 @@ def find_garbage(
     named = {entry["md5"]: f"{Path(entry['path']).stem} of {entry['profile']}" for entry in history(settings)}
     leftovers = tuple(_leftovers(settings.paths.workspace, time.time() - older_than_days * _DAY_S))
     with garbage(settings.home, needed, named, remote=remote) as stores:
-        yield Found(tuple(stores), leftovers)
+        yield Garbage(tuple(stores), leftovers)
 
 
 def _leftovers(workspace: Path, before: float) -> Iterator[Leftover]:
-    """Partial products and cached pixels and features of all profiles, last written before a moment, that nobody holds."""
+    """Partial products and cached pixels and features of all profiles, last written before `before` and not locked."""
     for profile in sorted(path.parent for path in workspace.glob("*/records")):
         groups: dict[Path, list[Path]] = {}
         for folder in (profile, profile / "data", profile / "data" / "archive"):
             for path in sorted(folder.glob(".*.partial-*")):
                 if found := _PARTIAL.match(path.name):
-                    # a partial product and what lies beside it are of one work
+                    # a partial product and the files beside it belong together
                     groups.setdefault(path.with_name(found[0]), []).append(path)
-        # no other cache: the tables of single answers that scores refer to are not made again by themselves
+        # no other cache: tables of per-item predictions, which scores refer to, are not recreated automatically
         cached = [path for kind in ("features", "pixels") for path in sorted((profile / "cache" / kind).glob("*"))]
         groups |= {path: [path] for path in cached}
         for work, paths in groups.items():

@@ -1,6 +1,7 @@
-"""What made a version, in one record: data, plans, settings, code, environment, parent; enough to bring it all back.
+"""The lineage record of a version: data, settings, code, environment and parent; enough to restore it all.
 
-The record is a JSON file among the artifacts of the version's run, named by the sha256 of its bytes; a tag of the version names it.
+The record is a JSON file among the artifacts of the version's run, named after the SHA-256 of its bytes; a tag of the version
+holds its path.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 LINEAGE = "lineage"
 """Tag of a version: path of its record among the artifacts of its run."""
 PARENT = "parent"
-"""Tag: the version whose weights its training began with."""
+"""Tag: the warm-start parent."""
 _SCHEMA = 1
 
 
@@ -42,22 +43,22 @@ class Lineage:
     profile: str
     vintage: str
     code: str
-    """Commit of the code, with `+changes` where it was not as committed."""
+    """Commit of the code, with `+changes` if the checkout had uncommitted changes."""
     package: str = ""
     """Version of `caco_assets`."""
     recipes: Mapping[str, str] = field(default_factory=dict)
-    """Stage → version of its recipe."""
+    """Stage → stage version."""
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """All of them, without the home folder, the tracking server and credentials."""
+    """All settings, without the home folder, the tracking server and credentials."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
-    """`identity`, and what `encoder.json` says of its `architecture`, `recipe` and `data`."""
+    """`identity`, and `architecture`, `recipe` and `data` of `encoder.json`."""
     products: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Product (`archive/shard=0003`) → its record: `path`, `fingerprint`, `content_hash`, `facts`."""
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Entries of `dvc.lock`: stage → `cmd`, `deps`, `outs`. None: its data was never committed."""
+    """Entries of `dvc.lock`: stage → `cmd`, `deps`, `outs`. Empty: its data was never committed."""
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """md5 of a folder (`….dir`) → file in it → md5."""
+    """MD5 of a folder (`….dir`) → file in it → MD5."""
     schema: int = _SCHEMA
 
     @property
@@ -67,34 +68,34 @@ class Lineage:
 
     @property
     def objects(self) -> set[str]:
-        """md5 of everything that DVC must keep for it."""
+        """MD5 of everything that DVC must keep for it."""
         named = {out["md5"] for out in self.outs.values()}
         return named | {md5 for folder in named & self.files.keys() for md5 in self.files[folder].values()}
 
     @property
     def parent(self) -> Mapping[str, str] | None:
-        """`uri` and `identity` of the encoder whose weights its training began with; None: from scratch."""
+        """`uri` and `identity` of the warm-start parent; None: trained from scratch."""
         return (self.encoder.get("data") or {}).get("parent")
 
 
 def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
-    """The record of the encoder in a folder, as the workspace is now.
+    """The record of the encoder in a folder, from the present workspace.
 
     Raises:
-        UserError: the workspace's pack, or what its `parent` is, is not what the encoder was trained on or began with.
+        UserError: the pack or parent in the workspace is not the one that the encoder was trained on or started from.
     """
     description = json.loads((encoder_dir / "encoder.json").read_text())
     stages, products = stages_of(settings), _records(settings.paths.records)
     made_of, pack = (description.get("data") or {}).get("pack"), products.get("pack", {}).get("content_hash")
     if made_of is not None and made_of != pack:
         raise UserError(
-            f"encoder: trained on pack {made_of}, and the workspace holds {pack or 'none'}: its data could not be named; "
-            "materialize `encoder` again, or bring its data back"
+            f"encoder: trained on pack {made_of}, but the workspace holds {pack or 'none'}, so its lineage is unknown; "
+            "materialize `encoder` again, or restore its data"
         )
     began, parent = (description.get("data") or {}).get("parent"), products.get("parent", {}).get("facts", {})
     if began is not None and began["uri"] != parent.get("uri"):
         raise UserError(
-            f"encoder: training began with {began['uri']}, and the workspace's `parent` is {parent.get('uri') or 'none'}: "
+            f"encoder: training started from {began['uri']}, but the workspace's `parent` is {parent.get('uri') or 'none'}; "
             "materialize `encoder` again"
         )
     _check_chain(stages)
@@ -114,19 +115,19 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
 
 
 def _check_chain(stages: Mapping[str, Mapping[str, Any]]) -> None:
-    """Each stage was made from what the stage before it gives now."""
+    """Check that each stage was made from the present output of the stages before it."""
     now = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
     for stage, entry in stages.items():
         for dep in entry.get("deps", []):
             if now.get(dep["path"], dep.get("md5")) != dep.get("md5"):
                 raise UserError(
-                    f"{stage}: was made before {dep['path']} changed, so a version's data could not be named; run the stages "
-                    f"from `{stage}` on again"
+                    f"{stage}: was made before {dep['path']} changed, so the lineage is unknown; run the stages from "
+                    f"`{stage}` on again"
                 )
 
 
 def store(tracking: Tracking, run_id: str, lineage: Lineage) -> str:
-    """Put the record among the artifacts of a run; returns its path there, the value of the tag `LINEAGE`."""
+    """Log the record to a run; returns its artifact path, the value of the tag `LINEAGE`."""
     text = json.dumps(asdict(lineage), indent=1, sort_keys=True) + "\n"
     path = f"lineage/{hashlib.sha256(text.encode()).hexdigest()}.json"
     tracking.client.log_text(run_id, text, path)
@@ -134,7 +135,7 @@ def store(tracking: Tracking, run_id: str, lineage: Lineage) -> str:
 
 
 def read(tracking: Tracking, version: ModelVersion) -> Lineage:
-    """The record of a version; of one that has none, what its tags say.
+    """The record of a version; without one, what its tags tell.
 
     Raises:
         UserError: the record cannot be fetched, or is not the one that was stored.
@@ -142,7 +143,7 @@ def read(tracking: Tracking, version: ModelVersion) -> Lineage:
     tags = version.tags
     if LINEAGE not in tags:
         return _of_tags(tags)
-    # records never change: one that was read before is kept beside the locks
+    # records never change: those already read are cached beside the locks
     kept = tracking.state / tags[LINEAGE]
     if not kept.exists():
         with tempfile.TemporaryDirectory() as scratch:
@@ -159,13 +160,13 @@ def read(tracking: Tracking, version: ModelVersion) -> Lineage:
 
 
 def tags_of(lineage: Lineage) -> dict[str, str]:
-    """Tags that make the record's main facts searchable in MLflow."""
+    """Tags that make the main facts of the record searchable in MLflow."""
     named = {f"environment.{name}": value for name, value in lineage.environment.items()}
     return named | ({PARENT: lineage.parent["uri"]} if lineage.parent else {})
 
 
 def _of_tags(tags: Mapping[str, str]) -> Lineage:
-    """Of a version that was registered without a record."""
+    """For a version that was registered without a record."""
     data = {name.removeprefix(DATA): md5 for name, md5 in tags.items() if name.startswith(DATA)}
     products = {name: {"content_hash": md5} for name, md5 in data.items()}
     recipe = json.loads(tags["recipe"]) if "recipe" in tags else None
@@ -176,7 +177,7 @@ def _of_tags(tags: Mapping[str, str]) -> Lineage:
 
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of all products, but for what is only true of these files on this disk."""
+    """The records of all products, without the signatures, which hold only for the files on this disk."""
     records = {path.relative_to(folder).with_suffix("").as_posix(): json.loads(path.read_text()) for path in folder.rglob("*.json")}
     return {name: {key: value for key, value in record.items() if key != "signature"} for name, record in sorted(records.items())}
 

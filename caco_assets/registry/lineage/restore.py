@@ -1,4 +1,4 @@
-"""Brings a version's data and settings back, in a home folder of their own, from which the same training can be run again."""
+"""Restores the data and settings of a version in a separate home folder, where the same training can be repeated."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from caco_assets.settings.renamed import current_names
 logger = logging.getLogger(__name__)
 
 NOTE = "restored.json"
-"""In the home: which version it is of, and its record."""
-# what the fingerprints of others hold although it is no data that is kept
-_WORDS = ("catalog",)
+"""File in the home: the version and its record."""
+# products that enter fingerprints of others, but have no files
+_WITHOUT_FILES = ("catalog",)
 _NAME = re.compile(r"\w[\w.-]*")
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -47,37 +47,37 @@ class Restored:
     profile: Path
     """The profile to run with."""
     differs: tuple[str, ...]
-    """Why training there would not give the version's weights with this code; empty: it will, on the same machine."""
+    """Why this code would not reproduce the weights there; empty: it would, on the same machine."""
 
     def text(self) -> str:
-        """For people: what to do there."""
+        """For people: the next command."""
         lines = [
             f"restored in {self.home}; train again with:",
             f"  cd {self.home} && caco pretrain --profile {self.profile.name}",
         ]
         if self.differs:
-            return "\n".join([*lines, "with this code the weights would not be the same:", *(f"  {why}" for why in self.differs)])
-        return "\n".join([*lines, "on the machine that trained it this gives the same weights"])
+            return "\n".join([*lines, "this code would not give the same weights:", *(f"  {why}" for why in self.differs)])
+        return "\n".join([*lines, "on the machine that trained it, this gives the same weights"])
 
 
 def restore(settings: Settings, uri: str, out: Path, *, tracking: Tracking | None = None) -> Restored:
-    """Bring back exactly the data and the settings that made a version. The present workspace is only read.
+    """Restore exactly the data and settings that made a version. The present workspace is only read.
 
     Args:
-        settings: the profile whose registry, cache and remote are asked.
+        settings: the profile with the registry, the cache and the remote.
         uri: `models:/name/7` or `models:/name@champion`.
-        out: folder of the new home; it does not exist yet, or an earlier call for the same version was interrupted there.
+        out: folder of the new home: a new folder, or that of an interrupted call for the same version.
         tracking: default: opened here.
 
     Raises:
-        UserError: no such version, it was registered without its data, its record names files outside of a home, `out` holds
-            something else, or bytes are lost.
+        UserError: no such version, it was registered without its data, its record names files outside the home, `out` holds
+            something else, or data is lost.
     """
     tracking = tracking or open_tracking(settings)
     version = find(tracking, uri)
     name, lineage, home = f"models:/{version.name}/{version.version}", read(tracking, version), out.resolve()
     if not lineage.stages:
-        raise UserError(f"{name}: registered without a record of its data, so it cannot be brought back; `caco lineage {name}`")
+        raise UserError(f"{name}: registered without a record of its data, so it cannot be restored; see `caco lineage {name}`")
     _check_names(name, home, lineage)
     _claim(home, name, lineage)
     profile = home / f"{lineage.profile}.yaml"
@@ -100,7 +100,7 @@ def restore(settings: Settings, uri: str, out: Path, *, tracking: Tracking | Non
 
 
 def _check_names(uri: str, home: Path, lineage: Lineage) -> None:
-    """Whoever may write to the registry may not write anywhere else: every path of the record stays in the new home."""
+    """Refuse paths outside the new home: the right to write to the registry must not grant writing elsewhere."""
     records = home / "workspace" / lineage.profile / "records"
     bad = [text for text in (lineage.profile, *lineage.stages) if not _NAME.fullmatch(text)]
     bad += [text for text in lineage.objects if not _MD5.fullmatch(text)]
@@ -110,7 +110,7 @@ def _check_names(uri: str, home: Path, lineage: Lineage) -> None:
         bad += [] if _stays(records, records / f"{name}.json") else [name]
         bad += [] if _stays(home, records / record["path"]) else [record["path"]]
     if bad:
-        raise UserError(f"{uri}: its record names {bad[0]!r}, which lies outside of a home; nothing was written, trust none of it")
+        raise UserError(f"{uri}: its record names {bad[0]!r}, which lies outside the home; nothing was written, do not trust it")
 
 
 def _stays(folder: Path, path: Path) -> bool:
@@ -123,19 +123,19 @@ def _claim(home: Path, name: str, lineage: Lineage) -> None:
         if json.loads(note.read_text())["uri"] != name:
             raise UserError(f"{home}: holds {json.loads(note.read_text())['uri']}; name another folder with --out")
     elif home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise UserError(f"{home}: is there already and not empty; name a new folder with --out")
+        raise UserError(f"{home}: exists and is not empty; name a new folder with --out")
     write_atomic(note, json.dumps({"uri": name, "lineage": asdict(lineage)}, indent=1) + "\n")
 
 
 def _without_git(home: Path) -> None:
-    """A home inside somebody's repository, perhaps ignored by it, is none of its business."""
+    """Keep DVC out of a Git repository that contains the home, and may ignore it."""
     config = home / ".dvc" / "config"
     if "no_scm" not in config.read_text():
         write_atomic(config, config.read_text().replace("[core]\n", "[core]\n    no_scm = true\n"))
 
 
 def _bring_parent(there: Settings, tracking: Tracking, lineage: Lineage) -> None:
-    """The encoder that a warm start began with, or word that there was none, as the product `parent` held it."""
+    """Restore the product `parent`: the warm-start parent, or the note that there was none."""
     named, record = dict(lineage.parent or {"uri": None, "identity": None}), lineage.products["parent"]
     folder = _path_of(there, record)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,20 +146,20 @@ def _bring_parent(there: Settings, tracking: Tracking, lineage: Lineage) -> None
                 shutil.copyfile(source / name, folder / name)
     (folder / DESCRIPTION).write_text(json.dumps(named, sort_keys=True) + "\n")
     if (found := content_hash(folder)) != record["content_hash"]:
-        raise UserError(f"{named['uri']}: its files are {found}, the training began with {record['content_hash']}")
+        raise UserError(f"{named['uri']}: its files are {found}, but the training started from {record['content_hash']}")
 
 
 def _check_bytes(home: Path, lineage: Lineage) -> None:
     for path, out in lineage.outs.items():
         found = content_hash(home / path) if (home / path).exists() else "nothing"
         if found != out["md5"]:
-            raise UserError(f"{home / path}: is {found}, the version was made from {out['md5']}; check the cache with `dvc status`")
+            raise UserError(f"{home / path}: is {found}, but the version needs {out['md5']}; check the cache with `dvc status`")
 
 
 def _write_records(there: Settings, lineage: Lineage) -> None:
-    """Products that are there are known to be finished; the first look at each compares its bytes, for it has no signature."""
+    """Record the restored products as finished; without a signature, the first use of each compares its bytes."""
     for name, record in lineage.products.items():
-        if name in _WORDS or _path_of(there, record).exists():
+        if name in _WITHOUT_FILES or _path_of(there, record).exists():
             write_atomic(there.paths.records / f"{name}.json", json.dumps({**record, "signature": ""}, indent=1) + "\n")
 
 
@@ -168,7 +168,7 @@ def _path_of(there: Settings, record: Any) -> Path:
 
 
 def _differences(there: Settings, lineage: Lineage) -> list[str]:
-    """What makes this code train something else: nothing but the fingerprint of the encoder counts; the rest explains it."""
+    """Why this code would train another encoder: the fingerprint decides, the rest explains."""
     from caco_assets.pretraining.stage import encoder_inputs
 
     made = lineage.products.get("encoder", {}).get("fingerprint")
@@ -176,7 +176,7 @@ def _differences(there: Settings, lineage: Lineage) -> list[str]:
         return []
     why = []
     if (was := lineage.recipes.get("encoder")) != recipe("encoder"):
-        why.append(f"recipe of the encoder: {was} then, {recipe('encoder')} now; use the code of then: {lineage.code}")
+        why.append(f"stage version of the encoder: {was} then, {recipe('encoder')} now; use the earlier code: {lineage.code}")
     now = json.loads(there.model_dump_json(exclude={"home": True, "registry": {"tracking_uri"}}))
     for section, values in now.items():
         then = lineage.settings.get(section)
@@ -185,4 +185,4 @@ def _differences(there: Settings, lineage: Lineage) -> list[str]:
             why += [f"{section}.{key}: {then.get(key)} then, {values[key]} now" for key in changed]
         elif then != values:
             why.append(f"{section}: {then} then, {values} now")
-    return why or [f"what decides an encoder has changed in the code; use the code of then: {lineage.code}"]
+    return why or [f"the code that decides the encoder has changed; use the earlier code: {lineage.code}"]

@@ -1,4 +1,4 @@
-"""The lineage of a version for people: a tree from its encoder down to the places on the Earth; and the same as JSON."""
+"""The lineage of a version as a tree, from its encoder to its places, and as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORT = 12
 
 @dataclass(frozen=True)
 class Node:
-    """One line of the tree and what hangs below it."""
+    """One line of the tree and the lines below it."""
 
     text: str
     below: tuple[Node, ...] = ()
@@ -39,7 +39,7 @@ def lineage_tree(tracking: Tracking, uri: str) -> str:
 
 
 def lineage_json(tracking: Tracking, uri: str) -> dict[str, Any]:
-    """All that is known of a version, JSON-able; raises as `lineage_tree`."""
+    """Everything known about a version, JSON-able; raises as `lineage_tree`."""
     version = find(tracking, uri)
     lineage = read(tracking, version)
     return {
@@ -60,9 +60,9 @@ def _version(tracking: Tracking, version: ModelVersion, lineage: Lineage) -> Nod
     parent = lineage.parent
     facts = {
         "encoder": f"{what}, identity {str(lineage.encoder.get('identity'))[:_SHORT]}",
-        "parent": f"began with the weights of {parent['uri']}" if parent else "none: trained from scratch",
+        "parent": f"warm-started from {parent['uri']}" if parent else "none: trained from scratch",
         "scores": tags.get(SCORES, "none"),
-        "gate": tags.get(GATE, "not decided on"),
+        "gate": tags.get(GATE, "no decision yet"),
         "run": f"{version.run_id or 'none'} in MLflow",
         "code": f"{lineage.code}, caco_assets {lineage.package or '?'}",
         "recipes": ", ".join(f"{stage} {number}" for stage, number in lineage.recipes.items()) or "not recorded",
@@ -76,7 +76,7 @@ def _version(tracking: Tracking, version: ModelVersion, lineage: Lineage) -> Nod
 
 
 def _data(lineage: Lineage) -> Iterator[Node]:
-    """The data as a tree: what each product was made from hangs below it; what hangs elsewhere already is named once."""
+    """The data as a tree: each product above its inputs; a product with several uses appears once."""
     if not lineage.stages:
         yield from (Node(f"{name}  {product['content_hash']}") for name, product in lineage.products.items())
         return

@@ -1,4 +1,4 @@
-"""From data to versions: which were trained on some bytes, and which would be touched if those were withdrawn."""
+"""From data to versions: which were trained on some bytes, and which would be affected if those were withdrawn."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from caco_assets.settings import Settings
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-# Fewer characters name too much.
-_AT_LEAST = 6
+# Shorter prefixes are ambiguous.
+_MIN_LENGTH = 6
 _SHOWN = 5
-# Products that weights come from. The others are looked at (a probe set), or made of the weights (scores).
+# Products that weights are learned from. The others are only read (a probe set) or made from the weights (scores).
 _LEARNED_FROM = {"locations", "catalog", "scenes", "archive", "quarantine", "pack", "parent"}
 
 
 @dataclass(frozen=True)
 class Use:
-    """What is known of some bytes."""
+    """The uses of some bytes."""
 
     hash: str
     names: tuple[str, ...]
-    """What they are: `archive/shard=0003 of tiny`."""
+    """Such as `archive/shard=0003 of tiny`."""
     trained: tuple[str, ...]
-    """Addresses of the versions that were trained on them."""
+    """URIs of the versions that were trained on them."""
     inherited: tuple[str, ...]
-    """Addresses of versions that were not, but began with the weights of one that was, or of such a one."""
+    """URIs of their descendants by warm start."""
 
     @property
     def touched(self) -> tuple[str, ...]:
-        """The versions that would have to be made again without these bytes."""
+        """The versions that would have to be retrained without these bytes."""
         return self.trained + self.inherited
 
     def text(self) -> str:
@@ -48,9 +48,9 @@ class Use:
         if not self.touched:
             return "\n".join([*lines, "  no registered version was trained on it"])
         lines += [f"  {uri} was trained on it" for uri in self.trained]
-        lines += [f"  {uri} began with the weights of such a version" for uri in self.inherited]
+        lines += [f"  {uri} was warm-started from such a version or a descendant" for uri in self.inherited]
         count = len(self.touched)
-        return "\n".join([*lines, f"  withdrawing it would touch {count} registered version{'s' if count > 1 else ''}"])
+        return "\n".join([*lines, f"  withdrawing it would affect {count} registered version{'s' if count > 1 else ''}"])
 
 
 def all_lineages(tracking: Tracking) -> list[tuple[ModelVersion, Lineage]]:
@@ -70,18 +70,18 @@ def all_lineages(tracking: Tracking) -> list[tuple[ModelVersion, Lineage]]:
 
 
 def use_of(settings: Settings, tracking: Tracking, digest: str) -> Use:
-    """Who used the bytes with this md5.
+    """The uses of the bytes with an MD5 hash.
 
     Args:
-        settings: the profile, whose home's history is asked too.
-        tracking: the registry.
-        digest: md5 of a product, a shard or a file of one, as DVC and Dagster show it; its first characters will do.
+        settings: the profile, whose home's Git history is searched too.
+        tracking: the server.
+        digest: MD5 of a product, a shard or a file, as DVC and Dagster show it, or its first characters.
 
     Raises:
-        UserError: nothing has that hash, it is too short, or it names several things.
+        UserError: nothing has that hash, it is too short, or it is ambiguous.
     """
-    if len(digest) < _AT_LEAST:
-        raise UserError(f"{digest}: too short for a hash; give at least {_AT_LEAST} characters")
+    if len(digest) < _MIN_LENGTH:
+        raise UserError(f"{digest}: too short for a hash; give at least {_MIN_LENGTH} characters")
     found: dict[str, set[str]] = {}
     users: dict[str, set[str]] = {}
     known = all_lineages(tracking)
@@ -102,15 +102,15 @@ def use_of(settings: Settings, tracking: Tracking, digest: str) -> Use:
     if len(found) > 1:
         shown = ", ".join(sorted(found)[:_SHOWN])
         raise UserError(
-            f"{digest}: names {len(found)} things ({shown}{', …' if len(found) > _SHOWN else ''}); give more characters"
+            f"{digest}: matches {len(found)} hashes ({shown}{', …' if len(found) > _SHOWN else ''}); give more characters"
         )
     ((md5, names),) = found.items()
     trained = [_uri(version) for version, _ in known if _uri(version) in users.get(md5, ())]
-    return Use(md5, tuple(sorted(names)), tuple(trained), tuple(_heirs(known, set(trained))))
+    return Use(md5, tuple(sorted(names)), tuple(trained), tuple(_descendants(known, set(trained))))
 
 
 def _named(lineage: Lineage) -> Iterator[tuple[str, str, bool]]:
-    """md5, what it is, whether weights were learned from it: of all that a version's record names."""
+    """MD5, name and whether weights were learned from it, of everything in a version's record."""
     for name, product in lineage.products.items():
         yield product["content_hash"], f"{name} of {lineage.profile}", name.partition("/")[0] in _LEARNED_FROM
     for path, out in lineage.outs.items():
@@ -120,17 +120,17 @@ def _named(lineage: Lineage) -> Iterator[tuple[str, str, bool]]:
             yield md5, f"{path}/{file}", name in _LEARNED_FROM
 
 
-def _heirs(known: list[tuple[ModelVersion, Lineage]], touched: set[str]) -> list[str]:
-    """Versions that began with weights of a touched one, or of such a one, in the order in which they were registered."""
-    heirs: list[str] = []
-    everyone, before = set(touched), -1
-    while len(everyone) != before:
-        before = len(everyone)
+def _descendants(known: list[tuple[ModelVersion, Lineage]], trained: set[str]) -> list[str]:
+    """Versions that were warm-started from one of `trained`, directly or not, in the order of registration."""
+    descendants: list[str] = []
+    family, before = set(trained), -1
+    while len(family) != before:
+        before = len(family)
         for version, lineage in known:
-            if lineage.parent and lineage.parent["uri"] in everyone and _uri(version) not in everyone:
-                everyone.add(_uri(version))
-                heirs.append(_uri(version))
-    return heirs
+            if lineage.parent and lineage.parent["uri"] in family and _uri(version) not in family:
+                family.add(_uri(version))
+                descendants.append(_uri(version))
+    return descendants
 
 
 def _uri(version: ModelVersion) -> str:

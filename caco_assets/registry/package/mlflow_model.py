@@ -1,4 +1,4 @@
-"""An encoder as an MLflow model: safetensors and description in, the same encoder out, bit for bit, and no pickle on the way."""
+"""Packages an encoder as an MLflow model of safetensors and JSON, and loads it back bit for bit; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 _FILES = (WEIGHTS, DESCRIPTION)
-# What the model code imports beside this package; exact versions, because features must not drift.
+# Imports of the model code besides this package; exact versions, because features must not change.
 _LIBRARIES = ("mlflow", "numpy", "safetensors", "timm", "torch")
 _PROBE_SIDE = 32
 
@@ -35,19 +35,19 @@ def package(encoder_dir: Path, target: Path) -> Encoder:
 
     Args:
         encoder_dir: `encoder.safetensors` and `encoder.json`.
-        target: folder to make.
+        target: folder to create.
 
     Returns:
-        The encoder, which has been loaded and checked on the way.
+        The encoder, loaded and checked.
 
     Raises:
-        UserError: no sound encoder there.
+        UserError: no valid encoder there.
     """
     from mlflow.pyfunc import save_model
 
     encoder = Encoder.load(encoder_dir)
     with tempfile.TemporaryDirectory() as scratch:
-        # two files and no more: metrics and pictures of the training run belong to the run
+        # only the two files: metrics and figures of the training belong to its run
         source = Path(scratch) / "encoder"
         source.mkdir()
         for name in _FILES:
@@ -64,10 +64,10 @@ def package(encoder_dir: Path, target: Path) -> Encoder:
 
 
 def upload(tracking: Tracking, run_id: str, folder: Path, name: str) -> tuple[str, str]:
-    """Put a model folder into the artifacts of a run's experiment.
+    """Upload a model folder to the experiment of a run.
 
     Returns:
-        The logged model's id and the address of its files.
+        The id of the logged model and the URI of its files.
 
     Raises:
         UserError: the server refuses.
@@ -92,7 +92,7 @@ def load_encoder(uri: str, tracking: Tracking) -> Encoder:
         tracking: where versions are looked up.
 
     Raises:
-        UserError: no such model, alias or version; its files are missing, damaged, or are not those of a packaged encoder.
+        UserError: no such model, alias or version; its files are missing, damaged, or not a packaged encoder.
     """
     if not uri.startswith("models:/"):
         return _read(Path(uri), uri)
@@ -106,17 +106,17 @@ def load_version(tracking: Tracking, version: ModelVersion) -> Encoder:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A version's encoder as its registered files give it back."""
+    """A version's encoder, loaded from its registered files."""
 
     encoder: Encoder
     megabytes: float
     """Of `encoder.safetensors`, 10^6 bytes."""
     round_trip: bool | None
-    """Its preprocessing gives the stored tensor bit for bit; None: none is stored."""
+    """Whether its preprocessing reproduces the stored tensor bit for bit; None: none is stored."""
 
 
 def fetch(tracking: Tracking, version: ModelVersion) -> Fetched:
-    """Load a version and look at its files; raises as `load_encoder`."""
+    """Load a version and check its files; raises as `load_encoder`."""
     uri = f"models:/{version.name}/{version.version}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = download(tracking, version, Path(scratch))
@@ -142,13 +142,13 @@ def download(tracking: Tracking, version: ModelVersion, target: Path) -> Path:
 
 
 def probe(encoder: Encoder) -> np.ndarray:
-    """uint16 (2, C, 32, 32): a fixed picture of archive values, for checks that two encoders see the same pixels the same way."""
+    """uint16 (2, C, 32, 32): fixed archive values, to compare the preprocessing of two encoders."""
     shape = (2, len(encoder.preprocessing.bands), _PROBE_SIDE, _PROBE_SIDE)
     return np.random.default_rng(0).integers(0, 10_000, shape, dtype=np.uint16)
 
 
 def preprocessing_hash(encoder: Encoder) -> str:
-    """sha256 of the stretched probe and of mean, deviation and side: exact on every machine (integers and constants)."""
+    """SHA-256 of the stretched probe, mean, standard deviation and size: exact on every machine (integers and constants)."""
     wanted = encoder.preprocessing
     stretched = wanted.stretched(probe(encoder), replace(ARCHIVE, bands=wanted.bands))
     return hashlib.sha256(stretched.tobytes() + repr((wanted.mean, wanted.std, wanted.size)).encode()).hexdigest()
@@ -175,7 +175,7 @@ def files_of(folder: Path, uri: str) -> Path:
         raise UserError(f"{uri}: not a packaged encoder ({_line(error)}); register it with `caco register`") from error
     encoder = (folder / inside).resolve()
     if not encoder.is_relative_to(folder.resolve()):
-        raise UserError(f"{uri}: its MLmodel points outside of the model ({inside}); register the encoder again")
+        raise UserError(f"{uri}: its MLmodel points outside the model ({inside}); register the encoder again")
     return encoder
 
 

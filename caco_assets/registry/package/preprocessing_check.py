@@ -1,4 +1,4 @@
-"""A picture stored with an encoder, and what its preprocessing made of it: the registered one must make the same, bit for bit."""
+"""The round-trip check: a registered encoder's preprocessing must reproduce the stored tensor of a stored image, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder
 
 ROUND_TRIP = "round_trip.safetensors"
-"""In a registered model: a picture, and what the encoder's preprocessing made of it when it was registered."""
+"""File of a registered model: an image, and its tensor by the encoder's preprocessing at registration."""
 
 
 def write_round_trip(encoder: Encoder, path: Path) -> Path:
-    """Store a picture and the tensor that `encoder` makes of it: `pixels` uint16 (2, C, S, S), `tensor` float32 of the same shape.
+    """Store an image and its preprocessed tensor: `pixels` uint16 (2, C, S, S), `tensor` float32 of the same shape.
 
-    The picture has the encoder's own side, so that nothing is resized: what is left is exact on every machine.
+    The image has the encoder's own size, so nothing is resized and the result is exact on every machine.
     """
     from safetensors.numpy import save_file
 
@@ -29,7 +29,7 @@ def write_round_trip(encoder: Encoder, path: Path) -> Path:
 
 
 def same_tensor(encoder: Encoder, path: Path) -> bool:
-    """Whether `encoder` makes the stored tensor of the stored picture, bit for bit; a file that is no such pair: no."""
+    """Whether `encoder` turns the stored image into the stored tensor, bit for bit; False for an invalid file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

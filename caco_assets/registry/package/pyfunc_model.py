@@ -14,7 +14,7 @@ class PackagedEncoder(PythonModel):
     """Pixels in, features out; the preprocessing is inside."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the safetensors."""
+        """Load the safetensors."""
         self.encoder = Encoder.load(Path(context.artifacts["encoder"]))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -28,17 +28,17 @@ class PackagedEncoder(PythonModel):
         Args:
             context: unused.
             model_input: digital numbers.
-            params: `bands`, `reflectance_per_dn`, `offset` say what they are, `size` the side in pixels of the network's input;
-                MLflow fills in the defaults of the model's signature.
+            params: `bands`, `reflectance_per_dn` and `offset` describe the numbers; `size` is the side of the network's input,
+                pixels. MLflow fills in the defaults of the model's signature.
         """
-        said = params or {}
+        params = params or {}
         wanted = self.encoder.preprocessing
         fmt = PixelFormat(
-            tuple(said.get("bands", wanted.bands)),
-            said.get("reflectance_per_dn", ARCHIVE.reflectance_per_dn),
-            said.get("offset", ARCHIVE.offset),
+            tuple(params.get("bands", wanted.bands)),
+            params.get("reflectance_per_dn", ARCHIVE.reflectance_per_dn),
+            params.get("offset", ARCHIVE.offset),
         )
-        return self.encoder.features(np.asarray(model_input), fmt, said.get("size", wanted.size))
+        return self.encoder.features(np.asarray(model_input), fmt, params.get("size", wanted.size))
 
 
 set_model(PackagedEncoder())

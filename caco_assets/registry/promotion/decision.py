@@ -1,4 +1,4 @@
-"""The decision on a challenger: every rule of the policy with its figure, its bound and a sentence. Pure; nothing is moved here."""
+"""The decision on a challenger: each rule of the policy with its value, bound and a sentence. Pure: no server, no alias moves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,14 @@ from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.registry.promotion.policy import MainRule, NotCollapsed, Policy
 
 MAIN_ROW = "main_row"
-"""Key of the finding that nothing could be compared at all: no one can set that aside."""
+"""Key of the finding that no main row is measured; it cannot be overridden."""
 COSTS = ("ms", "MB", "x")
-"""Units of which less is better."""
+"""Units in which less is better."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule and what came of it."""
+    """The result of one rule."""
 
     rule: str
     passed: bool
@@ -30,14 +31,14 @@ class Finding:
     low: float | None = None
     high: float | None = None
     bound: float | None = None
-    """What `low` (or, where there is no interval, `figure`) had to exceed; where `unit` is a cost, what it may not exceed."""
+    """What `low` (without an interval: `figure`) must exceed; if `unit` is a cost, what it must not exceed."""
     key: str = ""
-    """Part of the policy that the rule stands in, or one of the rules that no policy sets aside."""
+    """The section of the policy, or the name of a rule that cannot be overridden."""
     unit: str = ""
-    """Of figure and bound: `share`, `ms`, `MB`, or none."""
+    """Of figure and bound: `share`, `ms`, `MB`, `x`, or none."""
 
     def row(self) -> dict[str, str]:
-        """The rule as a line of a table for people."""
+        """The rule as a row of a table for people."""
         shown = "–" if self.figure is None else _shown(self.figure, self.unit)
         interval = (
             "" if self.low is None or self.high is None else f" [{_shown(self.low, self.unit)}, {_shown(self.high, self.unit)}]"
@@ -50,17 +51,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the policy says about one version."""
+    """What the policy decides about one version."""
 
     model: str
     version: str
     champion: str | None
-    """Version it was compared with; None: there was none, and the absolute rules decided."""
+    """Version it was compared with; None: there was none, so only the absolute rules applied."""
     findings: tuple[Finding, ...]
 
     @property
     def passed(self) -> bool:
-        """Every rule holds (and there was at least one)."""
+        """Whether there are rules and all of them hold."""
         return bool(self.findings) and all(finding.passed for finding in self.findings)
 
     @property
@@ -79,47 +80,56 @@ class Decision:
             lines.append(f"  {mark}  {finding.rule:<{width}}  {finding.sentence}")
         return "\n".join(lines)
 
+    def message(self) -> dict[str, Any]:
+        """The decision as fields of a notification."""
+        return {
+            "version": self.version,
+            "uri": f"models:/{self.model}/{self.version}",
+            "compared_with": self.champion,
+            "passed": self.passed,
+            "failed": [finding.rule for finding in self.failed],
+            "verdict": self.text(),
+            "rules": [finding.row() for finding in self.findings],
+        }
+
     def to_json(self) -> str:
-        """JSON text with `passed` for readers; `from_json` is the inverse."""
+        """JSON text, with `passed` for people; `from_json` is the inverse."""
         return json.dumps({"passed": self.passed, **asdict(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Decision:
-        """Read what `to_json` wrote."""
+        """The inverse of `to_json`."""
         fields = json.loads(text)
         findings = tuple(Finding(**finding) for finding in fields["findings"])
         return cls(fields["model"], fields["version"], fields["champion"], findings)
 
 
 def main_rule(policy: Policy, rows: Sequence[ScoreRow]) -> MainRule | None:
-    """The first rule of `policy.main` that can be applied to these rows."""
+    """The first rule of `policy.main` whose row is measured."""
     return next((rule for rule in policy.main if _pick(rows, rule.row, rule.protocol, rule.method, rule.size)), None)
 
 
 def weigh(
     policy: Policy, challenger: Sequence[ScoreRow], champion: Sequence[ScoreRow] | None, random: Sequence[ScoreRow], root: Path
 ) -> list[Finding]:
-    """The rules about scores.
+    """Apply the rules about scores.
 
     Args:
         policy: the rules.
         challenger: its rows.
-        champion: rows of the champion on the same data; None where there is none.
+        champion: rows of the champion on the same data; None: there is no champion.
         random: rows of the untrained encoder on the same data.
         root: folder that `ScoreRow.items` is relative to.
 
     Raises:
-        UserError: two rows to be compared are not about the same images.
+        UserError: rows to be compared are not about the same images.
     """
     rule = main_rule(policy, challenger)
     if rule is None:
         wanted = ", ".join(f"{rule.row} ({rule.protocol}, {rule.method}, {rule.size} px)" for rule in policy.main)
         measured = ", ".join(sorted({row.row for row in challenger if row.status == "measured"})) or "none"
-        return [
-            Finding(
-                "main row", False, f"none of the rows that may decide is measured: {wanted}; measured: {measured}", key=MAIN_ROW
-            )
-        ]
+        sentence = f"no row of the policy's `main` is measured: {wanted}; measured: {measured}"
+        return [Finding("main row", False, sentence, key=MAIN_ROW)]
     beats_random = _gain(f"beats random on {rule.row}", policy, rule, policy.baseline.margin, challenger, random, "random", root)
     findings = [replace(beats_random, key="baseline")]
     if champion is None:
@@ -130,18 +140,18 @@ def weigh(
 
 
 def not_collapsed(features: np.ndarray, rule: NotCollapsed) -> Finding:
-    """Whether features (N, D) of different images differ, in more than a few directions."""
+    """Whether the features (N, D) of different images differ, in more than a few directions."""
     rank, spread = effective_rank(features), relative_spread(features)
     passed = bool(np.isfinite(features).all()) and rank > rule.min_effective_rank and spread > rule.min_spread
     sentence = (
-        f"effective rank {rank:.1f} of {features.shape[1]} (more than {rule.min_effective_rank:g} wanted), "
-        f"spread {spread:.3f} (more than {rule.min_spread:g} wanted)"
+        f"effective rank {rank:.1f} of {features.shape[1]} (must exceed {rule.min_effective_rank:g}), "
+        f"spread {spread:.3f} (must exceed {rule.min_spread:g})"
     )
     return Finding("not collapsed", passed, sentence, figure=rank, bound=rule.min_effective_rank, key="not_collapsed")
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """exp(entropy) of the normalised singular values of centred (N, D) features (Roy and Vetterli 2007); 0 if constant."""
+    """exp(entropy) of the normalized singular values of centred (N, D) features (Roy and Vetterli 2007); 0 if constant."""
     values = np.nan_to_num(features.astype(np.float64))
     singular = np.linalg.svd(values - values.mean(axis=0), compute_uv=False)
     if singular.sum() == 0:
@@ -151,7 +161,7 @@ def effective_rank(features: np.ndarray) -> float:
 
 
 def relative_spread(features: np.ndarray) -> float:
-    """Root mean square distance of (N, D) features from their mean, over the length of the mean; 0 if all are 0."""
+    """Root mean square distance of (N, D) features from their mean, divided by the length of the mean; 0 if all are 0."""
     values = np.nan_to_num(features.astype(np.float64))
     mean = values.mean(axis=0)
     distance = float(np.sqrt(((values - mean) ** 2).sum(axis=1).mean()))
@@ -166,18 +176,18 @@ def _gain(
     margin: float,
     challenger: Sequence[ScoreRow],
     other: Sequence[ScoreRow],
-    whom: str,
+    other_name: str,
     root: Path,
 ) -> Finding:
-    """The challenger is better than `other` on the main row: the interval of the paired gain lies above the margin."""
+    """Whether the challenger beats `other` on the main row: the lower bound of the paired gain exceeds the margin."""
     mine = _pick(challenger, rule.row, rule.protocol, rule.method, rule.size)
     theirs = _pick(other, rule.row, rule.protocol, rule.method, rule.size)
     if mine is None or theirs is None:
-        return Finding(name, False, f"{whom} has no measured {rule.protocol} {rule.method} at {rule.size} px on {rule.row}")
+        return Finding(name, False, f"{other_name} has no measured {rule.protocol} {rule.method} at {rule.size} px on {rule.row}")
     gain, low, high = _paired(mine, theirs, policy, root)
     sentence = (
-        f"{mine.value:.1%} against {theirs.value:.1%} of {whom}: gain {gain:+.1%} [{low:+.1%}, {high:+.1%}] "
-        f"(lower end above {margin:+.1%} wanted; {mine.n} images)"
+        f"{mine.value:.1%} against {theirs.value:.1%} of {other_name}: {_points(gain, low, high)} "
+        f"(lower bound must exceed {100 * margin:g}; {mine.n} images)"
     )
     return Finding(name, low > margin, sentence, gain, low, high, margin, unit="share")
 
@@ -185,7 +195,7 @@ def _gain(
 def _others(
     policy: Policy, main: MainRule, challenger: Sequence[ScoreRow], champion: Sequence[ScoreRow], root: Path
 ) -> list[Finding]:
-    """No other row of the champion's is clearly worse."""
+    """Whether any other row of the champion is significantly worse."""
     wanted, findings = policy.others, []
     keys = {(row.row, row.size) for row in champion if row.protocol == wanted.protocol and row.method == wanted.method}
     decided = {(main.row, main.size)} if (main.protocol, main.method) == (wanted.protocol, wanted.method) else set()
@@ -195,17 +205,17 @@ def _others(
             continue
         name = f"not worse on {row}, {size} px"
         if mine is None:
-            findings.append(Finding(name, False, "the champion is measured here, the challenger is not", key="others"))
+            findings.append(Finding(name, False, "measured for the champion, not for the challenger", key="others"))
             continue
         gain, low, high = _paired(mine, theirs, policy, root)
         worse = gain < -wanted.tolerance and high < 0
-        sentence = f"gain {gain:+.1%} [{low:+.1%}, {high:+.1%}] (at most {wanted.tolerance:.1%} worse allowed; {mine.n} images)"
+        sentence = f"{_points(gain, low, high)} (may be at most {100 * wanted.tolerance:g} points worse; {mine.n} images)"
         findings.append(Finding(name, not worse, sentence, gain, low, high, -wanted.tolerance, "others", "share"))
     return findings
 
 
 def _pick(rows: Sequence[ScoreRow], row: str, protocol: str, method: str, size: int) -> ScoreRow | None:
-    """The measured row with per-item predictions; of several seeds the smallest, so that both sides take the same."""
+    """The measured row with per-item predictions; of several seeds the smallest, so that both sides use the same."""
     found = [
         each
         for each in rows
@@ -218,6 +228,11 @@ def _pick(rows: Sequence[ScoreRow], row: str, protocol: str, method: str, size: 
 
 def _paired(mine: ScoreRow, theirs: ScoreRow, policy: Policy, root: Path) -> tuple[float, float, float]:
     return paired_gain(root / str(mine.items), root / str(theirs.items), policy.draws)
+
+
+def _points(gain: float, low: float, high: float) -> str:
+    """A gain in percentage points with its 95 % interval."""
+    return f"{100 * gain:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _shown(value: float, unit: str) -> str:

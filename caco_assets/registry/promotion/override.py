@@ -1,4 +1,4 @@
-"""A person sets rules of the policy aside: who may, which rules, and how it is remembered."""
+"""Manual override of promotion rules: who may, which rules, and how it is recorded."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from dataclasses import asdict, dataclass
 
 from caco_assets.core.errors import UserError
 from caco_assets.registry.aliases.champion import checked_reason
-from caco_assets.registry.aliases.user import who
+from caco_assets.registry.aliases.user import current_user
 from caco_assets.registry.promotion.decision import Decision
 from caco_assets.registry.promotion.policy import Policy
 
 TAG = "override"
-"""Tag of a version: JSON with `by`, `reason` and the `rules` that were set aside."""
+"""Tag of a version: JSON with `by`, `reason` and the `rules` that were overridden."""
 
 
 @dataclass(frozen=True)
 class Override:
-    """Somebody who may, and why."""
+    """An allowed user, and the reason."""
 
     by: str
     reason: str
 
     def tag(self, decision: Decision) -> str:
-        """What the version remembers of it."""
+        """The value of the tag."""
         return json.dumps({**asdict(self), "rules": [finding.rule for finding in decision.failed]}, ensure_ascii=False)
 
 
-def ask(policy: Policy, reason: str) -> Override:
-    """The right to set rules aside, before anything is computed.
+def request_override(policy: Policy, reason: str) -> Override:
+    """Check the right to override before anything is computed.
 
     Raises:
-        UserError: the user may not, or gives no reason.
+        UserError: the user is not allowed, or gives no reason.
     """
-    name, allowed = who(), policy.override.allowed
+    name, allowed = current_user(), policy.override.allowed
     if name not in allowed:
         raise UserError(
-            f"--override: {name} is not among override.allowed of the promotion policy ({', '.join(allowed) or 'nobody is'}); the "
+            f"--override: {name} is not in override.allowed of the promotion policy ({', '.join(allowed) or 'empty'}); the "
             "champion stays"
         )
     return Override(name, checked_reason(reason))
 
 
-def check(policy: Policy, decision: Decision) -> None:
-    """Every rule that failed may be set aside.
+def check_override(policy: Policy, decision: Decision) -> None:
+    """Check that every failed rule may be overridden.
 
     Raises:
-        UserError: one may not; its finding is in the message.
+        UserError: one may not; the message holds its finding.
     """
     for finding in decision.failed:
         if finding.key not in policy.override.rules:
             raise UserError(
-                f"--override: the rule '{finding.rule}' cannot be set aside ({finding.sentence}); override.rules allows "
+                f"--override: the rule '{finding.rule}' cannot be overridden ({finding.sentence}); override.rules allows "
                 f"{', '.join(policy.override.rules)}"
             )

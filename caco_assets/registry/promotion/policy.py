@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.settings import Settings
 
 
@@ -17,7 +17,7 @@ class _Frozen(BaseModel):
 
 
 class MainRule(_Frozen):
-    """One figure that may decide."""
+    """A row that may decide."""
 
     row: str
     """Name of the row in the profile's `downstream.tasks`."""
@@ -25,20 +25,20 @@ class MainRule(_Frozen):
     method: str = "linear_probe"
     size: int = Field(default=64, ge=1)
     margin: float = Field(default=0.0, ge=0, lt=1)
-    """The lower end of the gain over the champion must be above this."""
+    """The lower bound of the gain over the champion must exceed this."""
 
 
 class Others(_Frozen):
-    """No other row may get worse."""
+    """No other row may get significantly worse."""
 
     protocol: Literal["paper", "clean"] = "clean"
     method: str = "linear_probe"
     tolerance: float = Field(default=0.02, ge=0, lt=1)
-    """A row fails when it is worse by more than this and its 95 % interval lies below 0: surely, and by more than a trifle."""
+    """A row fails if it is worse by more than this and its 95 % interval lies below 0: significantly, and by enough to matter."""
 
 
 class Baseline(_Frozen):
-    """An encoder of the same architecture that has learnt nothing must be beaten, on the main row."""
+    """The candidate must beat an untrained encoder of the same architecture on the main row."""
 
     margin: float = Field(default=0.0, ge=0, lt=1)
 
@@ -47,18 +47,18 @@ class NotCollapsed(_Frozen):
     """Features must differ between images."""
 
     min_effective_rank: float = Field(default=4.0, ge=1)
-    """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007)."""
+    """exp of the entropy of the normalized singular values of the centred features (Roy and Vetterli 2007)."""
     min_spread: float = Field(default=0.01, ge=0)
     """Root mean square distance from the mean feature, as a share of the mean feature's length."""
 
 
 class Latency(_Frozen):
-    """What an embedding may cost: processor time of one thread, so that other programs on the machine do not decide."""
+    """What an embedding may cost: CPU time of one thread, so that the load of the machine does not decide."""
 
     max_ms: float = Field(default=500.0, gt=0)
-    """Milliseconds per image at the encoder's own input side; the quickest of all rounds counts."""
+    """Milliseconds per image at the encoder's own input size; the fastest round counts."""
     max_ratio: float | None = Field(default=1.5, gt=0)
-    """Of the champion's time, measured in turns; fails only when surely above (see `latency.slower_than`). None: no comparison."""
+    """Of the champion's time, measured in turns; fails only if significantly above (`latency.median_interval`). None: no limit."""
     images: int = Field(default=8, ge=1, le=256)
     """In one batch."""
     rounds: int = Field(default=11, ge=5, le=101)
@@ -66,37 +66,37 @@ class Latency(_Frozen):
 
 
 class Size(_Frozen):
-    """What a serving machine must hold."""
+    """What a serving machine must store."""
 
     max_mb: float = Field(default=400.0, gt=0)
-    """Of `encoder.safetensors`, in units of 10^6 bytes."""
+    """Of `encoder.safetensors`, 10^6 bytes."""
     max_parameters: int | None = Field(default=None, ge=1)
-    """Weights that are learnt; None: the file's size alone counts."""
+    """Learned weights; None: only the file size counts."""
 
 
 class Drift(_Frozen):
-    """The data that trained it must not have drifted from the vintage before, or the drift must have been accepted."""
+    """The training data must not have drifted from the previous vintage, unless the drift was accepted."""
 
     when_not_measured: Literal["allow", "refuse"] = "allow"
-    """A first vintage has nothing to be compared with."""
+    """A first vintage has no reference."""
 
 
 class RoundTrip(_Frozen):
-    """The registered preprocessing must give the tensor that the trained encoder gave, bit for bit, on a stored picture."""
+    """The registered preprocessing must reproduce the trained encoder's tensor of a stored image, bit for bit."""
 
     when_not_stored: Literal["allow", "refuse"] = "refuse"
-    """A version that carries neither the picture nor a hash of what becomes of it was not registered by this package."""
+    """A version with neither the image nor a hash of its tensor was not registered by this package."""
 
 
 Overridable = Literal["main", "baseline", "others", "latency", "size", "drift"]
-"""Rules that a person may set aside. The others say that the artifact is not sound, or not the one that was judged."""
+"""Rules that a user may override. The others say that the artifact is unusable, or not the one that was evaluated."""
 
 
 class Override(_Frozen):
-    """Who may promote a version against a rule, and against which."""
+    """Who may override which rules."""
 
     allowed: tuple[str, ...] = ()
-    """Names of users on the machine that decides; none: nobody."""
+    """Names of users on the machine that decides; empty: nobody."""
     rules: tuple[Overridable, ...] = ("main", "others", "latency", "size", "drift")
 
 
@@ -118,7 +118,7 @@ class Policy(_Frozen):
 
 
 def read_policy(settings: Settings) -> Policy:
-    """The policy that the profile names.
+    """Read the policy of a profile.
 
     Raises:
         UserError: no such file, not YAML, an unknown key, or a value that is not allowed.
@@ -129,7 +129,7 @@ def read_policy(settings: Settings) -> Policy:
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not readable as YAML ({one_line(error)})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a policy is a mapping with the keys {', '.join(Policy.model_fields)}")
     try:
@@ -141,24 +141,24 @@ def read_policy(settings: Settings) -> Policy:
             raise UserError(f"{path}: {key}: unknown key; allowed: {', '.join(_allowed(problem['loc'][:-1]))}") from error
         shown = "" if problem["type"] == "missing" else f"={problem['input']!r}"
         raise UserError(f"{path}: {key}{shown}: {problem['msg']}") from error
-    _one_label_an_image(path, policy, settings)
+    _require_image_labels(path, policy, settings)
     return policy
 
 
-def _one_label_an_image(path: Path, policy: Policy, settings: Settings) -> None:
-    """The main rows of the profile have a class for each image: the rule against collapse looks at features of whole images."""
+def _require_image_labels(path: Path, policy: Policy, settings: Settings) -> None:
+    """Refuse a main row with pixel labels: the collapse rule looks at features of whole images."""
     from caco_assets.downstream.tasks import find_task
 
     for index, rule in enumerate(policy.main):
         wanted = settings.downstream.tasks.get(rule.row)
         if wanted is not None and find_task(wanted.task).dense:
             raise UserError(
-                f"{path}: main.{index}.row={rule.row}: has a class for each pixel; name a row of image labels, whose features can "
-                "be seen to collapse"
+                f"{path}: main.{index}.row={rule.row}: has a class for each pixel; name a row with image labels: the collapse "
+                "rule needs features of whole images"
             )
 
 
 def _allowed(place: tuple[int | str, ...]) -> list[str]:
-    """Keys of the part of the policy at `place`."""
+    """Keys of the section of the policy at `place`."""
     part: Any = Policy.model_fields[str(place[0])].annotation if place else Policy
     return list((MainRule if place and place[0] == "main" else part).model_fields)

@@ -1,1 +1,1 @@
-"""An encoder in the forms that other tools load: timm, ONNX, torch.export, and a STAC item that describes them."""
+"""Releases: exports to timm, ONNX and torch.export, a STAC item that describes them, and the model card."""

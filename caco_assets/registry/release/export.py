@@ -1,4 +1,4 @@
-"""Writes an encoder in every form that other tools load, and proves that they all give the same features."""
+"""Exports an encoder to the formats that other tools load, and checks that they all give the same features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -19,28 +20,57 @@ from safetensors.torch import save_file
 
 from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.registry.package.mlflow_model import download, files_of
 from caco_assets.registry.release.reflectance_network import ReflectanceNetwork
+from caco_assets.registry.versions import find
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
+from caco_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 TIMM, ONNX, EXPORTED, ITEM, PARITY = "timm.safetensors", "encoder.onnx", "encoder.pt2", "item.json", "parity.json"
 FILES = {TIMM: "timm", EXPORTED: "exported", ONNX: "onnx"}
-"""File → what settings and STAC call the form."""
+"""File → name of the format in settings and STAC."""
 KEYS = tuple(FILES.values())
 TOLERANCE = 1e-3
-"""Largest difference of a feature, relative to the features' standard deviation, at which two forms count as the same."""
+"""Largest difference of a feature, in standard deviations of the features, at which two formats count as equal."""
 _IMAGES = 4
 _LARGEST_BATCH = 4096
+
+
+def export_version(settings: Settings, uri: str, out: Path, tracking: Tracking | None = None) -> dict[str, float]:
+    """Export an encoder to the folder `out`; see `export`.
+
+    Args:
+        settings: the profile.
+        uri: `models:/name@champion`, `models:/name/3`, or the folder of an encoder.
+        out: folder to create; an older export there is replaced.
+        tracking: default: opened here if `uri` names a registered version.
+
+    Returns:
+        Format → largest difference from the encoder's own features, in their standard deviations.
+
+    Raises:
+        UserError: no such encoder, `out` holds something else, or an export does not give the encoder's features.
+    """
+    if not uri.startswith("models:/"):
+        return export_files(files_of(Path(uri), uri), out, name=Path(uri).name, vintage=settings.vintage)
+    tracking = tracking or open_tracking(settings)
+    version = find(tracking, uri)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = files_of(download(tracking, version, Path(scratch)), uri)
+        vintage = version.tags.get("vintage", settings.vintage)
+        return export_files(files, out, name=f"{version.name}-{version.version}", vintage=vintage)
 
 
 def export_files(source: Path, target: Path, *, name: str, vintage: str, forms: Sequence[str] = KEYS) -> dict[str, float]:
     """`export` of the encoder in the folder `source`, whose training data end with the month `vintage` (`YYYY-MM`).
 
     Raises:
-        UserError: as `export`, there is no sound encoder, or `target` is a folder that no export has made.
+        UserError: as `export`, there is no valid encoder, or `target` is not an earlier export.
     """
     if target.exists() and not (target.is_dir() and (target / PARITY).is_file()) and (target.is_file() or any(target.iterdir())):
-        raise UserError(f"out={target}: is there already and is no export; name another folder")
+        raise UserError(f"out={target}: exists and is not an export; name another folder")
     year, month = (int(part) for part in vintage.split("-"))
     # the last day of the month, whatever its length
     when = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)
@@ -59,26 +89,26 @@ def export(
     about: str,
     forms: Sequence[str] = KEYS,
 ) -> dict[str, float]:
-    """Fill the folder `target`; it stands there whole or not at all.
+    """Export an encoder to the folder `target`, which is written completely or not at all.
 
     `encoder.safetensors` and `encoder.json` are ours (`Encoder.load`); `timm.safetensors` is what
-    `timm.create_model(architecture, num_classes=0, in_chans=…, checkpoint_path=…)` takes, which expects normalised input;
+    `timm.create_model(architecture, num_classes=0, in_chans=…, checkpoint_path=…)` takes, which expects normalized input;
     `encoder.onnx` and `encoder.pt2` take reflectance × 10 000; `item.json` describes all of them as STAC.
 
     Args:
         encoder: loaded from `source`.
         source: its folder.
-        target: folder to make; an older one is replaced.
+        target: folder to create; an older export is replaced.
         name: of model and version.
         when: reference date of the training data.
         about: one sentence for the description.
-        forms: of `timm`, `exported` and `onnx`, those to write.
+        forms: the formats to write, of `timm`, `exported` and `onnx`.
 
     Returns:
-        Form → largest difference from the encoder's own features, in their standard deviations (also in `parity.json`).
+        File → largest difference from the encoder's own features, in their standard deviations (also in `parity.json`).
 
     Raises:
-        UserError: a form does not give the encoder's features; nothing is left behind.
+        UserError: an export does not give the encoder's features; nothing is left behind.
     """
     from caco_assets.registry.release.stac_mlm_item import write_item
 
@@ -101,8 +131,8 @@ def export(
             found[form] = _difference(write(encoder, network, images, partial / form), wanted)
         if wrong := [f"{form} differs by {difference:.2g}" for form, difference in found.items() if not difference < TOLERANCE]:
             raise UserError(
-                f"{name}: {', '.join(wrong)} standard deviations of the features (at most {TOLERANCE:g} allowed); this export "
-                "would not be the encoder that was judged"
+                f"{name}: {', '.join(wrong)} standard deviations of the features (at most {TOLERANCE:g}); this export would "
+                "not be the encoder that was evaluated"
             )
         (partial / PARITY).write_text(json.dumps(found, indent=1) + "\n")
         kinds = {"timm": "timm", "onnx": "onnx", "exported": "torch.export"}
@@ -117,14 +147,14 @@ def export(
 
 
 def _images(encoder: Encoder) -> torch.Tensor:
-    """int32 (4, C, S, S): fixed archive values over their whole range, dark ones more often, as on land."""
+    """int32 (4, C, S, S): fixed archive values over their range, more of them dark, as on land."""
     wanted = encoder.preprocessing
     shape = (_IMAGES, len(wanted.bands), wanted.size, wanted.size)
     return torch.from_numpy((np.random.default_rng(0).random(shape) ** 2 * 6000).astype(np.int32))
 
 
 def _own(encoder: Encoder, images: torch.Tensor) -> np.ndarray:
-    """Features by the encoder's own way in."""
+    """The features of `Encoder.features`."""
     from dataclasses import replace
 
     from caco_assets.pretraining.encoder.encoder import ARCHIVE
@@ -156,13 +186,13 @@ def _onnx(encoder: Encoder, network: ReflectanceNetwork, images: torch.Tensor, p
     import onnxruntime
 
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        # about torch's own parts, and its account of each step
+        # warnings about torch's own code, and its progress output
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             _program(network, images), dynamo=True, input_names=["reflectance"], output_names=["features"], verbose=False
         )
     if program is None:
-        raise UserError("onnx: torch made no program")
+        raise UserError("onnx: torch.onnx.export returned no program")
     program.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["features"], {"reflectance": images[:3].numpy()})[0])
@@ -181,6 +211,6 @@ _FORMS: dict[str, Callable[[Encoder, ReflectanceNetwork, torch.Tensor, Path], np
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference in standard deviations; a form may have been asked for fewer images than it was made with."""
+    """Largest difference in standard deviations; `found` may cover fewer images, to test another batch size."""
     part = wanted[: len(found)]
     return float(np.abs(found - part).max() / max(wanted.std(), 1e-12)) if np.isfinite(found).all() else float("inf")

@@ -1,4 +1,4 @@
-"""The whole way from reflectance to features as one network, for formats that know nothing of our preprocessing."""
+"""One network from reflectance to features, for export formats without our preprocessing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 class ReflectanceNetwork(nn.Module):
-    """Archive values in, features out: the stretch, the normalisation and the backbone of an encoder.
+    """Archive values in, features out: the stretch, the normalization and the backbone of an encoder.
 
-    Stretch, /255, mean and deviation are one table over all 65 536 archive values, so they are exact. Nothing is resized: the input
-    has the side that the encoder was trained with, or any other side that the backbone takes.
+    Stretch, /255, mean and standard deviation are one table over all 65 536 archive values, so they are exact. Nothing is resized:
+    the input has the size of the training images, or any other size that the backbone accepts.
     """
 
     table: Tensor
 
     def __init__(self, encoder: Encoder) -> None:
-        """Shares the encoder's weights."""
+        """Share the weights of the encoder."""
         super().__init__()
         wanted = encoder.preprocessing
         levels = torch.from_numpy(wanted.stretch.tables()).float() / 255  # (C, 65536)

@@ -1,4 +1,4 @@
-"""A STAC item with the machine-learning-model extension: what the network takes and gives, for tools that do not know us."""
+"""A STAC item with the machine-learning-model extension, which describes the network's input and output to other tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_item(
 
     Args:
         path: of the item, in the folder of the assets.
-        encoder: what it describes.
+        encoder: the described encoder.
         assets: key → file and artifact type (`mlm:artifact_type`); those of type `onnx` and `torch.export` take reflectance.
         name: of the model and its version; the item's id.
         when: reference date of the training data, with a time zone.
@@ -58,7 +58,7 @@ def write_item(
     )
     given = ModelOutput.create(
         name="features",
-        tasks=[TaskType.SIMILARITY_SEARCH],  # the extension has no word for features
+        tasks=[TaskType.SIMILARITY_SEARCH],  # the extension has no task for feature extraction
         result=ResultStructure.create([-1, encoder.width], ["batch", "features"], DataType.FLOAT32),
         description="One vector per image, before any classifier.",
     )

@@ -1,4 +1,4 @@
-"""MLflow: where runs and versions are kept, opened as an explicit object so that no global tracking address is ever set."""
+"""Connection to an MLflow tracking server and registry, as an object: no global tracking URI is ever set."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# MLflow's own defaults are 7 tries of 120 s: a server that is down would look like a hang of many minutes.
+# MLflow's defaults are 7 tries of 120 s each: a server that is down would look like a hang of many minutes.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-# A server on the other side of the world answers within a second or two.
+# A distant server answers within a second or two.
 PING_S = 5.0
 _MAY_BE_SECRET = re.compile(r"^\w[\w+.-]*://")
 
 
 class ServerAwayError(UserError):
-    """The tracking server does not answer: the same call may succeed later."""
+    """The tracking server does not answer; the same call may succeed later."""
 
 
 class RequestRefusedError(UserError):
@@ -52,9 +52,9 @@ class Tracking:
 
     uri: str
     experiment: str
-    """Runs of one profile form one experiment of that name."""
+    """Name of the experiment; one per profile."""
     artifacts: Path | None
-    """Folder of artifacts of a database in the workspace; None: the server decides."""
+    """Artifact folder for a database in the workspace; None: the server decides."""
     state: Path
     """Local folder for locks."""
 
@@ -70,7 +70,7 @@ class Tracking:
 
     @cached_property
     def experiment_id(self) -> str:
-        """Id of the experiment, which is created on first use.
+        """Id of the experiment, created on first use.
 
         Raises:
             UserError: the server refuses.
@@ -81,7 +81,7 @@ class Tracking:
         try:
             return self.client.create_experiment(self.experiment, artifact_location=location)
         except RequestRefusedError:
-            # another process was faster
+            # another process has created it meanwhile
             if (known := self.client.get_experiment_by_name(self.experiment)) is None:
                 raise
             return known.experiment_id
@@ -185,7 +185,7 @@ def server_arguments(settings: Settings) -> list[str]:
 
 
 def redacted(address: str) -> str:
-    """An address without user name, password and query: fit for tags, parameters and messages. Other text is left alone."""
+    """A URI without user name, password and query, for tags, parameters and messages. Other text is unchanged."""
     if not _MAY_BE_SECRET.match(address):
         return address
     parts = urlsplit(address)
@@ -194,18 +194,18 @@ def redacted(address: str) -> str:
 
 
 def redacted_text(text: str, address: str) -> str:
-    """`text` with `address` and its credentials taken out."""
+    """`text` without the credentials of `address`."""
     credentials = urlsplit(address).netloc.rpartition("@")[0]
     text = text.replace(address, redacted(address))
     return text.replace(f"{credentials}@", "") if credentials else text
 
 
 def _is_away(error: BaseException | None) -> bool:
-    """Whether a request has found nobody, or was cut off: MLflow wraps what its client raises."""
+    """Whether the server did not answer or broke off: MLflow wraps the exceptions of its HTTP client."""
     from requests.exceptions import ChunkedEncodingError, ConnectionError, RetryError, Timeout
 
     while error is not None:
-        # RetryError: a proxy before the server says so, again and again
+        # RetryError: a proxy in front of the server keeps reporting it
         if isinstance(error, ConnectionError | Timeout | ChunkedEncodingError | RetryError):
             return True
         error = error.__cause__ or error.__context__
@@ -225,7 +225,7 @@ def _ping(uri: str) -> None:
     import requests
 
     try:
-        # any answer will do, also a refusal: then the first real request says what is wrong
+        # any answer is enough, even a refusal: the first real request then shows the problem
         requests.get(f"{uri.rstrip('/')}/health", timeout=PING_S)
     except requests.RequestException as error:
         raise ServerAwayError(

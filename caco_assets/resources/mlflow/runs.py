@@ -1,4 +1,4 @@
-"""One MLflow run of one room: tags that say what it is, settings as parameters, live figures, files, the data it read."""
+"""One MLflow run of one room: tags, settings as parameters, live metrics, files and input data."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The most figures and parameters that the server takes in one request (1000 and 100 of MLflow's limits).
+# Most metrics and parameters in one request: MLflow's limits.
 _METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100
-# Figures are sent this often: a live curve to the eye, and not one request per step.
+# Metrics are sent this often: a live curve without a request per step.
 FLUSH_S = 3.0
-# A server that was away is asked again after so long; training must not stand still meanwhile.
+# Pause before the next try when the server does not answer; training must not wait for it.
 RETRY_S = 60.0
-# MLflow cuts off a longer digest of a data set; DVC's are 32 characters plus `.dir`.
+# MLflow truncates a longer data set digest; DVC's has 32 characters plus `.dir`.
 _DIGEST_LENGTH = 36
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has been opened."""
+    """An open run."""
 
     tracking: Tracking
     run_id: str
     logged: Mapping[str, int] = field(default_factory=dict)
-    """Figure → last step that the run had already when it was opened: a training that goes on repeats its lines."""
+    """Metric → last step logged before the run was resumed: a resumed training repeats earlier metrics."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log figures now."""
+        """Log metrics now."""
         with MlflowSink(self) as sink:
             sink.log(step, values)
 
     def sink(self) -> MlflowSink:
-        """A taker of live figures for training."""
+        """A sink for live metrics of a training."""
         return MlflowSink(self)
 
     def file(self, path: Path, folder: str | None = None) -> None:
-        """Attach a file (a picture, `metrics.jsonl`) or the content of a folder, under `folder` of the run.
+        """Attach a file or the content of a folder, under `folder` of the run.
 
         Raises:
             UserError: the server refuses.
@@ -74,11 +74,11 @@ class Run:
         self.tracking.client.log_text(self.run_id, text, name)
 
     def inputs(self, data: Mapping[str, str], context: str = "training") -> None:
-        """Name the data that was read.
+        """Log the input data.
 
         Args:
-            data: product → its content hash, as DVC names it.
-            context: what for.
+            data: product → content hash, as in DVC.
+            context: its use.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -91,7 +91,7 @@ class Run:
 
 @dataclass
 class MlflowSink:
-    """Takes figures step by step and sends them in batches. A server that is away delays figures, and never stops training."""
+    """Takes metrics step by step and sends them in batches. An unreachable server delays metrics and never stops training."""
 
     run: Run
     _waiting: list[Metric] = field(default_factory=list)
@@ -99,7 +99,7 @@ class MlflowSink:
     _away: bool = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """`values` of `step`; they are sent at most `FLUSH_S` seconds later, with those of other steps."""
+        """Queue the `values` of `step`; they are sent at most `FLUSH_S` seconds later, with those of other steps."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -109,7 +109,7 @@ class MlflowSink:
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits; on failure say so once, keep it, and leave the server alone for `RETRY_S` seconds."""
+        """Send what is queued; on failure keep it, log that once, and pause for `RETRY_S` seconds."""
         sent = 0
         try:
             for start in range(0, len(self._waiting), _METRICS_PER_CALL):
@@ -118,17 +118,17 @@ class MlflowSink:
                 sent += len(batch)
         except UserError as error:
             if not self._away:
-                logger.info(f"MLflow does not take figures ({one_line(error, 120)}); they are kept and sent later")
+                logger.info(f"MLflow does not accept metrics ({one_line(error, 120)}); they are kept and sent later")
             self._away, self._next = True, time.monotonic() + RETRY_S
         else:
             self._away, self._next = False, time.monotonic() + FLUSH_S
         self._waiting = self._waiting[sent:]
 
     def close(self) -> None:
-        """Send the rest; what could not be sent is said (it is in `metrics.jsonl`)."""
+        """Send the rest; log how many could not be sent (`metrics.jsonl` has them)."""
         self.flush()
         if self._waiting:
-            logger.info(f"MLflow: {len(self._waiting)} figures of run {self.run.run_id} were not taken; metrics.jsonl has them")
+            logger.info(f"MLflow: {len(self._waiting)} metrics of run {self.run.run_id} were not sent; metrics.jsonl has them")
 
     def __enter__(self) -> Self:
         return self
@@ -146,18 +146,19 @@ def open_run(
     data: Mapping[str, str] | None = None,
     dagster_run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
-    goes_on: Path | None = None,
+    resume_file: Path | None = None,
 ) -> Iterator[Run]:
-    """A run that is finished, failed or killed together with the block.
+    """Open a run that is finished, failed or killed together with the block.
 
     Args:
         tracking: the server.
         room: `pretraining`, `downstream`, `registry` …
         settings: logged as flat parameters, and profile and vintage as tags; addresses without credentials.
         data: product → content hash; logged as inputs and as tags `data.<product>`.
-        dagster_run_id: the orchestrator's run.
+        dagster_run_id: the Dagster run.
         tags: more tags.
-        goes_on: file that remembers the run until it is finished, named after the work: a call that finds it continues the run.
+        resume_file: file, named after the work, that holds the run id until the run is finished; a call that finds it resumes the
+            run.
 
     Raises:
         UserError: the server refuses.
@@ -172,7 +173,7 @@ def open_run(
         **({"dagster_run_id": dagster_run_id} if dagster_run_id else {}),
         **(tags or {}),
     }
-    run = _continued(tracking, goes_on, facts) if goes_on else None
+    run = _resumed(tracking, resume_file, facts) if resume_file else None
     if (known := run) is None:
         name = f"{room} {settings.profile} {settings.vintage}"
         opened = tracking.client.create_run(tracking.experiment_id, tags=facts, run_name=name)
@@ -182,42 +183,42 @@ def open_run(
             _log_params(run, settings)
             if data:
                 run.inputs(data)
-        if goes_on:
-            write_atomic(goes_on, run.run_id)
+        if resume_file:
+            write_atomic(resume_file, run.run_id)
         yield run
     except BaseException as error:
-        # Ctrl-C and an orchestrator that ends its run are no failures; and the first error is the one to see, not a second
-        # one from a server that cannot take the status
+        # Ctrl-C and a terminated Dagster run are not failures; a second error, from a server that cannot take the status, must not
+        # hide the first
         with suppress(UserError):
             _end(run, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     _end(run, "FINISHED")
-    if goes_on:
-        goes_on.unlink(missing_ok=True)
+    if resume_file:
+        resume_file.unlink(missing_ok=True)
 
 
-def bury(tracking: Tracking, over: Callable[[str], bool]) -> list[str]:
-    """Mark runs whose process was killed as killed: those that still run, though the orchestrator's run they belong to does not.
+def mark_orphans_killed(tracking: Tracking, has_ended: Callable[[str], bool]) -> list[str]:
+    """Mark runs as killed whose process has died: those with status RUNNING whose Dagster run has ended.
 
     Args:
         tracking: the server.
-        over: whether a run of the orchestrator has ended; False for one that it does not know.
+        has_ended: whether a Dagster run has ended; False for an unknown one.
 
     Returns:
-        Ids of the runs that were marked; one that is gone on with (`open_run`) runs again.
+        Ids of the marked runs; a resumed run (`open_run`) is set to RUNNING again.
 
     Raises:
         UserError: the server refuses.
     """
     running = tracking.client.search_runs([tracking.experiment_id], "attributes.status = 'RUNNING'")
-    dead = [run.info.run_id for run in running if over(run.data.tags.get("dagster_run_id", ""))]
-    for run_id in dead:
+    orphans = [run.info.run_id for run in running if has_ended(run.data.tags.get("dagster_run_id", ""))]
+    for run_id in orphans:
         tracking.client.set_terminated(run_id, "KILLED")
-    return dead
+    return orphans
 
 
-def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run | None:
-    """The run that a file remembers, running again, if the server still has it."""
+def _resumed(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run | None:
+    """The run whose id is in `file`, set to RUNNING, if the server still has it."""
     if not file.exists():
         return None
     client, run_id = tracking.client, file.read_text()
@@ -237,7 +238,7 @@ def _continued(tracking: Tracking, file: Path, facts: Mapping[str, str]) -> Run 
 
 
 def flat_settings(settings: Settings) -> dict[str, str]:
-    """`section.field` → value as text, without machine paths and without credentials."""
+    """`section.field` → value as text, without machine paths and credentials."""
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -253,7 +254,7 @@ def flat_settings(settings: Settings) -> dict[str, str]:
 
 @cache
 def code_version() -> str:
-    """The commit of the checkout this package runs from (`…+changes` when it differs from it), else the package's version."""
+    """The commit of the checkout that this package runs from (`…+changes` if it has changes), else the package version."""
     package = Path(caco_assets.__file__)
 
     def git(*arguments: str) -> str | None:
@@ -263,7 +264,7 @@ def code_version() -> str:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # an environment inside somebody else's repository is not that repository's code
+    # the package may be installed inside another repository
     if git("ls-files", "--error-unmatch", package.name) is None or (commit := git("rev-parse", "HEAD")) is None:
         return f"caco_assets {caco_assets.__version__}"
     return f"{commit}+changes" if git("status", "--porcelain", "--", ".") else commit

@@ -16,7 +16,7 @@ from rasterio.transform import from_origin
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.synthetic.catalog.scene_plan import Tile
-from caco_assets.synthetic.earth.earth import BASELINE_0400, GSD, OFFSET, Earth, Window, digital_numbers
+from caco_assets.synthetic.earth.earth import BASELINE_0400, GSD, OFFSET, Earth, Window, digital_numbers, enlarged
 from caco_assets.synthetic.earth.weather import Acquisition
 
 COLLECTION = "sentinel-2-l2a-embedded-earth"
@@ -115,7 +115,7 @@ def write_scene(folder: Path, tile: Tile, earth: Earth, look: Acquisition) -> Pa
 
 def _at(nodata: np.ndarray, gsd: int) -> np.ndarray:
     """A mask at 20 m on the grid of another pixel size."""
-    return np.repeat(np.repeat(nodata, 2, 0), 2, 1) if gsd == 10 else nodata[:: gsd // 20, :: gsd // 20]
+    return enlarged(nodata, 2) if gsd == 10 else nodata[:: gsd // 20, :: gsd // 20]
 
 
 def item(tile: Tile, look: Acquisition, cloud_cover: float) -> dict[str, Any]:

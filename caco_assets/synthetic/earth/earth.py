@@ -121,7 +121,7 @@ class View:
         light = np.where((self.land.cover == SEALAKE) | (self.land.cover == RIVER), ground.gain, light)
         entry = ground.entry.astype(np.intp)
         air = weather.air(look, self._coarse)
-        fine = Air(*(_double(array) for array in (air.cloud, air.shadow, air.haze)))
+        fine = Air(*(enlarged(array, 2) for array in (air.cloud, air.shadow, air.haze)))
         coarsest = Air(*(_mean(array, 3) for array in (air.cloud, air.shadow, air.haze)))
         nodata = weather.beyond_swath(look, self._coarse)
         bands: dict[str, Singles] = {}
@@ -188,8 +188,9 @@ def _mean(array: Singles, n: int) -> Singles:
     return total
 
 
-def _double(array: Singles) -> Singles:
-    return np.repeat(np.repeat(array, 2, axis=0), 2, axis=1)
+def enlarged(array: np.ndarray, times: int) -> np.ndarray:
+    """(…, rows, cols) → (…, rows · times, cols · times): each pixel becomes a square."""
+    return np.repeat(np.repeat(array, times, axis=-2), times, axis=-1)
 
 
 def _spread(array: Singles) -> Singles:
@@ -245,10 +246,14 @@ class Earth:
         return self.view(window).render(look)
 
 
+def scaled_numbers(reflectance: Singles, offset: int = 0) -> np.ndarray:
+    """uint16 of reflectance x 10 000 plus an offset, never 0, which means no data."""
+    return np.clip(np.floor(reflectance * np.float32(10_000.0) + np.float32(offset + 0.5)), 1, 65535).astype(np.uint16)
+
+
 def digital_numbers(reflectance: Singles, when: datetime, nodata: np.ndarray | None = None) -> np.ndarray:
     """uint16 as a level-2A product stores it: reflectance x 10 000, +1000 from baseline 04.00 on, 0 where there is no data."""
-    offset = OFFSET if when >= BASELINE_0400 else 0
-    numbers = np.clip(np.floor(reflectance * np.float32(10_000.0) + np.float32(offset + 0.5)), 1, 65535).astype(np.uint16)
+    numbers = scaled_numbers(reflectance, OFFSET if when >= BASELINE_0400 else 0)
     if nodata is not None:
         numbers[nodata] = 0
     return numbers

@@ -17,7 +17,7 @@ import numpy as np
 
 from caco_assets.synthetic.earth import noise, terrain, weather
 from caco_assets.synthetic.earth.change import KINDS, Event
-from caco_assets.synthetic.earth.earth import GSD, View, Window
+from caco_assets.synthetic.earth.earth import GSD, View, Window, enlarged
 from caco_assets.synthetic.earth.noise import Frame
 from caco_assets.synthetic.earth.region import INDUSTRIAL, RESIDENTIAL, Region, region
 from caco_assets.synthetic.earth.spectra import BANDS
@@ -116,7 +116,7 @@ def reflectance(where: Place, view: View, when: datetime, bands: Sequence[str]) 
     """Cloudless surface reflectance float32 (bands, rows, cols) at 10 m."""
     look = replace(weather.acquisition(where.here, when), cloud=0.0, haze=0.0, swath=None)
     image = view.render(look)
-    layers = [np.repeat(np.repeat(image.bands[band], GSD[band] // 10, 0), GSD[band] // 10, 1) for band in bands]
+    layers = [enlarged(image.bands[band], GSD[band] // 10) for band in bands]
     return np.stack([layer[: where.rows, : where.cols] for layer in layers]).astype(np.float32)
 
 
@@ -133,14 +133,9 @@ def cover(where: Place, view: View, when: datetime) -> np.ndarray:
 
 def picture(surface: np.ndarray, times: int, key: int, white: float = WHITE) -> np.ndarray:
     """uint8 (C, rows · times, cols · times) of reflectance, enlarged, with a grain of ±2 so that it is no mosaic of squares."""
-    large = np.repeat(np.repeat(surface, times, 1), times, 2)
+    large = enlarged(surface, times)
     grain = noise.generator("dense grain", key).integers(-2, 3, large.shape)
     return np.clip(np.floor(large * np.float32(255.0 / white) + np.float32(0.5)) + grain, 0, 255).astype(np.uint8)
-
-
-def enlarged(mask: np.ndarray, times: int) -> np.ndarray:
-    """(rows, cols) → (rows · times, cols · times)."""
-    return np.repeat(np.repeat(mask, times, 0), times, 1)
 
 
 def recoded(codes: np.ndarray, table: Mapping[int, int], other: int) -> np.ndarray:
@@ -166,7 +161,7 @@ def tif(pixels: np.ndarray, where: Place | None = None, times: int = 1) -> bytes
     from rasterio.transform import from_origin
 
     count, height, width = pixels.shape
-    # a file without a place on the ground would make rasterio warn whoever opens it
+    # rasterio warns when it opens a file without a place on the ground
     ground: dict[str, Any] = {"transform": from_origin(0, height, 1, 1)}
     if where is not None:
         step = 10.0 / times
@@ -180,7 +175,7 @@ def tif(pixels: np.ndarray, where: Place | None = None, times: int = 1) -> bytes
 
 
 class ZipWriter:
-    """Archives with the same bytes each time."""
+    """Archives with the same bytes each time; a context manager, which finishes them."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,8 +188,10 @@ class ZipWriter:
             self._open[archive] = zipfile.ZipFile(self._folder / archive, "w", zipfile.ZIP_STORED)
         self._open[archive].writestr(zipfile.ZipInfo(member, _ZIP_DATE), data)
 
-    def close(self) -> None:
-        """Finish all."""
+    def __enter__(self) -> ZipWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for archive in self._open.values():
             archive.close()
 

@@ -15,6 +15,7 @@ from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import region
+from caco_assets.synthetic.earth.earth import enlarged, scaled_numbers
 from caco_assets.synthetic.twins import dense_scenes as scenes
 
 SIDE, _ZOOM = 64, 2
@@ -35,7 +36,7 @@ _SPLITS = "dynnet_training_splits"
 
 
 def write_twin(folder: Path, seed: int, count: int) -> Facts:
-    """Write `planet`, `labels` and the lists; see `oscd_twin.write_twin`."""
+    """Write `planet`, `labels` and the lists; see `oscd.write_twin`."""
     cubes = {part: scenes.scaled(full, count, least) for part, (full, least) in _CUBES.items()}
     months = _MONTHS if count >= 50 else 3
     progress = Progress("twin of DynamicEarthNet", sum(cubes.values()), "cube")
@@ -60,10 +61,9 @@ def _cube(folder: Path, seed: int, number: int, months: int) -> list[str]:
     for month in range(months):
         when = datetime(2018 + month // 12, 1 + month % 12, 1, 10, 40, tzinfo=UTC)
         surface = scenes.reflectance(where, view, when, ("B02", "B03", "B04", "B08"))
-        numbers = np.clip(np.floor(surface * np.float32(10_000) + np.float32(0.5)), 1, 65535).astype(np.uint16)
-        large = np.repeat(np.repeat(numbers, _ZOOM, 1), _ZOOM, 2)
+        large = enlarged(scaled_numbers(surface), _ZOOM)
         write_atomic(folder / pictures / f"{when:%Y-%m-%d}.tif", scenes.tif(large, where, _ZOOM))
-        classes = scenes.enlarged(scenes.recoded(scenes.cover(where, view, when), CODES, _FOREST), _ZOOM)
+        classes = enlarged(scenes.recoded(scenes.cover(where, view, when), CODES, _FOREST), _ZOOM)
         onehot = (classes[None] == np.arange(7, dtype=np.uint8)[:, None, None]).astype(np.uint8) * 255
         label = f"labels/{cube}_{zone}/Labels/Raster/{raster}/{raster}-{when:%Y-%m-%d}.tif"
         write_atomic(folder / label, scenes.tif(onehot, where, _ZOOM))

@@ -20,7 +20,7 @@ import numpy as np
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Facts
 from caco_assets.synthetic.earth import level_1c, noise, terrain, weather
-from caco_assets.synthetic.earth.earth import View, Window
+from caco_assets.synthetic.earth.earth import View, Window, enlarged, scaled_numbers
 from caco_assets.synthetic.earth.noise import Frame
 from caco_assets.synthetic.earth.region import CLASSES, FOREST, HIGHWAY, INDUSTRIAL, RESIDENTIAL, RIVER, SEALAKE, Region, region
 from caco_assets.synthetic.twins.subset_declaration import declare
@@ -145,8 +145,8 @@ def _picture(here: Region, label: int, col: int, row: int) -> Picture:
         else:
             surface = image.bands[band]
             n = 66 // surface.shape[0]
-            apparent = level_1c.apparent(np.repeat(np.repeat(surface, n, 0), n, 1)[:SIDE, :SIDE], band, over)
-        numbers[position] = np.clip(np.floor(apparent * np.float32(10_000) + np.float32(0.5)), 1, 65535)
+            apparent = level_1c.apparent(enlarged(surface, n)[:SIDE, :SIDE], band, over)
+        numbers[position] = scaled_numbers(apparent)
     return Picture(label, noise.key_of("rank", here.key, col, row), numbers, here.epsg, west, north)
 
 

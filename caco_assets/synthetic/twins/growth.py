@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from caco_assets.synthetic.earth import noise
+from caco_assets.synthetic.earth.earth import enlarged
 from caco_assets.synthetic.twins import dense_scenes as scenes
 
 RGB = ("B04", "B03", "B02")
@@ -34,4 +35,4 @@ def pair(seed: int, twin: str, number: int, rows: int, cols: int) -> tuple[np.nd
         scenes.picture(scenes.reflectance(where, view, when, RGB), ZOOM, noise.key_of(twin, seed, number, date))
         for date, when in enumerate(dates)
     ]
-    return pictures[0], pictures[1], scenes.enlarged((built[1] & ~built[0]).astype(np.uint8) * 255, ZOOM), where
+    return pictures[0], pictures[1], enlarged((built[1] & ~built[0]).astype(np.uint8) * 255, ZOOM), where

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from caco_assets.synthetic.earth import noise, region
+from caco_assets.synthetic.earth.earth import enlarged
 from caco_assets.synthetic.twins import dense_scenes as scenes
 
 ZOOM = 2
@@ -46,6 +47,6 @@ def area(seed: int, town: str, number: int, rows: int, cols: int, bands: tuple[s
     surface = scenes.reflectance(where, view, when, bands)
     # a near infrared channel of its own exposure, or leaves would all be white
     surface = surface * np.array([0.5 if band == "B08" else 1.0 for band in bands], np.float32)[:, None, None]
-    codes = scenes.enlarged(scenes.recoded(scenes.cover(where, view, when), _CODES, 5), ZOOM)
+    codes = enlarged(scenes.recoded(scenes.cover(where, view, when), _CODES, 5), ZOOM)
     colours = np.array(COLOURS, np.uint8)[codes].transpose(2, 0, 1)
     return scenes.picture(surface, ZOOM, noise.key_of(town, seed, number)), colours

@@ -11,6 +11,7 @@ from pathlib import Path
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import noise, region
+from caco_assets.synthetic.earth.earth import enlarged
 from caco_assets.synthetic.twins import dense_scenes as scenes
 from caco_assets.synthetic.twins.subset_declaration import declare
 
@@ -31,19 +32,18 @@ _COUNTS = {"Train": (8, 2), "Val": (5, 2), "Test": (2, 1)}
 
 
 def write_twin(folder: Path, seed: int, count: int) -> Facts:
-    """Write `Train.zip`, `Val.zip` and, without masks, `Test.zip`, and `subset.json`; see `oscd_twin.write_twin`."""
+    """Write `Train.zip`, `Val.zip` and, without masks, `Test.zip`, and `subset.json`; see `oscd.write_twin`."""
     counts = {part: scenes.scaled(full, count, least) for part, (full, least) in _COUNTS.items()}
-    write = scenes.ZipWriter(folder)
-    progress = Progress("twin of LoveDA", 2 * sum(counts.values()), "picture")
-    number = 0
-    for part, images in counts.items():
-        for scene, reach in (("Rural", 3000.0), ("Urban", 600.0)):
-            for _ in range(images):
-                _picture(write, seed, part, scene, number, reach)
-                number += 1
-                progress.advance()
-    progress.close()
-    write.close()
+    with scenes.ZipWriter(folder) as write:
+        progress = Progress("twin of LoveDA", 2 * sum(counts.values()), "picture")
+        number = 0
+        for part, images in counts.items():
+            for scene, reach in (("Rural", 3000.0), ("Urban", 600.0)):
+                for _ in range(images):
+                    _picture(write, seed, part, scene, number, reach)
+                    number += 1
+                    progress.advance()
+        progress.close()
     declare(folder, {part: 2 * counts[part] for part in ("Train", "Val")})
     return {f"{part.lower()}_images": 2 * images for part, images in counts.items()}
 
@@ -56,7 +56,7 @@ def _picture(write: scenes.Write, seed: int, part: str, scene: str, number: int,
     pixels = scenes.picture(
         scenes.reflectance(where, view, when, ("B04", "B03", "B02")), _ZOOM, noise.key_of("loveda", seed, number)
     )
-    mask = scenes.enlarged(scenes.recoded(scenes.cover(where, view, when), CODES, _BACKGROUND), _ZOOM)
+    mask = enlarged(scenes.recoded(scenes.cover(where, view, when), CODES, _BACKGROUND), _ZOOM)
     if number % 5 == 4:
         pixels[:, :, -9:] = 0
         mask[:, -9:] = 0

@@ -13,6 +13,7 @@ import numpy as np
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
 from caco_assets.synthetic.earth import noise
+from caco_assets.synthetic.earth.earth import scaled_numbers
 from caco_assets.synthetic.twins import dense_scenes as scenes
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -36,15 +37,14 @@ def write_twin(folder: Path, seed: int, count: int) -> Facts:
         count: images of each class in EuroSAT's twin, for the scale.
     """
     lists = {"train": TRAIN[: scenes.scaled(len(TRAIN), count, 4)], "test": TEST[: scenes.scaled(len(TEST), count, 2)]}
-    write = scenes.ZipWriter(folder)
-    progress = Progress("twin of OSCD", sum(map(len, lists.values())), "city")
-    for part, cities in lists.items():
-        write(f"{_NAME}Images.zip", f"{_NAME}Images/{part}.txt", ",".join(cities) + "\n")
-        for city in cities:
-            _city(write, seed, part, city, (*TRAIN, *TEST).index(city))
-            progress.advance()
-    progress.close()
-    write.close()
+    with scenes.ZipWriter(folder) as write:
+        progress = Progress("twin of OSCD", sum(map(len, lists.values())), "city")
+        for part, cities in lists.items():
+            write(f"{_NAME}Images.zip", f"{_NAME}Images/{part}.txt", ",".join(cities) + "\n")
+            for city in cities:
+                _city(write, seed, part, city, (*TRAIN, *TEST).index(city))
+                progress.advance()
+        progress.close()
     return {f"{part}_cities": len(cities) for part, cities in lists.items()}
 
 
@@ -61,8 +61,7 @@ def _city(write: scenes.Write, seed: int, part: str, city: str, number: int) -> 
         for band in BANDS:
             # the cirrus band sees almost nothing of the ground
             layer = np.full((rows, cols), np.float32(0.0012)) if band == "B10" else apparent[known.index(band)]
-            numbers = np.clip(np.floor(layer * np.float32(10_000) + np.float32(0.5)), 1, 65535).astype(np.uint16)
-            write(f"{_NAME}Images.zip", f"{images}/imgs_{date}_rect/{band}.tif", scenes.tif(numbers[None], where))
+            write(f"{_NAME}Images.zip", f"{images}/imgs_{date}_rect/{band}.tif", scenes.tif(scaled_numbers(layer)[None], where))
     write(f"{_NAME}Images.zip", f"{images}/dates.txt", "".join(f"date_{n}: {when:%Y%m%d}\n" for n, when in enumerate(dates, 1)))
     changed = scenes.cover(where, view, dates[0]) != scenes.cover(where, view, dates[1])
     labels = f"{_NAME}{part.capitalize()} Labels"

@@ -24,15 +24,14 @@ AREAS = tuple(
 
 
 def write_twin(folder: Path, seed: int, count: int) -> Facts:
-    """Write both zips; see `oscd_twin.write_twin`."""
+    """Write both zips; see `oscd.write_twin`."""
     side = 96 if count >= 50 else 64
-    write = scenes.ZipWriter(folder)
-    progress = Progress("twin of Potsdam", len(AREAS), "area")
-    for number, name in enumerate(AREAS):
-        pixels, colours = area(seed, "potsdam", number, side, side, ("B04", "B03", "B02", "B08"))
-        write("4_Ortho_RGBIR.zip", f"4_Ortho_RGBIR/top_potsdam_{name}_RGBIR.tif", scenes.tif(pixels))
-        write("5_Labels_all.zip", f"top_potsdam_{name}_label.tif", scenes.tif(colours))
-        progress.advance()
-    progress.close()
-    write.close()
+    with scenes.ZipWriter(folder) as write:
+        progress = Progress("twin of Potsdam", len(AREAS), "area")
+        for number, name in enumerate(AREAS):
+            pixels, colours = area(seed, "potsdam", number, side, side, ("B04", "B03", "B02", "B08"))
+            write("4_Ortho_RGBIR.zip", f"4_Ortho_RGBIR/top_potsdam_{name}_RGBIR.tif", scenes.tif(pixels))
+            write("5_Labels_all.zip", f"top_potsdam_{name}_label.tif", scenes.tif(colours))
+            progress.advance()
+        progress.close()
     return {"areas": len(AREAS)}

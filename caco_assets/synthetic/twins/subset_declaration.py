@@ -1,4 +1,4 @@
-"""What a twin declares about itself: it has fewer images than the data set that it stands for, and says so to whoever reads it."""
+"""What a twin declares about itself: it has fewer images than the data set that it stands for, and says so."""
 
 from __future__ import annotations
 

@@ -15,16 +15,15 @@ _LABELS = "ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE.zip"
 
 
 def write_twin(folder: Path, seed: int, count: int) -> Facts:
-    """Write both zips; see `oscd_twin.write_twin`."""
+    """Write both zips; see `oscd.write_twin`."""
     side = 96 if count >= 50 else 64
-    write = scenes.ZipWriter(folder)
-    progress = Progress("twin of Vaihingen", len(AREAS), "area")
-    for number in AREAS:
-        rows, cols = side, side + (16 if number % 4 == 0 else 0)
-        pixels, colours = area(seed, "vaihingen", number, rows, cols, ("B08", "B04", "B03"))
-        write(_PICTURES, f"top/top_mosaic_09cm_area{number}.tif", scenes.tif(pixels))
-        write(_LABELS, f"top_mosaic_09cm_area{number}.tif", scenes.tif(colours))
-        progress.advance()
-    progress.close()
-    write.close()
+    with scenes.ZipWriter(folder) as write:
+        progress = Progress("twin of Vaihingen", len(AREAS), "area")
+        for number in AREAS:
+            rows, cols = side, side + (16 if number % 4 == 0 else 0)
+            pixels, colours = area(seed, "vaihingen", number, rows, cols, ("B08", "B04", "B03"))
+            write(_PICTURES, f"top/top_mosaic_09cm_area{number}.tif", scenes.tif(pixels))
+            write(_LABELS, f"top_mosaic_09cm_area{number}.tif", scenes.tif(colours))
+            progress.advance()
+        progress.close()
     return {"areas": len(AREAS)}

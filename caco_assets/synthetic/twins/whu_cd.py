@@ -18,7 +18,7 @@ _SMALL = {"train": (128, 192), "test": (96, 160)}
 
 
 def write_twin(folder: Path, seed: int, count: int) -> Facts:
-    """Write the mosaics of 2012 and 2016 and what was built between; see `oscd_twin.write_twin`."""
+    """Write the mosaics of 2012 and 2016 and what was built between; see `oscd.write_twin`."""
     shapes = _SHAPES if count >= 50 else _SMALL
     progress = Progress("twin of WHU-CD", len(shapes), "mosaic")
     for number, (part, (rows, cols)) in enumerate(shapes.items()):

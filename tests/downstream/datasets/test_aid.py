@@ -21,9 +21,9 @@ from caco_assets.synthetic.twins.aid import NAMES, candidates, draw_scene, name_
 SMALL = {"Beach": 6, "Forest": 8}
 
 
-def picture(side: int = 600, colour: int = 90) -> bytes:
+def picture(side: int = 600, color: int = 90) -> bytes:
     stream = BytesIO()
-    Image.new("RGB", (side, side), (colour, 2 * colour, 30)).save(stream, "JPEG")
+    Image.new("RGB", (side, side), (color, 2 * color, 30)).save(stream, "JPEG")
     return stream.getvalue()
 
 
@@ -37,7 +37,7 @@ def write(tmp_path: Path):
         with zipfile.ZipFile(folder / "AID.zip", "w") as archive:
             for number, (name, count) in enumerate(counts.items()):
                 for n in range(1, count + 1):
-                    archive.writestr(f"AID/{name}/{name.lower()}_{n}.jpg", data or picture(colour=40 + 50 * number))
+                    archive.writestr(f"AID/{name}/{name.lower()}_{n}.jpg", data or picture(color=40 + 50 * number))
         if declared is not None:
             (folder / "subset.json").write_text(json.dumps({"counts": declared, "note": "a part for a test"}))
         return folder

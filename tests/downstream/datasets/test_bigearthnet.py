@@ -105,11 +105,11 @@ def test_coarse_bands_are_interpolated_as_rasterio_does(real, sample):
 
 def test_wanted_bands_alone_are_read_in_the_wanted_order(sample):
     data = read(sample)
-    colours = data.for_bands(("B04", "B03", "B02"))
+    colors = data.for_bands(("B04", "B03", "B02"))
     name = data.parts["train"].names[0]
-    assert colours.shape == (3, 120, 120)
-    assert colours.pixel_format.bands == ("B04", "B03", "B02")
-    np.testing.assert_array_equal(colours.decode(name), data.decode(name)[[3, 2, 1]])
+    assert colors.shape == (3, 120, 120)
+    assert colors.pixel_format.bands == ("B04", "B03", "B02")
+    np.testing.assert_array_equal(colors.decode(name), data.decode(name)[[3, 2, 1]])
 
 
 def test_patches_without_lists_are_the_whole_data_set_or_a_declared_part(twin):

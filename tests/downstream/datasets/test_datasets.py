@@ -18,7 +18,7 @@ from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.readers import eurosat as eurosat_reader
 from caco_assets.downstream.datasets.readers.eurosat_ms import BANDS
 from caco_assets.downstream.datasets.splits import list_sha256
-from caco_assets.downstream.scoring.score_task import assignments
+from caco_assets.downstream.scoring.score_task import resolve_tasks
 from caco_assets.downstream.tasks import TASKS, find_task
 from caco_assets.settings import load_settings
 
@@ -379,4 +379,4 @@ def test_absent_data_is_said_with_page_and_mirrors(tmp_path):
         assert task.mirrors
         row = {"tasks": {"eurosat_twin": {"task": name, "data": str(tmp_path / "nowhere")}}}
         with pytest.raises(UserError, match=re.escape(f"fetch it from {task.page} (also {', '.join(task.mirrors)})")):
-            assignments(load_settings("tiny", home=tmp_path, downstream=row))
+            resolve_tasks(load_settings("tiny", home=tmp_path, downstream=row))

@@ -18,7 +18,7 @@ from caco_assets.downstream.datasets.completeness import IncompleteError
 from caco_assets.downstream.datasets.image_decoding import IGNORE, side_of
 from caco_assets.downstream.datasets.members import DataAbsentError
 from caco_assets.downstream.datasets.published_splits import published
-from caco_assets.downstream.datasets.readers.isprs import COLOURS, POTSDAM, VAIHINGEN
+from caco_assets.downstream.datasets.readers.isprs import COLORS, POTSDAM, VAIHINGEN
 from caco_assets.downstream.datasets.tiles import Scene, cut, grid
 from caco_assets.downstream.tasks import TASKS, find_task
 from caco_assets.synthetic.twins.oscd import TEST, TRAIN
@@ -302,15 +302,15 @@ def test_a_change_mask_is_black_and_white(copy_of):
 def test_colours_of_isprs_that_no_class_has_are_refused_and_slightly_wrong_ones_are_not(copy_of):
     folder = unpacked(copy_of("potsdam"))
     mask = folder / "top_potsdam_2_10_label.tif"
-    colours = tifffile.imread(mask)
-    colours[0, 0], colours[0, 1] = (252, 255, 0), (255, 0, 4)
-    tifffile.imwrite(mask, colours)
+    colors = tifffile.imread(mask)
+    colors[0, 0], colors[0, 1] = (252, 255, 0), (255, 0, 4)
+    tifffile.imwrite(mask, colors)
     data = find_task("potsdam").read(folder)
     classes = data.decode("2_10")[1]
     assert classes[0, :2].tolist() == [4, 5]
-    assert set(COLOURS.values()) == {*range(6), IGNORE}
-    colours[5, 6] = (255, 0, 255)
-    tifffile.imwrite(mask, colours)
+    assert set(COLORS.values()) == {*range(6), IGNORE}
+    colors[5, 6] = (255, 0, 255)
+    tifffile.imwrite(mask, colors)
     with pytest.raises(UserError, match=r"has the colour \(255, 0, 255\) at row 5, column 6"):
         find_task("potsdam").read(folder).decode("2_10")
 

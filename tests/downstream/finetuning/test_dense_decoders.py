@@ -6,18 +6,18 @@ import torch
 
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.tiles import Scene
-from caco_assets.downstream.features.baselines import Contestant, RawStatistics
+from caco_assets.downstream.features.baselines import Candidate, RawStatistics
 from caco_assets.downstream.features.feature_cache import FeatureCache
 from caco_assets.downstream.features.pyramids import POSITIONS, Fresh, Kept, Tiles, Tuned, of_images, pyramids, turned
-from caco_assets.downstream.finetuning.decoder_loop import Part, Recipe, answers, fit
+from caco_assets.downstream.finetuning.decoder_loop import DecoderConfig, Part, answers, fit
 from caco_assets.downstream.finetuning.dense_targets import Change, Cover
 from caco_assets.downstream.finetuning.unet import UNetDecoder
 from caco_assets.downstream.inspection.cell_figures import LIMIT, masks_picture
 from caco_assets.downstream.metrics.example_masks import kept
 from caco_assets.downstream.metrics.per_class import figures_of
-from caco_assets.downstream.protocols.dense import DENSE_PROTOCOLS, DenseTrial
+from caco_assets.downstream.protocols.dense import DENSE_PROTOCOLS, DenseEvaluation
 from caco_assets.downstream.score_rows import read_rows
-from caco_assets.downstream.scoring.score_task import assignments
+from caco_assets.downstream.scoring.score_task import resolve_tasks
 from caco_assets.downstream.stage import score
 from caco_assets.downstream.tasks import find_task
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
@@ -26,7 +26,7 @@ from caco_assets.synthetic.twins import levir_cd, loveda
 
 ARCHITECTURE = "test_resnet"
 CPU = torch.device("cpu")
-RECIPE = Recipe(epochs=10, batch_size=4, learning_rate=3e-3, weight_decay=1e-4, decay=0.95, encoder_rate=1e-3)
+RECIPE = DecoderConfig(epochs=10, batch_size=4, learning_rate=3e-3, weight_decay=1e-4, decay=0.95, encoder_rate=1e-3)
 
 
 def quiet(_):
@@ -49,8 +49,8 @@ def squares(count, side=32, seed=0, dates=2):
     return Tiles(images, masks, PHOTOGRAPH)
 
 
-def f1_of(fitted, part, kind):
-    guess = np.concatenate(list(answers(fitted, part, kind)))
+def f1_of(fitted, part, target):
+    guess = np.concatenate(list(answers(fitted, part, target)))
     truth = part.tiles.masks == 1
     both = np.count_nonzero((guess == 1) & truth)
     return 2 * both / (np.count_nonzero(guess == 1) + np.count_nonzero(truth))
@@ -75,9 +75,9 @@ def test_a_plainly_visible_change_is_learned_on_a_frozen_encoder_that_stays_as_i
 
 
 def test_land_cover_is_learned_too():
-    frozen, kind = encoder(), Cover(2, (0, 1))
+    frozen, target = encoder(), Cover(2, (0, 1))
     train, val, test = (Part(squares(24, seed=seed, dates=1), Fresh(frozen)) for seed in (0, 1, 2))
-    assert f1_of(fit(train, val, kind, RECIPE, 0, CPU), test, kind) > 0.75
+    assert f1_of(fit(train, val, target, RECIPE, 0, CPU), test, target) > 0.75
 
 
 def test_fine_tuning_moves_a_copy_and_never_the_encoder_itself():
@@ -94,7 +94,7 @@ def test_fine_tuning_moves_a_copy_and_never_the_encoder_itself():
 def test_the_same_seed_gives_the_same_decoder_and_another_seed_another():
     train = Part(squares(8), Fresh(encoder()))
     state = torch.random.get_rng_state()
-    short = Recipe(2, 4, 1e-3, 0.0, 0.95, 1e-3)
+    short = DecoderConfig(2, 4, 1e-3, 0.0, 0.95, 1e-3)
     one, same, other = (fit(train, None, Change(), short, seed, CPU).decoder.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_decoder_and_another_seed_another():
 
 
 def test_without_validation_the_last_epoch_counts_at_one_half():
-    fitted = fit(Part(squares(4), Fresh(encoder())), None, Change(), Recipe(3, 2, 1e-3, 0, 1, 1e-3), 0, CPU)
+    fitted = fit(Part(squares(4), Fresh(encoder())), None, Change(), DecoderConfig(3, 2, 1e-3, 0, 1, 1e-3), 0, CPU)
     assert (fitted.epoch, fitted.threshold, fitted.score) == (3, 0.5, None)
 
 
@@ -112,7 +112,7 @@ def test_eight_positions_are_eight_different_pictures():
     assert (turned(picture, 0) == picture).all()
 
 
-def test_kept_features_are_those_of_encoding_anew_in_every_position(tmp_path):
+def test_kept_features_are_those_of_encoding_again_in_every_position(tmp_path):
     frozen, tiles = encoder(), squares(5)
     kept = pyramids(frozen, frozen.identity, tiles, "stem", POSITIONS, tmp_path, 1e9)
     assert isinstance(kept, Kept)
@@ -122,7 +122,7 @@ def test_kept_features_are_those_of_encoding_anew_in_every_position(tmp_path):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
 
 
-def test_features_that_would_take_too_much_are_encoded_anew_and_that_is_said(logged, tmp_path):
+def test_features_that_would_take_too_much_are_encoded_at_every_step_and_that_is_logged(logged, tmp_path):
     said = logged()
     frozen = encoder()
     assert isinstance(pyramids(frozen, frozen.identity, squares(5), "stem", POSITIONS, tmp_path, 1e3), Fresh)
@@ -141,7 +141,7 @@ def test_of_two_dates_the_levels_are_absolute_differences():
 
 
 @pytest.fixture
-def made_up(tmp_path) -> DenseTrial:
+def made_up(tmp_path) -> DenseEvaluation:
     """A data set of bright squares that have appeared."""
     known = {f"{part}{n}": squares(1, 64, seed=100 * k + n) for k, part in enumerate(("train", "test")) for n in range(10)}
     scenes = {part: tuple(Scene(name, 64, 64) for name in known if name.startswith(part)) for part in ("train", "test")}
@@ -158,8 +158,8 @@ def made_up(tmp_path) -> DenseTrial:
         decode=lambda name: (known[name].images[0], known[name].masks[0]),
     ).tiled(64)
     training = Dense(epochs=8, fine_tune_epochs=3, batch_size=4, learning_rate=3e-3)
-    who = Contestant.of("caco", "candidate", 0, encoder())
-    return DenseTrial(find_task("levir_cd"), data, who, encoder(), 0, FeatureCache(tmp_path), training)
+    who = Candidate.of("caco", "candidate", 0, encoder())
+    return DenseEvaluation(find_task("levir_cd"), data, who, encoder(), 0, FeatureCache(tmp_path), training)
 
 
 @pytest.mark.parametrize("name", sorted(DENSE_PROTOCOLS))
@@ -223,11 +223,13 @@ def test_dense_rows_stand_beside_all_baselines_with_their_seeds_and_items(ready)
     assert absent
     assert all(row.status == "not_measured" for row in absent)
     assert score(ready).reused
-    # a few answers are kept as masks, the same tiles whoever is judged, and are shown beside image and truth
-    for each in assignments(ready):
+    # a few answers are kept as masks, the same tiles for every encoder, and are shown beside image and truth
+    for each in resolve_tasks(ready):
         assert isinstance(each.data, DenseImages)
         clean = [
-            row for row in measured if (row.row, row.protocol, row.method) == (each.row, "clean", "frozen_decoder") and row.items
+            row
+            for row in measured
+            if (row.row, row.protocol, row.method) == (each.task_name, "clean", "frozen_decoder") and row.items
         ]
         shown = [kept(ready.paths.root / row.items) for row in clean]
         assert len({tuple(answers) for answers in shown}) == 1

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from caco_assets.cli import main
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.classification import LabelledImages, Part
-from caco_assets.downstream.evaluate import Order, evaluate, evaluations_file
-from caco_assets.downstream.features.baselines import Contestant
+from caco_assets.downstream.evaluate import TaskRequest, evaluate, evaluations_file
+from caco_assets.downstream.features.baselines import Candidate
 from caco_assets.downstream.features.feature_cache import FeatureCache
 from caco_assets.downstream.features.preprocessed_images import joined, preprocessed
 from caco_assets.downstream.finetuning.network_loop import Labels, Network, predict, train_network
+from caco_assets.downstream.protocols.evaluation import Evaluation
 from caco_assets.downstream.protocols.fine_tune import fine_tune, fine_tune_paper
-from caco_assets.downstream.protocols.trial import Trial
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.settings import FineTune, TaskData, load_settings
@@ -60,17 +60,17 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture
-def trial(encoder, tmp_path):
-    def make(data: LabelledImages, seed: int = 0, options: FineTune = OPTIONS) -> Trial:
-        contestant = Contestant.of("caco", "candidate", 0, encoder)
-        return Trial(TASKS["eurosat"], data, contestant, encoder, 32, seed, 0, FeatureCache(tmp_path / "cache"), options)
+def evaluation(encoder, tmp_path):
+    def make(data: LabelledImages, seed: int = 0, options: FineTune = OPTIONS) -> Evaluation:
+        candidate = Candidate.of("caco", "candidate", 0, encoder)
+        return Evaluation(TASKS["eurosat"], data, candidate, encoder, 32, seed, 0, FeatureCache(tmp_path / "cache"), options)
 
     return make
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_network_learns_what_a_frozen_one_does_not_show(trial, several):
-    (result,) = fine_tune(trial(stripes(several)))
+def test_a_network_learns_what_a_frozen_one_does_not_show(evaluation, several):
+    (result,) = fine_tune(evaluation(stripes(several)))
     figures = {figure.metric: figure for figure in result.outcome.figures(100, np.random.default_rng(0))}
     figure = figures["macro_ap" if several else "accuracy"]
     assert figure.value > 0.9
@@ -80,15 +80,15 @@ def test_a_network_learns_what_a_frozen_one_does_not_show(trial, several):
     assert result.outcome.n == 24
 
 
-def test_the_encoder_itself_is_left_as_it_was(trial, encoder):
+def test_the_encoder_itself_is_left_as_it_was(evaluation, encoder):
     before = encoder.identity
-    list(fine_tune(trial(stripes())))
+    list(fine_tune(evaluation(stripes())))
     assert encoder.identity == before
 
 
-def test_the_same_seed_gives_the_same_network_and_another_seed_another(trial, encoder):
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(evaluation, encoder):
     data = stripes()
-    inputs = preprocessed(encoder, data, "train", 32, trial(data).cache)
+    inputs = preprocessed(encoder, data, "train", 32, evaluation(data).cache)
     labels = Labels.of(data.parts["train"], data.classes)
 
     def trained(seed: int) -> np.ndarray:
@@ -105,21 +105,21 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(trial, en
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_validation_chooses_among_the_rates(trial):
+def test_validation_chooses_among_the_rates(evaluation):
     hopeless, good = 1e-9, 3e-3
-    (result,) = fine_tune(trial(stripes(), options=OPTIONS.model_copy(update={"learning_rates": (hopeless, good)})))
+    (result,) = fine_tune(evaluation(stripes(), options=OPTIONS.model_copy(update={"learning_rates": (hopeless, good)})))
     assert "rate 0.003" in result.note
 
 
-def test_the_paper_way_trains_on_validation_images_too_and_takes_the_last_epoch(trial):
-    (result,) = fine_tune_paper(trial(stripes()))
+def test_the_paper_way_trains_on_validation_images_too_and_takes_the_last_epoch(evaluation):
+    (result,) = fine_tune_paper(evaluation(stripes()))
     assert "last of 4 epochs" in result.note
     assert (result.outcome.predictions == result.outcome.part.labels).mean() > 0.9
 
 
-def test_the_kept_inputs_are_what_the_encoder_itself_would_see(trial, encoder, tmp_path):
+def test_the_kept_inputs_are_what_the_encoder_itself_would_see(evaluation, encoder, tmp_path):
     data = stripes()
-    inputs = preprocessed(encoder, data, "val", 32, trial(data).cache)
+    inputs = preprocessed(encoder, data, "val", 32, evaluation(data).cache)
     pixels = np.stack([data.decode(name) for name in data.parts["val"].names])
     own = encoder.preprocess(pixels, data.pixel_format, 32)
     # half precision holds less than a tenth of one of the 256 levels
@@ -127,9 +127,9 @@ def test_the_kept_inputs_are_what_the_encoder_itself_would_see(trial, encoder, t
     assert len(list((tmp_path / "cache" / "inputs").glob("*.npy"))) == 1
 
 
-def test_two_parts_are_joined_as_one(trial, encoder):
+def test_two_parts_are_joined_as_one(evaluation, encoder):
     data = stripes()
-    train, val = (preprocessed(encoder, data, part, 32, trial(data).cache) for part in ("train", "val"))
+    train, val = (preprocessed(encoder, data, part, 32, evaluation(data).cache) for part in ("train", "val"))
     both = joined(train, val)
     assert len(both) == len(train) + len(val)
     mixed = np.array([50, 0, 71, 3])
@@ -137,16 +137,16 @@ def test_two_parts_are_joined_as_one(trial, encoder):
     assert torch.equal(both.batch(mixed), expected)
 
 
-def test_draws_of_one_set_share_their_inputs(trial, encoder, tmp_path):
+def test_draws_of_one_set_share_their_inputs(evaluation, encoder, tmp_path):
     data = replace(stripes(), folds=(stripes().parts, stripes().parts))
     for seed in (0, 1):
         for part in ("train", "val", "test"):
-            preprocessed(encoder, data.fold(seed), part, 32, trial(data).cache)
+            preprocessed(encoder, data.fold(seed), part, 32, evaluation(data).cache)
     assert len(list((tmp_path / "cache" / "inputs").glob("*.npy"))) == 1
 
 
-def test_bfloat16_trains_on_a_processor_too(trial):
-    (result,) = fine_tune(trial(stripes(), options=OPTIONS.model_copy(update={"precision": "bf16", "optimizer": "sgd"})))
+def test_bfloat16_trains_on_a_processor_too(evaluation):
+    (result,) = fine_tune(evaluation(stripes(), options=OPTIONS.model_copy(update={"precision": "bf16", "optimizer": "sgd"})))
     assert 0 <= (result.outcome.predictions == result.outcome.part.labels).mean() <= 1
 
 
@@ -166,16 +166,16 @@ def settings(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def order(eurosat):
+def task_request(eurosat):
     wanted = {"task": "eurosat", "data": str(eurosat), "protocols": ["clean"], "sizes": [32], "fine_tune": True}
-    return Order(TaskData.model_validate(wanted), twin=True)
+    return TaskRequest(TaskData.model_validate(wanted), twin=True)
 
 
-def test_an_encoder_is_judged_recorded_and_not_judged_again(logged, settings, order, encoder):
+def test_an_encoder_is_judged_recorded_and_not_judged_again(logged, settings, task_request, encoder):
     short = settings.downstream.model_copy(update={"fine_tune_twin": FineTune(epochs=1, learning_rates=(1e-3,))})
     settings = settings.model_copy(update={"downstream": short})
     lines = logged()
-    rows = evaluate(settings, [order], encoder, name="mine")
+    rows = evaluate(settings, [task_request], encoder, name="mine")
     tuned = [row for row in rows if row.method == "fine_tune"]
     # the settings for twins, one row for each seed, and none for statistics, which have nothing to train
     assert [(row.encoder, row.seed, row.protocol) for row in tuned] == [("mine", 0, "clean"), ("mine", 1, "clean")]
@@ -185,22 +185,25 @@ def test_an_encoder_is_judged_recorded_and_not_judged_again(logged, settings, or
     stored = pd.read_parquet(evaluations_file(settings))
     assert len(stored) == len(rows)
     lines.clear()
-    assert evaluate(settings, [order], encoder, name="mine") == rows
+    assert evaluate(settings, [task_request], encoder, name="mine") == rows
     assert not any("encode" in line or "image" in line for line in lines)
     assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
 
 
-def test_tasks_on_several_gpus_give_the_rows_of_one_process(settings, order, encoder, tmp_path):
-    orders = [replace(order, wanted=order.wanted.model_copy(update={"fine_tune": False, "limit": limit})) for limit in (40, 60)]
+def test_tasks_on_several_gpus_give_the_rows_of_one_process(settings, task_request, encoder, tmp_path):
+    task_requests = [
+        replace(task_request, wanted=task_request.wanted.model_copy(update={"fine_tune": False, "limit": limit}))
+        for limit in (40, 60)
+    ]
     alone = settings.model_copy(update={"home": tmp_path / "alone"})
-    rows = evaluate(alone, orders, encoder, name="mine")
-    assert evaluate(settings, orders, encoder, name="mine", gpus=("0", "1")) == rows
+    rows = evaluate(alone, task_requests, encoder, name="mine")
+    assert evaluate(settings, task_requests, encoder, name="mine", gpus=("0", "1")) == rows
     assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
 
 
-def test_rows_of_tasks_before_a_failing_one_are_kept_and_bad_data_stops_before_work(settings, order, encoder, tmp_path):
-    plain = replace(order, wanted=order.wanted.model_copy(update={"fine_tune": False}))
-    absent = Order(TaskData(task="aid_20", data=tmp_path / "nowhere"), twin=False)
+def test_rows_of_tasks_before_a_failing_one_are_kept_and_bad_data_stops_before_work(settings, task_request, encoder, tmp_path):
+    plain = replace(task_request, wanted=task_request.wanted.model_copy(update={"fine_tune": False}))
+    absent = TaskRequest(TaskData(task="aid_20", data=tmp_path / "nowhere"), twin=False)
     with pytest.raises(UserError, match=r"downstream\.tasks\.aid_20: .*nothing there; fetch it from https://captain-whu"):
         evaluate(settings, [plain, absent], encoder, name="mine")
     assert not evaluations_file(settings).exists()
@@ -208,10 +211,10 @@ def test_rows_of_tasks_before_a_failing_one_are_kept_and_bad_data_stops_before_w
     assert evaluations_file(settings).exists()
 
 
-def test_a_limit_and_a_twin_are_in_the_name_of_the_row(order):
-    assert order.row == "eurosat_twin"
-    part = replace(order, wanted=order.wanted.model_copy(update={"limit": 20}), twin=False)
-    assert part.row == "eurosat_limit20"
+def test_a_limit_and_a_twin_are_in_the_name_of_the_row(task_request):
+    assert task_request.task_name == "eurosat_twin"
+    part = replace(task_request, wanted=task_request.wanted.model_copy(update={"limit": 20}), twin=False)
+    assert part.task_name == "eurosat_limit20"
 
 
 def test_the_command_judges_prints_and_records(settings, eurosat, encoder, tmp_path, monkeypatch):

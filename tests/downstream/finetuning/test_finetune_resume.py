@@ -14,14 +14,14 @@ import torch
 from caco_assets.downstream.datasets.classification import LabelledImages
 from caco_assets.downstream.datasets.classification import Part as Images
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH
-from caco_assets.downstream.features.baselines import Contestant
+from caco_assets.downstream.features.baselines import Candidate
 from caco_assets.downstream.features.feature_cache import FeatureCache
 from caco_assets.downstream.features.pyramids import Fresh, Tiles, Tuned
-from caco_assets.downstream.finetuning.decoder_loop import Part, Recipe, fit
+from caco_assets.downstream.finetuning.decoder_loop import DecoderConfig, Part, fit
 from caco_assets.downstream.finetuning.dense_targets import Change
-from caco_assets.downstream.finetuning.epoch_checkpoint import EpochFile
+from caco_assets.downstream.finetuning.epoch_checkpoint import EpochCheckpoint
+from caco_assets.downstream.protocols.evaluation import Evaluation
 from caco_assets.downstream.protocols.fine_tune import fine_tune, fine_tune_paper
-from caco_assets.downstream.protocols.trial import Trial
 from caco_assets.downstream.tasks import TASKS
 from caco_assets.pretraining.encoder.encoder import EUROSAT_RGB, RGB, Encoder, Preprocessing
 from caco_assets.settings import FineTune
@@ -29,10 +29,6 @@ from caco_assets.settings import FineTune
 CPU = torch.device("cpu")
 SIDE = 32
 EPOCHS = 4
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 def encoder() -> Encoder:
@@ -56,30 +52,30 @@ class Broken(Change):
         object.__setattr__(self, "outputs", 1)
         object.__setattr__(self, "left", [epoch])
 
-    def verdict(self, evidence: np.ndarray) -> tuple[float, float]:
+    def validation_score(self, counts_for_validation: np.ndarray) -> tuple[float, float]:
         self.left[0] -= 1
         if self.left[0] == 0:
             raise PulledPlugError
-        return super().verdict(evidence)
+        return super().validation_score(counts_for_validation)
 
 
 @pytest.mark.parametrize("tuned", [False, True])
 def test_a_decoder_ends_as_if_nothing_had_happened(tmp_path, tuned):
     frozen = encoder().eval()
-    kept = EpochFile(tmp_path / "state.pt", seconds=0)
-    recipe = Recipe(EPOCHS, 2, 1e-3, 1e-4, 0.9, 1e-4)
+    checkpoint = EpochCheckpoint(tmp_path / "state.pt", seconds=0)
+    recipe = DecoderConfig(EPOCHS, 2, 1e-3, 1e-4, 0.9, 1e-4)
 
-    def trained(kind: Change, kept: EpochFile | None = None):
+    def trained(target: Change, checkpoint: EpochCheckpoint | None = None):
         train = Part(tiles(0), Tuned(frozen) if tuned else Fresh(frozen))
-        return fit(train, Part(tiles(1), Fresh(frozen)), kind, recipe, 3, CPU, kept)
+        return fit(train, Part(tiles(1), Fresh(frozen)), target, recipe, 3, CPU, checkpoint)
 
     expected = trained(Change())
     before = torch.get_rng_state()
     with pytest.raises(PulledPlugError):
-        trained(Broken(3), kept)
-    assert torch.load(kept.path, weights_only=True)["epoch"] == 2
+        trained(Broken(3), checkpoint)
+    assert torch.load(checkpoint.path, weights_only=True)["epoch"] == 2
     torch.rand(5)  # another process, another state of chance
-    found = trained(Change(), kept)
+    found = trained(Change(), checkpoint)
     assert (found.epoch, found.threshold, found.score) == (expected.epoch, expected.threshold, expected.score)
     for one, other in ((found.decoder, expected.decoder), (found.tuned, expected.tuned)):
         if one is not None and other is not None:
@@ -100,76 +96,76 @@ def images() -> LabelledImages:
     return LabelledImages("noise", ("a", "b"), EUROSAT_RGB, (3, SIDE, SIDE), "uint8", parts, "v", "noise", pixels.__getitem__)
 
 
-def trial(cache: Path, kept: EpochFile) -> Trial:
+def evaluation(cache: Path, checkpoint: EpochCheckpoint) -> Evaluation:
     options = FineTune(epochs=EPOCHS, batch_size=8, learning_rates=(1e-3, 3e-3), warmup=0.1)
-    given, source = Contestant.of("caco", "candidate", 0, encoder()), encoder()
-    return Trial(TASKS["eurosat"], images(), given, source, SIDE, 1, 0, FeatureCache(cache), options, kept)
+    given, source = Candidate.of("caco", "candidate", 0, encoder()), encoder()
+    return Evaluation(TASKS["eurosat"], images(), given, source, SIDE, 1, 0, FeatureCache(cache), options, checkpoint)
 
 
 @pytest.mark.parametrize(("protocol", "stop"), [(fine_tune, 3), (fine_tune, 6), (fine_tune_paper, 3)])
 def test_a_fine_tuned_network_ends_as_if_nothing_had_happened(logged, tmp_path, monkeypatch, protocol, stop):
     """Stopped at the first rate, at the second one, and without validation."""
-    (expected,) = protocol(trial(tmp_path, EpochFile()))
-    kept = EpochFile(tmp_path / "state.pt", seconds=0)
+    (expected,) = protocol(evaluation(tmp_path, EpochCheckpoint()))
+    checkpoint = EpochCheckpoint(tmp_path / "state.pt", seconds=0)
     saved = []
 
     def save(state) -> None:
-        EpochFile.save(kept, state)
+        EpochCheckpoint.save(checkpoint, state)
         saved.append((state["rate"], state["epoch"]))
         if len(saved) == stop - (stop > EPOCHS):
             raise PulledPlugError
 
-    monkeypatch.setattr(kept, "save", save)
+    monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(PulledPlugError):
-        list(protocol(trial(tmp_path, kept)))
+        list(protocol(evaluation(tmp_path, checkpoint)))
     monkeypatch.undo()
     lines = logged()
-    (found,) = protocol(trial(tmp_path, EpochFile(kept.path, seconds=0)))
-    assert f"goes on after epoch {saved[-1][1]}" in lines
+    (found,) = protocol(evaluation(tmp_path, EpochCheckpoint(checkpoint.path, seconds=0)))
+    assert f"resumes after epoch {saved[-1][1]}" in lines
     assert found.note == expected.note
     np.testing.assert_array_equal(found.outcome.predictions, expected.outcome.predictions)
 
 
 def test_a_damaged_state_is_said_and_removed(logged, tmp_path):
     lines = logged()
-    kept = EpochFile(tmp_path / "state.pt")
-    kept.path.write_bytes(b"not a state")
-    assert kept.load() is None
-    assert not kept.path.exists()
-    assert "training starts from its beginning" in lines[0]
+    checkpoint = EpochCheckpoint(tmp_path / "state.pt")
+    checkpoint.path.write_bytes(b"not a state")
+    assert checkpoint.load() is None
+    assert not checkpoint.path.exists()
+    assert "training starts from the beginning" in lines[0]
 
 
 def test_states_are_written_once_in_a_while_and_nothing_is_written_without_a_place(tmp_path):
-    assert not EpochFile(tmp_path / "state.pt", seconds=3600).due()
-    assert EpochFile(tmp_path / "state.pt", seconds=0).due()
-    assert not EpochFile(None, seconds=0).due()
+    assert not EpochCheckpoint(tmp_path / "state.pt", seconds=3600).due()
+    assert EpochCheckpoint(tmp_path / "state.pt", seconds=0).due()
+    assert not EpochCheckpoint(None, seconds=0).due()
 
 
 def test_what_was_judged_leaves_no_state_behind(tmp_path):
-    kept = EpochFile(tmp_path / "state.pt", seconds=0)
-    list(fine_tune(trial(tmp_path, kept)))
-    assert kept.path.exists()
-    kept.clear()
-    assert not kept.path.exists()
-    assert replace(kept, path=None).load() is None
+    checkpoint = EpochCheckpoint(tmp_path / "state.pt", seconds=0)
+    list(fine_tune(evaluation(tmp_path, checkpoint)))
+    assert checkpoint.path.exists()
+    checkpoint.clear()
+    assert not checkpoint.path.exists()
+    assert replace(checkpoint, path=None).load() is None
 
 
 KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_downstream_resume import EpochFile, fine_tune, trial, quiet
+from test_finetune_resume import EpochCheckpoint, evaluation, fine_tune
 folder = Path(sys.argv[2])
-kept = EpochFile(folder / "state.pt", quiet, seconds=0)
-save = kept.save
-kept.save = lambda state: (save(state), print(state["epoch"], flush=True), time.sleep(0.2))
-list(fine_tune(trial(folder, kept)))
+checkpoint = EpochCheckpoint(folder / "state.pt", seconds=0)
+save = checkpoint.save
+checkpoint.save = lambda state: (save(state), print(state["epoch"], flush=True), time.sleep(0.2))
+list(fine_tune(evaluation(folder, checkpoint)))
 """
 
 
 @pytest.mark.systems
 def test_a_killed_process_goes_on_in_another(logged, tmp_path):
-    (expected,) = fine_tune(trial(tmp_path, EpochFile()))
+    (expected,) = fine_tune(evaluation(tmp_path, EpochCheckpoint()))
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert [process.stdout.readline().strip() for _ in range(2)] == ["1", "2"]
@@ -177,7 +173,7 @@ def test_a_killed_process_goes_on_in_another(logged, tmp_path):
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     lines = logged()
-    (found,) = fine_tune(trial(tmp_path, EpochFile(tmp_path / "state.pt")))
-    assert "goes on after epoch" in lines[0]
+    (found,) = fine_tune(evaluation(tmp_path, EpochCheckpoint(tmp_path / "state.pt")))
+    assert "resumes after epoch" in lines[0]
     assert found.note == expected.note
     np.testing.assert_array_equal(found.outcome.predictions, expected.outcome.predictions)

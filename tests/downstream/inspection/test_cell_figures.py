@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from caco_assets.downstream.inspection.cell_figures import LIMIT, classes_picture, confusion_picture, natural_colours, small_png
+from caco_assets.downstream.inspection.cell_figures import LIMIT, classes_picture, confusion_picture, natural_colors, small_png
 from caco_assets.downstream.metrics.per_class import confusion_of, figures_of
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
@@ -64,15 +64,15 @@ def test_a_picture_too_large_for_the_log_has_fewer_colours_but_keeps_those_of_it
     assert plain.tell() > LIMIT
     png = small_png(figure)
     assert len(png) <= LIMIT
-    colours = {colour for _, colour in Image.open(BytesIO(png)).convert("RGB").getcolors(1 << 20) or []}
-    assert (0x4E, 0x79, 0xA7) in colours
+    colors = {color for _, color in Image.open(BytesIO(png)).convert("RGB").getcolors(1 << 20) or []}
+    assert (0x4E, 0x79, 0xA7) in colors
 
 
 def test_a_picture_in_natural_colours_shows_both_dates_by_one_stretch() -> None:
     fmt = PixelFormat(("B02", "B03", "B04", "B08"), 1e-4)
     images = np.stack([np.full((4, 8, 8), 500), np.full((4, 8, 8), 2000)]).astype(np.uint16)
     images[1, 2] = 3000  # red
-    before, after = natural_colours(images, fmt)
+    before, after = natural_colors(images, fmt)
     assert before.max() == 0
     assert after[0, 0, 0] == 255
     assert after[0, 0, 1] == after[0, 0, 2] < 255

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from caco_assets.downstream.probes.lbfgs import minimise
+from caco_assets.downstream.probes.lbfgs import minimize
 
 
 @pytest.mark.parametrize("products", [1, 1 << 30], ids=["small", "large"])
 def test_the_minimum_of_a_bowl(products: int) -> None:
     scale, place = torch.logspace(0, 2, 20), torch.linspace(-1, 1, 20)
     weights = torch.zeros(20, requires_grad=True)
-    minimise([weights], lambda: (scale * (weights - place).square()).sum(), 200, products)
+    minimize([weights], lambda: (scale * (weights - place).square()).sum(), 200, products)
     torch.testing.assert_close(weights.detach(), place, atol=1e-3, rtol=0)
 
 
@@ -24,7 +24,7 @@ def test_threads_are_those_of_before_also_when_the_loss_fails() -> None:
 
     try:
         with pytest.raises(ArithmeticError):
-            minimise([torch.zeros(1, requires_grad=True)], loss, 1, products=1)
+            minimize([torch.zeros(1, requires_grad=True)], loss, 1, products=1)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

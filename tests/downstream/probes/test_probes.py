@@ -115,15 +115,15 @@ def test_the_paper_probe_equals_torch_autograd_step_by_step(blobs):
     with torch.no_grad():
         layer.weight.copy_(start[:, :-1])
         layer.bias.copy_(start[:, -1])
-    optimiser = torch.optim.Adam(layer.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [3, 4])
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 4])
     x, y = torch.from_numpy(train), torch.from_numpy(labels)
     for _ in range(epochs):
         order = torch.randperm(100, generator=generator)
         for batch in order.split(32):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             nn.functional.cross_entropy(layer(x[batch]), y[batch]).backward()
-            optimiser.step()
+            optimizer.step()
         schedule.step()
     torch.testing.assert_close(ours.weight, layer.weight.detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(ours.bias, layer.bias.detach(), atol=1e-5, rtol=1e-4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caco_assets.downstream.evaluate import Order, evaluate
+from caco_assets.downstream.evaluate import TaskRequest, evaluate
 from caco_assets.pretraining.encoder.encoder import RGB, Encoder, Preprocessing
 from caco_assets.settings import Dense, TaskData, load_settings
 from caco_assets.synthetic.twins import levir_cd
@@ -18,7 +18,7 @@ def settings(tmp_path, monkeypatch):
 
 def test_paper_may_have_fewer_seeds_than_clean_and_so_have_its_random_encoders(settings, tmp_path):
     levir_cd.write_twin(tmp_path / "twin", 0, 12)
-    order = Order(TaskData(task="levir_cd", data=tmp_path / "twin", tile=32, limit=4), twin=True)
+    order = TaskRequest(TaskData(task="levir_cd", data=tmp_path / "twin", tile=32, limit=4), twin=True)
     encoder = Encoder.random("test_resnet", Preprocessing.of_pack(RGB, "seco", 32), 5)
     rows = evaluate(settings, [order], encoder, name="mine")
     seeds = {(row.encoder, row.protocol, row.seed) for row in rows}

@@ -19,7 +19,7 @@ from caco_assets.downstream.assets import scores, scores_are_not_far_below_rando
 from caco_assets.downstream.datasets.geolocation import corners_of, outlines
 from caco_assets.downstream.datasets.readers.eurosat import CLASSES
 from caco_assets.downstream.score_rows import ScoreRow, write_rows
-from caco_assets.downstream.scoring.sanity import FAR, below_random, impossible
+from caco_assets.downstream.scoring.sanity import FAR, below_random, invalid_scores
 from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
 from caco_assets.sampling.footprints import raster_footprint
@@ -49,13 +49,13 @@ CHANCE = replace(SOUND, encoder="random", role="baseline", value=0.5, ci_low=0.4
     ],
 )
 def test_a_number_that_cannot_be_is_named_with_its_row(broken: dict, says: str) -> None:
-    assert impossible([SOUND, CHANCE]) == []
-    (line,) = impossible([SOUND, replace(SOUND, **broken)])
+    assert invalid_scores([SOUND, CHANCE]) == []
+    (line,) = invalid_scores([SOUND, replace(SOUND, **broken)])
     assert line == f"eurosat_twin/caco/clean/linear_probe/64/0/accuracy: {says}"
 
 
 def test_what_was_not_measured_has_no_number_to_doubt() -> None:
-    assert impossible([replace(SOUND, value=None, ci_low=None, ci_high=None, n=0, status="not_measured")]) == []
+    assert invalid_scores([replace(SOUND, value=None, ci_low=None, ci_high=None, n=0, status="not_measured")]) == []
 
 
 def test_an_interval_wholly_and_far_below_random_is_a_fault_and_anything_nearer_is_not() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caco_assets.imagery.archive.preview import chips_preview, colours
+from caco_assets.imagery.archive.preview import chips_preview, rgb_bands
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from caco_assets.imagery.archive.preview import chips_preview, colours
     ],
 )
 def test_natural_colours_where_there_are_some(bands, shown):
-    assert colours(bands) == shown
+    assert rgb_bands(bands) == shown
 
 
 def test_the_picture_is_a_png_also_of_an_empty_archive(small_archive, tmp_path):

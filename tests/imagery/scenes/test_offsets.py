@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caco_assets.imagery.scenes.radiometry import harmonise, has_data, radiometry_of
+from caco_assets.imagery.scenes.radiometry import harmonize, has_data, radiometry_of
 
 OFFSET_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 reflectances = st.lists(st.integers(1, 19_000), min_size=1, max_size=30).map(lambda units: np.array(units) / 10_000)
@@ -39,7 +39,7 @@ def test_harmonising_undoes_what_the_provider_wrote(item, reflectance):
     numbers = np.clip(np.rint((reflectance - shift) / scale), 1, 65_535).astype(np.uint16)[None, None]
     meaning = radiometry_of(facts, properties, baseline)
     assert meaning is not None
-    back = harmonise(numbers, np.array([meaning.scale]), np.array([meaning.offset]), has_data(numbers, meaning.nodata))
+    back = harmonize(numbers, np.array([meaning.scale]), np.array([meaning.offset]), has_data(numbers, meaning.nodata))
     # a coarse scale rounds to its own steps, and the smallest number stands for what is darker
     assert np.abs(back[0, 0] - np.maximum(reflectance * 10_000, 1)).max() <= max(scale * 10_000, 1)
 
@@ -50,5 +50,5 @@ def test_harmonised_numbers_are_harmonised_already(item, reflectance):
     meaning = radiometry_of(facts, {**properties, OFFSET_FLAGS[0]: True}, baseline)
     assert meaning.offset == 0.0
     numbers = np.rint(reflectance * 10_000).astype(np.uint16)[None, None]
-    same = harmonise(numbers, np.array([1e-4]), np.array([0.0]), has_data(numbers, 0))
+    same = harmonize(numbers, np.array([1e-4]), np.array([0.0]), has_data(numbers, 0))
     assert (same == numbers).all()

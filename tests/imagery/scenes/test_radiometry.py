@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from caco_assets.imagery.scenes.clear_sky import SCL_CLEAR, TEST_BANDS, clear_in_reflectance, clear_in_scl
-from caco_assets.imagery.scenes.radiometry import harmonise, has_data
+from caco_assets.imagery.scenes.radiometry import harmonize, has_data
 
 FILE_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 
@@ -29,7 +29,7 @@ def slow(numbers, scale, offset, valid):
 )
 def test_harmonised_numbers_follow_the_formula(numbers, scale, offset, valid):
     scales, offsets = np.full(2, scale), np.full(2, offset)
-    result = harmonise(numbers, scales, offsets, valid)
+    result = harmonize(numbers, scales, offsets, valid)
     assert result.dtype == np.uint16
     assert np.abs(result.astype(int) - slow(numbers, scales, offsets, valid)).max() <= 1  # halves, in float32
     assert (result[:, ~valid] == 0).all()
@@ -39,18 +39,18 @@ def test_harmonised_numbers_follow_the_formula(numbers, scale, offset, valid):
 def test_the_offset_of_baseline_04_is_taken_away_once():
     numbers = np.array([[[0, 1, 1000, 1001, 3000, 65_535]]], np.uint16)
     valid = has_data(numbers, 0)
-    assert harmonise(numbers, np.array([1e-4]), np.array([-0.1]), valid).tolist() == [[[0, 1, 1, 1, 2000, 64_535]]]
+    assert harmonize(numbers, np.array([1e-4]), np.array([-0.1]), valid).tolist() == [[[0, 1, 1, 1, 2000, 64_535]]]
 
 
 def test_each_band_has_its_own_scale_and_offset():
     numbers = np.full((2, 1, 1), 5000, np.uint16)
-    result = harmonise(numbers, np.array([1e-4, 2e-4]), np.array([0.0, -0.7]), np.ones((1, 1), bool))
+    result = harmonize(numbers, np.array([1e-4, 2e-4]), np.array([0.0, -0.7]), np.ones((1, 1), bool))
     assert result.ravel().tolist() == [5000, 3000]
 
 
 def test_negative_int16_reflectance_becomes_the_smallest_valid_number():
     numbers = np.array([[[-300, 4000]]], np.int16)
-    assert harmonise(numbers, np.array([1e-4]), np.array([0.0]), has_data(numbers, 0)).tolist() == [[[1, 4000]]]
+    assert harmonize(numbers, np.array([1e-4]), np.array([0.0]), has_data(numbers, 0)).tolist() == [[[1, 4000]]]
 
 
 def test_a_zero_in_one_band_alone_is_a_dark_pixel_not_a_hole():
@@ -63,7 +63,7 @@ def test_nan_is_no_data_in_floating_files():
     numbers = np.array([[[np.nan, 0.5]]], np.float32)
     valid = has_data(numbers, None)
     assert valid.tolist() == [[False, True]]
-    assert harmonise(numbers, np.array([1.0]), np.array([0.0]), valid).tolist() == [[[0, 5000]]]
+    assert harmonize(numbers, np.array([1.0]), np.array([0.0]), valid).tolist() == [[[0, 5000]]]
 
 
 def test_cloud_shadow_cirrus_and_defects_are_not_clear_but_water_and_snow_are():

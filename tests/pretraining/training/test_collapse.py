@@ -9,7 +9,9 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
 from caco_assets.pretraining.assets import embeddings_have_not_collapsed
 from caco_assets.pretraining.training.collapse import CollapseWarning, queue_figures
+from caco_assets.registry.scored_encoder import ScoredEncoder
 from caco_assets.registry.stage import register
+from caco_assets.resources.mlflow.client import Tracking
 from caco_assets.resources.profile import Profile
 from caco_assets.settings import Settings
 
@@ -52,9 +54,10 @@ def test_a_collapsed_encoder_is_never_registered(settings: Settings) -> None:
         (folder / "encoder.json").write_text("{}")
         return facts
 
-    produce("encoder", settings.paths.encoder, records=settings.paths.records, recipe="test", inputs={}, make=make)
+    encoder = produce("encoder", settings.paths.encoder, records=settings.paths.records, recipe="test", inputs={}, make=make)
+    tracking = Tracking("sqlite:///never-opened.db", "tiny", None, settings.home)
     with pytest.raises(UserError, match=r"encoder: its embeddings have collapsed \(spread 0.010 of 1\); it is not registered"):
-        register(settings)
+        register(settings, ScoredEncoder(encoder, encoder), tracking)
     check = embeddings_have_not_collapsed(Profile(name="tiny", home=str(settings.home)))
     assert (check.passed, check.description) == (False, "spread 0.010 of 1")
     (spec,) = embeddings_have_not_collapsed.check_specs

@@ -13,12 +13,14 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry import registry_lock as locks
 from caco_assets.registry.aliases.alias_history import Serving, history
 from caco_assets.registry.aliases.alias_moves import BY_HAND, WITHDRAWN, settle
-from caco_assets.registry.aliases.user import who
+from caco_assets.registry.aliases.champion import rollback
+from caco_assets.registry.aliases.manual_moves import check_aliases
+from caco_assets.registry.aliases.user import current_user
 from caco_assets.registry.promotion import decide as decide_module
 from caco_assets.registry.register import register_encoder
-from caco_assets.registry.registry_lock import SUFFIX, lease
-from caco_assets.registry.stage import decide, judge, notice, rollback
-from caco_assets.registry.versions import aliases, find, registry_lock
+from caco_assets.registry.registry_lock import SUFFIX, registry_lock
+from caco_assets.registry.stage import decide, decide_version
+from caco_assets.registry.versions import aliases, find, local_lock
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings
 
@@ -39,7 +41,7 @@ def told(mlflow_settings: Settings) -> Path:
 def heard(mlflow_settings: Settings, told: Path, policy: Path) -> Settings:
     code = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + chr(10))"
     rules = yaml.safe_load(policy.read_text())
-    quick = {"draws": 1000, "latency": {"rounds": 5, "images": 1}, "override": {"allowed": [who()], "rules": ["main"]}}
+    quick = {"draws": 1000, "latency": {"rounds": 5, "images": 1}, "override": {"allowed": [current_user()], "rules": ["main"]}}
     policy.write_text(yaml.safe_dump({**rules, **quick}))
     changed = mlflow_settings.registry.model_copy(update={"notify": (sys.executable, "-c", code)})
     return mlflow_settings.model_copy(update={"registry": changed})
@@ -64,23 +66,23 @@ def test_an_override_a_rollback_and_its_undoing_are_told_and_remembered(heard: S
     tags = find(two, f"models:/{MODEL}/2").tags
     assert tags["gate"] == "overridden"
     assert json.loads(tags["override"]) == {
-        "by": who(), "reason": "the new bands are needed", "rules": ["beats champion on eurosat_twin"]
+        "by": current_user(), "reason": "the new bands are needed", "rules": ["beats champion on eurosat_twin"]
     }  # fmt: skip
-    assert rollback(heard, reason="clouds everywhere", tracking=two) == "1"
+    assert rollback(heard, two, reason="clouds everywhere").after.champion == "1"
     assert Serving.of(aliases(two, MODEL)) == Serving("1", "2")
     assert "clouds everywhere" in find(two, f"models:/{MODEL}/2").tags[WITHDRAWN]
     with pytest.raises(UserError, match=r"was withdrawn .*clouds everywhere.*--restore"):
-        rollback(heard, reason="the same alarm", tracking=two)
-    assert rollback(heard, reason="it was the map", restore=True, tracking=two) == "2"
+        rollback(heard, two, reason="the same alarm")
+    assert rollback(heard, two, reason="it was the map", restore=True).after.champion == "2"
     assert WITHDRAWN not in find(two, f"models:/{MODEL}/2").tags
     with pytest.raises(UserError, match="say why"):
-        rollback(heard, reason=" ", tracking=two)
+        rollback(heard, two, reason=" ")
     events = [json.loads(line) for line in told.read_text().splitlines()]
     assert [event["event"] for event in events] == ["promoted", "refused", "overridden", "rolled back", "rolled back"]
-    assert events[2]["by"] == who()
+    assert events[2]["by"] == current_user()
     assert events[3]["reason"] == "clouds everywhere"
     assert {move.what: move.by for move in history(two, MODEL)} == {
-        "promoted": who(), "overridden": who(), "rolled back": who()
+        "promoted": current_user(), "overridden": current_user(), "rolled back": current_user()
     }  # fmt: skip
     run = find(two, f"models:/{MODEL}/2").run_id
     kept = [file.path for file in two.client.list_artifacts(run, "decision")]
@@ -110,50 +112,53 @@ def test_a_promotion_whose_process_died_before_anybody_was_told_is_told_by_the_n
     for _ in range(2):
         assert decide(heard, tracking=tracking).passed
     (event,) = [json.loads(line) for line in told.read_text().splitlines()]
-    assert (event["event"], event["version"], event["by"]) == ("promoted", "1", who())
+    assert (event["event"], event["version"], event["by"]) == ("promoted", "1", current_user())
     kept = {file.path.rpartition("/")[2] for file in tracking.client.list_artifacts(run_id, "decision")}
     assert [name for name in kept if name.endswith("promoted.json")] != []
 
 
 def test_a_person_who_moves_the_champion_is_respected_recorded_and_warned(heard: Settings, two: Tracking, told: Path) -> None:
-    assert notice(heard, two) == ()
+    assert check_aliases(heard, two) is None
     two.client.set_registered_model_alias(MODEL, "champion", "2")
     told.unlink()
-    (line,) = notice(heard, two)
-    assert line.startswith("WARNING")
-    assert "version 2 has failed the promotion policy" in line
+    found = check_aliases(heard, two)
+    assert found is not None
+    assert found.unfit
+    assert "version 2 has failed the promotion policy" in found.text
     assert aliases(two, MODEL)["champion"] == "2"
     assert BY_HAND in find(two, f"models:/{MODEL}/2").tags
     last = history(two, MODEL)[-1]
     assert (last.what, last.before.champion, last.after.champion) == ("by hand", "1", "2")
     assert json.loads(told.read_text())["event"] == "by hand"
-    assert notice(heard, two) == ()
+    assert check_aliases(heard, two) is None
     two.client.set_registered_model_alias(MODEL, "champion", "1")
-    (line,) = notice(heard, two)
-    assert not line.startswith("WARNING")
+    found = check_aliases(heard, two)
+    assert found is not None
+    assert not found.unfit
     two.client.delete_registered_model_alias(MODEL, "champion")
-    assert "champion 1 → none" in notice(heard, two)[0]
+    found = check_aliases(heard, two)
+    assert found is not None
+    assert "champion 1 → none" in found.text
 
 
-def test_notice_does_not_wait_for_a_decision_under_way(heard: Settings, two: Tracking) -> None:
-    with registry_lock(two, MODEL), pytest.raises(UserError, match="holds the lock"):
-        notice(heard, two)
-    with lease(two, MODEL), pytest.raises(UserError, match="is moving its aliases"):
+def test_the_check_of_the_aliases_does_not_wait_for_a_decision_under_way(heard: Settings, two: Tracking) -> None:
+    with local_lock(two, MODEL), pytest.raises(UserError, match="another process holds the lock"):
+        check_aliases(heard, two)
+    with registry_lock(two, MODEL), pytest.raises(UserError, match="holds the registry lock"):
         # from another workspace: its own lock is free, the server's is not
-        notice(heard, Tracking(two.uri, two.experiment, two.artifacts, heard.home / "elsewhere"))
+        check_aliases(heard, Tracking(two.uri, two.experiment, two.artifacts, heard.home / "elsewhere"))
 
 
-def test_nobody_told_undoes_nothing(logged, heard: Settings, two: Tracking) -> None:
+def test_a_failed_notification_undoes_nothing(logged, heard: Settings, two: Tracking) -> None:
     for command in (("/nowhere/at/all", "token-123"), (sys.executable, "-c", "raise SystemExit('token-123')")):
         changed = heard.registry.model_copy(update={"notify": command})
         said = logged()
-        judge(heard.model_copy(update={"registry": changed}), two, "2")
-        (warning,) = [line for line in said if line.startswith("WARNING")]
-        assert "nobody was told of 'refused'" in warning
+        decide_version(heard.model_copy(update={"registry": changed}), two, "2")
+        (warning,) = [line for line in said if "notification failed for 'refused'" in line]
         assert "raise SystemExit" not in warning
     slow = heard.registry.model_copy(update={"notify": ("sleep", "60"), "notify_timeout_s": 0.2})
     said = logged()
-    judge(heard.model_copy(update={"registry": slow}), two, "2")
+    decide_version(heard.model_copy(update={"registry": slow}), two, "2")
     assert any("timed out" in line for line in said)
 
 
@@ -161,16 +166,16 @@ def test_a_lock_left_by_the_dead_is_removed_and_that_of_the_living_is_not(
     logged, heard: Settings, two: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = Tracking(two.uri, two.experiment, two.artifacts, heard.home / "elsewhere")
-    dead = lease(elsewhere, MODEL)
+    dead = registry_lock(elsewhere, MODEL)
     dead.__enter__()
     said = logged()
     monkeypatch.setattr(locks, "STALE_S", 0.3)
-    with lease(two, MODEL):
-        assert "waiting for it" in said[0]
-        assert "left over from a process that has died" in said[1]
+    with registry_lock(two, MODEL):
+        assert "holds the registry lock; waiting" in said[0]
+        assert "which has died" in said[1]
     # whoever comes back from a long sleep does not remove the lock of another
     monkeypatch.setattr(locks, "HOLD_S", 0.0)
-    with lease(two, MODEL) as held, pytest.raises(UserError, match="run the same command again"):
+    with registry_lock(two, MODEL) as held, pytest.raises(UserError, match="run the same command again"):
         held.check()
     assert [model.name for model in two.client.search_registered_models() if SUFFIX in model.name] == [f"{MODEL}{SUFFIX}"]
     monkeypatch.undo()

@@ -163,7 +163,7 @@ def test_a_shard_names_who_was_trained_on_it_and_who_inherited_from_them(grown: 
     assert use.trained == ("models:/caco-tiny/1", "models:/caco-tiny/2")
     assert use.inherited == ("models:/caco-tiny/3",)
     assert "shard=0001" in use.text()
-    assert "would touch 3 registered versions" in use.text()
+    assert "would affect 3 registered versions" in use.text()
 
 
 def test_a_shard_that_came_later_touches_later_versions_alone(grown: Workspace) -> None:
@@ -241,7 +241,7 @@ def test_a_record_that_reaches_out_of_its_home_is_refused_before_anything_is_wri
 ) -> None:
     record = read(grown.tracking, find(grown.tracking, "models:/caco-tiny/1"))
     monkeypatch.setattr("caco_assets.registry.lineage.restore.read", lambda *_: replace(record, **change))
-    with pytest.raises(UserError, match="outside of a home; nothing was written"):
+    with pytest.raises(UserError, match="outside the home; nothing was written"):
         restore(grown.settings, "models:/caco-tiny/1", tmp_path / "then", tracking=grown.tracking)
     assert not (tmp_path / "then").exists()
 

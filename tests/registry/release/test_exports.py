@@ -96,7 +96,7 @@ def test_a_form_that_differs_leaves_nothing_behind_and_the_old_export_in_place(t
         return np.zeros((3, 512), np.float32)
 
     monkeypatch.setattr(module, "_FORMS", {"encoder.onnx": wrong})
-    with pytest.raises(UserError, match=r"encoder\.onnx differs by .* would not be the encoder that was judged"):
+    with pytest.raises(UserError, match=r"encoder\.onnx differs by .* would not be the encoder that was evaluated"):
         run(encoder, tmp_path / "encoder", target)
     assert (target / "old").read_text() == "kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "out"]
@@ -104,12 +104,12 @@ def test_a_form_that_differs_leaves_nothing_behind_and_the_old_export_in_place(t
 
 def test_a_registered_version_is_exported_by_its_address(settings, encoder_dir, tmp_path: Path) -> None:
     from caco_assets.registry.register import register_encoder
-    from caco_assets.registry.stage import export as by_address
+    from caco_assets.registry.release.export import export_version
     from caco_assets.resources.mlflow.client import open_tracking
 
     tracking = open_tracking(settings)
     registered = register_encoder(settings, encoder_dir(1), None, {}, None, tracking)
-    found = by_address(settings, registered.uri, tmp_path / "out", tracking=tracking)
+    found = export_version(settings, registered.uri, tmp_path / "out", tracking=tracking)
     assert max(found.values()) < 1e-3
     item = pystac.Item.from_file(str(tmp_path / "out" / "item.json"))
     assert item.id == f"{settings.registry.model}-{registered.version}"
@@ -119,12 +119,12 @@ def test_a_registered_version_is_exported_by_its_address(settings, encoder_dir, 
 
 
 def test_a_folder_of_something_else_is_not_overwritten(settings, encoder_dir, tmp_path: Path) -> None:
-    from caco_assets.registry.stage import export as by_address
+    from caco_assets.registry.release.export import export_version
 
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_text("")
-    with pytest.raises(UserError, match=r"photos: is there already and is no export; name another folder"):
-        by_address(settings, str(encoder_dir(1)), tmp_path / "photos")
+    with pytest.raises(UserError, match=r"photos: exists and is not an export; name another folder"):
+        export_version(settings, str(encoder_dir(1)), tmp_path / "photos")
 
 
 def test_the_package_loads_an_encoder_in_one_line(encoder_dir, settings, monkeypatch: pytest.MonkeyPatch) -> None:

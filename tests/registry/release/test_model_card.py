@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.pretraining.training.run_config import recipe_of
-from caco_assets.registry.release.model_card import TRAINING_FACTS, write_card
+from caco_assets.registry.release.model_card import TRAINING_FACTS, write_model_card
 from caco_assets.settings import Settings
 
 PARENT = {"uri": "models:/caco-tiny/7", "identity": "abc"}
@@ -23,7 +23,7 @@ def description_of(settings: Settings, folder: Path, data: dict[str, Any]) -> tu
 
 def card_of(settings: Settings, encoder: Encoder, description: dict[str, Any]) -> str:
     version = SimpleNamespace(name="caco-tiny", version="1", tags={})
-    return write_card(settings, cast("Any", version), encoder, description, [], "none.")
+    return write_model_card(settings, cast("Any", version), encoder, description, [], "none.")
 
 
 def test_the_card_of_a_new_encoder_names_its_optimizer_and_its_parent(settings: Settings, tmp_path: Path) -> None:

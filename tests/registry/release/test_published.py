@@ -11,7 +11,7 @@ import pytest
 
 from caco_assets.core.products import content_hash
 from caco_assets.registry.lineage.gc import find_garbage
-from caco_assets.registry.stage import export
+from caco_assets.registry.release.export import export_version
 from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.resources.mlflow.client import open_tracking
 from caco_assets.settings import Settings
@@ -20,10 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 def dvc(settings: Settings, *arguments: str) -> None:
@@ -39,7 +35,7 @@ def test_an_export_added_to_dvc_survives_a_cleaning_and_comes_back(
     settings, tracking = mlflow_settings, open_tracking(mlflow_settings)
     ensure_home(settings)
     kept, given_up = settings.home / "models" / "caco-tiny", settings.home / "notes.txt"
-    export(settings, str(encoder_dir(0)), kept)
+    export_version(settings, str(encoder_dir(0)), kept)
     given_up.write_text("nobody needs this any more")
     published = content_hash(kept)
     dvc(settings, "add", "models/caco-tiny", "notes.txt")

@@ -13,7 +13,7 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.register import register_encoder
 from caco_assets.registry.release import release as module
 from caco_assets.registry.release.model_card import DESCRIPTION_LENGTH, as_description
-from caco_assets.registry.release.release import CARD, MAP, RELEASED
+from caco_assets.registry.release.release import MAP, MODEL_CARD, RELEASED
 from caco_assets.registry.stage import decide, release
 from caco_assets.registry.versions import find
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
@@ -50,10 +50,10 @@ def test_a_champion_is_released_once_with_card_map_and_exports(
     assert released.places[:4] == b"\x89PNG"
     folder = Path(download_artifacts(artifact_uri=released.where, dst_path=str(tmp_path), tracking_uri=tracking.uri))
     assert {path.name for path in folder.iterdir()} == {
-        "encoder.safetensors", "encoder.json", "timm.safetensors", "item.json", "parity.json", CARD, MAP
+        "encoder.safetensors", "encoder.json", "timm.safetensors", "item.json", "parity.json", MODEL_CARD, MAP
     }  # fmt: skip
     assert Encoder.load(folder).identity == Encoder.load(encoder_dir(0)).identity
-    card = (folder / CARD).read_text()
+    card = (folder / MODEL_CARD).read_text()
     for expected in (
         "# caco-tiny, version 1", "It passed the promotion policy.", "| eurosat_twin | accuracy, clean linear_probe, 64 px, seed 0",
         "75.0%", "0.0% – 100.0%", "Apache-2.0", "not a single real pixel", "places.png", "| artifact loads | pass |",
@@ -98,5 +98,5 @@ def test_a_card_too_long_for_a_description_is_cut_at_a_line_and_says_where_all_o
     card = "\n".join(f"line {number} {'x' * 40}" for number in np.arange(200))
     cut = as_description(card, "runs:/abc/release/version-1/model_card.md")
     assert len(cut) <= DESCRIPTION_LENGTH
-    assert cut.endswith("… the whole card: runs:/abc/release/version-1/model_card.md\n")
+    assert cut.endswith("… full card: runs:/abc/release/version-1/model_card.md\n")
     assert as_description("short", "runs:/abc") == "short"

@@ -125,7 +125,7 @@ def test_figures_that_never_arrive_are_said(logged, mlflow_settings: Settings, m
             patched.setattr(MlflowClient, "log_batch", refuse)
             with run.sink() as sink:
                 sink.log(1, {"loss": 2.0, "epoch": 0})
-    assert "2 figures" in said[-1]
+    assert "2 metrics" in said[-1]
     assert "metrics.jsonl" in said[-1]
 
 
@@ -187,7 +187,7 @@ def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_
     ids = []
 
     def interrupted() -> None:
-        with open_run(tracking, "pretraining", mlflow_settings, goes_on=remembered) as run:
+        with open_run(tracking, "pretraining", mlflow_settings, resume_file=remembered) as run:
             ids.append(run.run_id)
             run.metrics({"loss": 3.0}, step=1)
             run.metrics({"loss": 2.0, "epoch_loss": 2.5}, step=2)
@@ -195,7 +195,7 @@ def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with open_run(tracking, "pretraining", mlflow_settings, goes_on=remembered, dagster_run_id="d-2") as run:
+    with open_run(tracking, "pretraining", mlflow_settings, resume_file=remembered, dagster_run_id="d-2") as run:
         ids.append(run.run_id)
         with run.sink() as sink:
             for step, values in ((1, {"loss": 3.0}), (2, {"loss": 2.0}), (2, {"epoch_loss": 2.5}), (3, {"loss": 1.0})):
@@ -207,7 +207,7 @@ def test_a_training_that_goes_on_continues_its_run_and_repeats_no_figure(mlflow_
     steps = {name: [point.step for point in tracking.client.get_metric_history(ids[0], name)] for name in ("loss", "epoch_loss")}
     assert steps == {"loss": [1, 2, 3], "epoch_loss": [2]}
     # the file is named after the work: other work is another run
-    with open_run(tracking, "pretraining", mlflow_settings, goes_on=tmp_path / "other.json") as run:
+    with open_run(tracking, "pretraining", mlflow_settings, resume_file=tmp_path / "other.json") as run:
         assert run.run_id != ids[0]
 
 
@@ -229,7 +229,7 @@ def test_a_run_whose_process_was_killed_does_not_run_for_ever(mlflow_settings: S
         opened = {}
         for name, run_id in tags.items():
             # a process that is killed leaves the block in no way
-            block = open_run(server, "pretraining", mlflow_settings, dagster_run_id=run_id, goes_on=remembered)
+            block = open_run(server, "pretraining", mlflow_settings, dagster_run_id=run_id, resume_file=remembered)
             remembered.unlink(missing_ok=True)
             opened[name] = (block, block.__enter__().run_id)
         job = dg.GraphDefinition("h", node_defs=[opens]).to_job(resource_defs={"tracking": TrackingResource()})
@@ -238,7 +238,7 @@ def test_a_run_whose_process_was_killed_does_not_run_for_ever(mlflow_settings: S
     assert status == {"killed": "KILLED", "at work": "RUNNING", "another instance's": "RUNNING", "by command": "RUNNING"}
     # and it is gone on with all the same
     remembered.write_text(opened["killed"][1])
-    with open_run(server, "pretraining", mlflow_settings, goes_on=remembered) as run:
+    with open_run(server, "pretraining", mlflow_settings, resume_file=remembered) as run:
         assert run.run_id == opened["killed"][1]
     assert server.client.get_run(run.run_id).info.status == "FINISHED"
 

@@ -48,7 +48,7 @@ def test_a_step_is_tried_again_while_the_server_is_away(settings: Settings, port
 
     monkeypatch.setattr(resource, "open_tracking", opened)
     # it answers one question, and this would be another
-    monkeypatch.setattr(resource, "bury", lambda *_: [])
+    monkeypatch.setattr(resource, "mark_orphans_killed", lambda *_: [])
 
     @dg.asset
     def challenger(context: dg.AssetExecutionContext, server: TrackingResource) -> None:

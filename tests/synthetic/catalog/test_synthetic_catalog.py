@@ -101,12 +101,12 @@ def test_every_file_is_a_cloud_optimised_geotiff(items: list[pystac.Item]) -> No
         assert valid, errors
 
 
-def test_numbers_and_metadata_turn_to_baseline_0400_on_the_same_day(items: list[pystac.Item]) -> None:
-    turn = datetime(2022, 1, 25, tzinfo=UTC)
+def test_numbers_and_metadata_change_to_baseline_0400_on_the_same_day(items: list[pystac.Item]) -> None:
+    switch = datetime(2022, 1, 25, tzinfo=UTC)
     for item in items:
         assert item.datetime is not None
         facts = item.assets["B12"].extra_fields["raster:bands"][0]
-        new = item.datetime >= turn
+        new = item.datetime >= switch
         assert facts["offset"] == (-0.1 if new else 0.0)
         assert (item.properties["s2:processing_baseline"] >= "04.00") == new
         with rasterio.open(item.assets["B12"].get_absolute_href()) as source:
@@ -166,7 +166,7 @@ def test_an_interrupted_catalog_keeps_its_finished_scenes(tmp_path: Path, built:
     assert product.content_hash == build_catalog(built).content_hash
 
 
-def test_a_profile_with_its_own_imagery_is_told_so(tmp_path: Path) -> None:
+def test_a_profile_with_its_own_imagery_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="source kind synthetic"):
         build_catalog(load_settings("boadella", home=tmp_path))
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from caco_assets.core.errors import UserError
-from caco_assets.downstream.datasets.class_folders import index_members
+from caco_assets.downstream.datasets.class_folders import decode_jpg, index_members
 from caco_assets.downstream.datasets.classification import LabelledImages, Part
 from caco_assets.downstream.datasets.completeness import check_counts, read_subset
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
-from caco_assets.downstream.datasets.members import Store, open_store
+from caco_assets.downstream.datasets.members import open_store
 from caco_assets.downstream.datasets.splits import list_sha256
 from caco_assets.pretraining.encoder.preprocessing import EUROSAT_RGB
 
@@ -107,7 +105,7 @@ def read(path: Path, share: float, hashes: Hashes = FRESH) -> LabelledImages:
         parts=folds[0],
         version=f"{images}/splits-{digest}",
         note=note,
-        decode=partial(_decode, store, members),
+        decode=partial(decode_jpg, store, members, SIDE, "AID"),
         folds=folds,
         images_version=images,
     )
@@ -146,16 +144,3 @@ def split(labels: dict[str, int], share: float, number: int) -> dict[str, Part]:
         part: Part(tuple(sorted(names)), np.array([labels[name] for name in sorted(names)], np.int64))
         for part, names in chosen.items()
     }
-
-
-def _decode(store: Store, members: dict[str, str], name: str) -> np.ndarray:
-    """(3, 600, 600) uint8, red first."""
-    data = store.read(members[name])
-    try:
-        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
-            if image.size != (SIDE, SIDE) or image.mode != "RGB":
-                width, height = image.size
-                raise UserError(f"{store.root}: {members[name]} is {width}×{height} {image.mode}; AID has {SIDE}×{SIDE} RGB")
-            return np.asarray(image).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error

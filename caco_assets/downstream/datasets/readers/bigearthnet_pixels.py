@@ -39,7 +39,7 @@ def read_patch(folder: Path, bands: tuple[str, ...]) -> np.ndarray:
 
 
 def check_bands(root: Path, read: Callable[[str], np.ndarray], parts: Mapping[str, Part]) -> None:
-    """Look at a few patches without water: are their bands what their names say? See `band_order`.
+    """Check the band order on a few patches without water; see `band_check`.
 
     Args:
         root: of the data, for the message.

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from caco_assets.core.errors import UserError
-from caco_assets.downstream.datasets.class_folders import cut_parts, index_members
+from caco_assets.downstream.datasets.class_folders import cut_parts, decode_jpg, index_members
 from caco_assets.downstream.datasets.classification import LabelledImages
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
-from caco_assets.downstream.datasets.members import Store, open_store
+from caco_assets.downstream.datasets.members import open_store
 from caco_assets.pretraining.encoder.preprocessing import EUROSAT_RGB
 
 COUNTS = {
@@ -59,18 +54,5 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
         parts=parts,
         version=f"data-{store.version(hashes)}/splits-{lists}",
         note=note,
-        decode=partial(_decode, store, members),
+        decode=partial(decode_jpg, store, members, SIDE, "EuroSAT"),
     )
-
-
-def _decode(store: Store, members: dict[str, str], name: str) -> np.ndarray:
-    """(3, 64, 64) uint8, red first."""
-    data = store.read(members[name])
-    try:
-        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
-            if image.size != (SIDE, SIDE) or image.mode != "RGB":
-                width, height = image.size
-                raise UserError(f"{store.root}: {members[name]} is {width}×{height} {image.mode}; EuroSAT has {SIDE}×{SIDE} RGB")
-            return np.asarray(image).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error

@@ -61,7 +61,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
 
 def _check_bands(store: Store, members: dict[str, str]) -> None:
-    """See `band_order`: a few images of each class."""
+    """Check the band order on a few images of each class; see `band_check`."""
     few = {name: spread(sorted(file for file in members if file.startswith(f"{name}_")), _EACH) for name in CLASSES}
     images = {name: [_decode(store, members, file) for file in files] for name, files in few.items()}
     everything = [image for each in images.values() for image in each]

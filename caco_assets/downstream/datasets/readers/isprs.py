@@ -26,7 +26,7 @@ from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
 CLASSES = ("impervious surfaces", "building", "low vegetation", "tree", "car", "clutter")
 SCORED = (0, 1, 2, 3, 4)
 """The contest and what is published leave clutter out of the mean."""
-COLOURS = {
+COLORS = {
     (255, 255, 255): 0,
     (0, 0, 255): 1,
     (0, 255, 255): 2,
@@ -150,23 +150,23 @@ def _decode(
     return expect(archives, pictures[area], read_tif(archives, pictures[area]), (bands, *mask.shape), "uint8")[None], mask
 
 
-def classes_of(archives: Archives, name: str, colours: np.ndarray) -> np.ndarray:
+def classes_of(archives: Archives, name: str, colors: np.ndarray) -> np.ndarray:
     """Classes (H, W) uint8 of a coloured mask (3, H, W) uint8.
 
     Raises:
         UserError: it has a colour that no class has.
     """
-    if colours.ndim != 3 or colours.shape[0] < 3 or colours.dtype != np.uint8:
-        found = "×".join(str(side) for side in colours.shape)
-        raise UserError(f"{archives.root}: {name} is {found} {colours.dtype}; a mask of ISPRS is in colour, fetch it again")
-    high = colours[:3] >= 128
-    off = np.where(high, 255 - colours[:3], colours[:3]).max(axis=0)
+    if colors.ndim != 3 or colors.shape[0] < 3 or colors.dtype != np.uint8:
+        found = "×".join(str(side) for side in colors.shape)
+        raise UserError(f"{archives.root}: {name} is {found} {colors.dtype}; a mask of ISPRS is in colour, fetch it again")
+    high = colors[:3] >= 128
+    off = np.where(high, 255 - colors[:3], colors[:3]).max(axis=0)
     table = np.full(8, 254, np.uint8)
-    for colour, number in COLOURS.items():
-        table[sum((value > 0) << bit for bit, value in enumerate(colour))] = number
+    for color, number in COLORS.items():
+        table[sum((value > 0) << bit for bit, value in enumerate(color))] = number
     classes = table[high[0] + 2 * high[1].astype(np.uint8) + 4 * high[2].astype(np.uint8)]
     if (wrong := (off > _OFF) | (classes == 254)).any():
         row, col = np.argwhere(wrong)[0]
-        colour = tuple(int(value) for value in colours[:3, row, col])
-        raise UserError(f"{archives.root}: {name} has the colour {colour} at row {row}, column {col}; no class has it")
+        color = tuple(int(value) for value in colors[:3, row, col])
+        raise UserError(f"{archives.root}: {name} has the colour {color} at row {row}, column {col}; no class has it")
     return classes

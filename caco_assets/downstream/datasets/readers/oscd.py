@@ -1,7 +1,7 @@
 """OSCD: change between two Sentinel-2 pictures (level 1C, 13 bands) of 24 cities (Daudt et al. 2018), as its three zips hold it.
 
-The authors' lists of 14 and 10 cities are shipped with the package (`published.yaml`): they serve where the data has none, and tell
-whether those beside the data are the published ones.
+The authors' lists of 14 and 10 cities are shipped with the package (`published_splits.yaml`). They are used where the
+data has no lists, and show whether lists beside the data are the published ones.
 torchgeo has a class for it that unpacks the archives and gives whole cities; it would add a slow import and no check.
 """
 
