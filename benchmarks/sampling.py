@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from caco_assets.sampling.acceptance import Ground, acceptance_of
+from caco_assets.sampling.acceptance import Acceptance, acceptance_of
 from caco_assets.sampling.exclusion import KM_PER_DEGREE_LAT, KM_PER_DEGREE_LON, SLACK
 from caco_assets.sampling.gazetteer import Cities, cities_of
 from caco_assets.sampling.sampler import draw
@@ -46,13 +46,15 @@ PROFILE = "sampling: {}\n"
 """The defaults of the settings: strategy caco, all exclusion zones, chips of 2.64 km."""
 
 
-def plain(settings: Settings, cities: Cities, ground: Ground, places: int, seed: int) -> tuple[int, list[tuple[float, float]]]:
+def plain(
+    settings: Settings, cities: Cities, acceptance: Acceptance, places: int, seed: int
+) -> tuple[int, list[tuple[float, float]]]:
     """One candidate at a time; returns how many were drawn, and the places."""
     from global_land_mask import globe
 
     rng, sampling = np.random.default_rng(seed), settings.sampling
-    zones = [(shape, shape.bounds) for shape in ground.zones.shapes]
-    half = SLACK * ground.zones.chip_km / 2
+    zones = [(shape, shape.bounds) for shape in acceptance.zones.shapes]
+    half = SLACK * acceptance.zones.chip_km / 2
     kept: list[tuple[float, float]] = []
     radians = np.empty((2, places))
     drawn = 0
@@ -81,16 +83,16 @@ def plain(settings: Settings, cities: Cities, ground: Ground, places: int, seed:
 
 def compare(settings: Settings, places: int, repeats: int) -> list[float]:
     """Ratios of CPU time, the plain way over ours, one for each interleaved repeat."""
-    cities, ground = cities_of(settings), acceptance_of(settings)
+    cities, acceptance = cities_of(settings), acceptance_of(settings)
     sampling = settings.sampling.model_copy(update={"places": places})
-    draw(sampling, 0, cities, ground)  # loads the land mask
+    draw(sampling, 0, cities, acceptance)  # loads the land mask
     ratios = []
     for repeat in range(repeats):
         start = time.process_time()
-        drawn, _ = plain(settings, cities, ground, places, repeat)
+        drawn, _ = plain(settings, cities, acceptance, places, repeat)
         theirs = time.process_time() - start
         start = time.process_time()
-        ours_drawn = sum(draw(sampling, seed, cities, ground).counts["drawn"] for seed in range(OURS_TIMES))
+        ours_drawn = sum(draw(sampling, seed, cities, acceptance).counts["drawn"] for seed in range(OURS_TIMES))
         ours = (time.process_time() - start) / OURS_TIMES
         ratios.append(theirs / ours)
         print(

@@ -11,15 +11,19 @@ from caco_assets.commands.shared import profile_option, settings_of, show
 @profile_option
 def pack(profile: str) -> None:
     """Pretraining: build the pack that training reads."""
+    from caco_assets.pretraining.on_record import archive_shards
     from caco_assets.pretraining.stage import build_pack
 
-    show(build_pack(settings_of(profile)))
+    settings = settings_of(profile)
+    show(build_pack(settings, archive_shards(settings)))
 
 
 @click.command()
 @profile_option
 def pretrain(profile: str) -> None:
     """Pretraining: train the encoder."""
+    from caco_assets.pretraining.on_record import training_inputs
     from caco_assets.pretraining.stage import pretrain as run
 
-    show(run(settings_of(profile)))
+    settings = settings_of(profile)
+    show(run(settings, training_inputs(settings)))

@@ -6,6 +6,7 @@ from caco_assets.core.products import recorded
 from caco_assets.core.stage_versions import recipe
 from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.launch.pipes_resource import TrainingProcess
+from caco_assets.pretraining.on_record import archive_shards, training_inputs
 from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
 from caco_assets.pretraining.training.metrics_log import METRICS, read_metrics
 from caco_assets.pretraining.training.stop_request import Stopped
@@ -20,7 +21,7 @@ from caco_assets.resources.profile import Profile
 def pack(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """The archive as uint8 arrays in the bands and the stretch that training reads."""
     settings = profile.settings()
-    product = build_pack(settings)
+    product = build_pack(settings, archive_shards(settings))
     versions.commit(settings, "pack")
     return describe(product)
 
@@ -37,14 +38,15 @@ def encoder(
 ) -> dg.MaterializeResult:
     """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
     settings = profile.settings()
-    data = {"pack": recorded(settings.paths.records, "pack").content_hash, **data_versions(settings)}
-    note = tracked_run(settings)
+    inputs = training_inputs(settings)
+    data = {"pack": inputs.pack.content_hash, **data_versions(settings)}
+    note = tracked_run(settings, inputs)
     with (
         tracking.retry_if_away(),
         live_run(settings, "pretraining", data, context.run.run_id, note) as live,
     ):
         try:
-            product = pretrain(settings, sinks=(live,), start=training.start(context, before=live.begin))
+            product = pretrain(settings, inputs, sinks=(live,), start=training.start(context, before=live.begin))
         except Stopped as stopped:
             raise dg.Failure(f"training was {stopped}, with a checkpoint; materialize again to go on from it") from stopped
         names = ("loss_curve.png", "change_histogram.png", "change_gallery.png", "change_estimates.parquet", "metrics.jsonl")

@@ -1,13 +1,14 @@
-"""The two stages of pretraining: the archive becomes a pack, the pack becomes an encoder."""
+"""The two stages of pretraining: build the pack from the archive, and train the encoder on the pack."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, fingerprint, produce, recorded
+from caco_assets.core.products import Facts, Product, fingerprint, produce
 from caco_assets.core.stage_versions import recipe
 from caco_assets.settings import Settings
 
@@ -16,11 +17,26 @@ if TYPE_CHECKING:
     from caco_assets.pretraining.training.metrics_log import MetricsSink
 
 
-def build_pack(settings: Settings) -> Product:
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The products that training reads."""
+
+    pack: Product
+    parent: Product | None = None
+    """What a warm start begins with; needed if `pretraining.warm_start` is set."""
+    probe_set: Product | None = None
+    """Scores the encoder during training and decides no weight; needed if `pretraining.probe_every` is set."""
+
+
+def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
     """Make `pack/` from the archive: one stretch, one choice of bands, uint8, ready to be read in any order.
 
+    Args:
+        settings: the profile.
+        shards: all shards of the archive.
+
     Raises:
-        UserError: the archive is not complete, lacks a band, or holds no place with enough dates in both periods.
+        UserError: there are no shards, the archive lacks a band, or it holds no place with enough dates in both periods.
     """
     import pyarrow.parquet as pq
 
@@ -28,18 +44,16 @@ def build_pack(settings: Settings) -> Product:
     from caco_assets.pretraining.pack.build import build
 
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
-    shards = sorted(paths.archive.glob("shard=*"))
     if not shards:
         raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco demo`")
     read = tuple(band for band in imagery.bands if band in wanted.packed_bands)
-    archive = {shard.name: recorded(paths.records, f"archive/{shard.name}").content_hash for shard in shards}
     return produce(
         "pack",
         paths.pack,
         records=paths.records,
         recipe=recipe("pack"),
         inputs={
-            "archive": archive,
+            "archive": {shard.path.name: shard.content_hash for shard in shards},
             "archive_bands": imagery.bands,
             "chip_size": imagery.chip_size,
             "seasons": imagery.seasons,
@@ -56,110 +70,105 @@ def build_pack(settings: Settings) -> Product:
             chip_size=imagery.chip_size,
             seasons=imagery.seasons,
             min_seasons=imagery.min_seasons,
-            total=sum(pq.read_metadata(shard / "chips.parquet").num_rows for shard in shards),
+            total=sum(pq.read_metadata(shard.path / "chips.parquet").num_rows for shard in shards),
         ),
     )
 
 
-def pretrain(settings: Settings, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Product:
+def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Product:
     """Make `encoder/` from the pack: self-supervised pretraining with the profile's objective.
 
     Args:
         settings: the profile.
-        sinks: further takers of the figures beside `metrics.jsonl`.
-        start: of the process that trains (see `apart`); default: as `pretraining.launcher` says.
+        inputs: pack, parent and probe set.
+        sinks: further receivers of the metrics beside `metrics.jsonl`.
+        start: starts the training process (see `launch.separate_process`); default: as `pretraining.launcher` says.
 
     Raises:
-        UserError: there is no pack, nobody has looked yet what to begin with, settings do not fit each other or the pack, or
-            training has diverged.
+        UserError: the parent is of another vintage, settings do not fit each other or the pack, or training has diverged.
         Stopped: on request, with a checkpoint.
     """
-    from caco_assets.pretraining.launch.prometheus_sink import watched
-    from caco_assets.pretraining.launch.separate_process import make_encoder_apart
+    from caco_assets.pretraining.launch.prometheus_sink import prometheus_sinks
+    from caco_assets.pretraining.launch.separate_process import pretrain_in_subprocess
     from caco_assets.pretraining.training.run_config import RunConfig
     from caco_assets.pretraining.training.stop_request import stop_requests, this_process
 
     paths, options = settings.paths, settings.pretraining
-    inputs = encoder_inputs(settings)
-    parent, _ = starting_point(settings)
-    probe = recorded(paths.records, "probe_set").path if options.probe_every and options.probe_task else None
+    deciding = encoder_inputs(settings, inputs)
+    parent, _ = starting_point(settings, inputs.parent)
     truth = paths.change_truth if paths.change_truth.exists() else None
-
-    sinks = (*sinks, *watched(options.batch_size))
+    sinks = (*sinks, *prometheus_sinks(options.batch_size))
 
     def make(folder: Path) -> Facts:
         config = RunConfig(
-            pack=paths.pack,
+            pack=inputs.pack.path,
             target=folder,
             seed=settings.seed,
-            data=inputs["data"],
+            data=deciding["data"],
             pretraining=options,
-            probe=probe,
+            probe=inputs.probe_set.path if inputs.probe_set else None,
             parent=parent,
             truth=truth,
             starter=this_process(),
         )
         if start is not None or options.launcher != "inline":
-            return make_encoder_apart(config, sinks, start)
+            return pretrain_in_subprocess(config, sinks, start)
         from caco_assets.pretraining.training.pretrain import make_encoder
 
         with stop_requests() as stop:
             return make_encoder(config, sinks=sinks, stop=stop)
 
-    # probe set and truth are looked at, not trained on: they decide no weight and are no inputs
+    # probe set and truth decide no weight: they are not part of the fingerprint
     return produce(
         "encoder",
         paths.encoder,
         records=paths.records,
         recipe=recipe("encoder"),
-        inputs=inputs,
+        inputs=deciding,
         make=make,
     )
 
 
-def encoder_inputs(settings: Settings) -> dict[str, Any]:
-    """Everything that decides the encoder.
+def encoder_inputs(settings: Settings, inputs: TrainingInputs) -> dict[str, Any]:
+    """Everything that decides the encoder, for its fingerprint.
 
     Raises:
-        UserError: there is no pack, or nobody has looked yet what to begin with.
+        UserError: see `starting_point`.
     """
     from caco_assets.pretraining.training.run_config import training_config
 
-    pack = recorded(settings.paths.records, "pack")
     data = {
         "profile": settings.profile,
         "vintage": settings.vintage,
         "gap_years": settings.gap_years,
-        "pack": pack.content_hash,
-        "places": pack.facts.get("places"),
-        **starting_point(settings)[1],
+        "pack": inputs.pack.content_hash,
+        "places": inputs.pack.facts.get("places"),
+        **starting_point(settings, inputs.parent)[1],
     }
     return {"data": data, **training_config(settings.pretraining, settings.seed)}
 
 
-def starting_point(settings: Settings) -> tuple[Path | None, dict[str, Any]]:
-    """The folder to begin with and what names it, as the product `parent` holds them.
+def starting_point(settings: Settings, parent: Product | None) -> tuple[Path | None, dict[str, Any]]:
+    """The folder of the encoder to start from and what names it, as the product `parent` holds them.
 
     Returns:
-        The folder, and the fields that go into the encoder's `data`: none of both where training begins from scratch.
+        The folder, and the fields that go into the encoder's `data`; None and no fields where training starts from scratch.
 
     Raises:
-        UserError: the profile wants a warm start, and nobody has looked yet what this vintage begins with.
+        UserError: the profile wants a warm start, and the parent is missing or of another vintage.
     """
     if settings.pretraining.warm_start == "none":
         return None, {}
-    found = recorded(settings.paths.records, "parent")
-    if found.facts["vintage"] != settings.vintage:
-        raise UserError(
-            f"parent: of vintage {found.facts['vintage']}, wanted is {settings.vintage}; run `caco parent`, or materialize `parent`"
-        )
-    if found.facts["uri"] is None:
+    vintage = parent.facts["vintage"] if parent else "none"
+    if parent is None or vintage != settings.vintage:
+        raise UserError(f"parent: of vintage {vintage}, wanted is {settings.vintage}; run `caco parent`, or materialize `parent`")
+    if parent.facts["uri"] is None:
         return None, {}
-    return found.path, {"parent": {"uri": found.facts["uri"], "identity": found.facts["identity"]}}
+    return parent.path, {"parent": {"uri": parent.facts["uri"], "identity": parent.facts["identity"]}}
 
 
-def tracked_run(settings: Settings) -> Path:
-    """The file that remembers the MLflow run of an encoder until that run is finished, which may be after the encoder is."""
-    mark = fingerprint(recipe("encoder"), encoder_inputs(settings))
+def tracked_run(settings: Settings, inputs: TrainingInputs) -> Path:
+    """The file with the id of an encoder's MLflow run; it is kept until the run is finished, which may be after the encoder is."""
+    digest = fingerprint(recipe("encoder"), encoder_inputs(settings, inputs))
     path = settings.paths.encoder
-    return path.with_name(f".{path.name}.run-{mark[:12]}")
+    return path.with_name(f".{path.name}.run-{digest[:12]}")

@@ -1,7 +1,7 @@
 """The entry point of training: `python -m caco_assets.pretraining.train CONFIG`, with neither Dagster nor MLflow installed.
 
 Exit status: 0 done; 2 something the user can put right (one line on standard error); 130 or 143 stopped by SIGINT or SIGTERM, with
-a checkpoint from which the same command goes on. CONFIG: see `run_config.RunConfig`.
+a checkpoint from which the same command resumes. CONFIG: see `run_config.RunConfig`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: RunConfig, stop: StopRequest) -> int:
-    """Train, and leave word of the outcome beside the target."""
+    """Train, and write the outcome beside the target."""
     from caco_assets.pretraining.training.pretrain import make_encoder
     from caco_assets.pretraining.training.run_state import ERROR, STOPPED, write_outcome
 
@@ -51,7 +51,7 @@ def run(config: RunConfig, stop: StopRequest) -> int:
         raise
     except Stopped as stopped:
         write_outcome(config.target, STOPPED, signum=stopped.signum)
-        logger.info(f"pretrain: {stopped}, with a checkpoint; the same command goes on from it")
+        logger.info(f"pretrain: {stopped}, with a checkpoint; the same command resumes from it")
         return stopped.status
     return 0
 

@@ -149,7 +149,7 @@ def test_training_over_two_nodes_of_which_one_is_lost_gives_the_losses_of_one_pr
     said = training.communicate(timeout=PATIENCE_S)[1].splitlines()
     assert training.returncode == 0, said
     assert "pretrain: a machine or process was lost; all have started again from the last checkpoint" in said
-    assert any("going on after epoch" in line for line in said), said
+    assert any("resuming after epoch" in line for line in said), said
 
     ours, theirs = ([line for line in read_metrics(tmp_path / n / "metrics.jsonl") if "loss" in line] for n in ("run", "alone"))
     assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, STEPS + 1))

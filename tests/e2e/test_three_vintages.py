@@ -22,6 +22,7 @@ from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.orchestration.schedules import monthly_retraining
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.pretraining.encoder.encoder import Encoder
+from caco_assets.pretraining.on_record import training_inputs
 from caco_assets.pretraining.stage import pretrain
 from caco_assets.registry.aliases.champion import rollback
 from caco_assets.registry.lineage.restore import restore
@@ -228,7 +229,7 @@ def test_three_months(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     restored = restore(settings, f"models:/{MODEL}/1", tmp_path / "then", tracking=tracking)
     assert restored.differs == ()
     there = load_settings(str(restored.profile), home=restored.home)
-    pretrain(there)
+    pretrain(there, training_inputs(there))
     assert Encoder.load(there.paths.encoder).identity == then
 
 

@@ -91,13 +91,13 @@ def test_cancelled_in_dagster_training_stops_with_a_checkpoint_and_resumes_to_th
     (checkpoint,) = root.glob(".encoder.partial-*/checkpoint.pt")
     assert json.loads(next(root.glob(".encoder.partial-*.outcome.json")).read_text())["status"] == "stopped"
     stopped_at = read_metrics(checkpoint.with_name("metrics.jsonl"))[-1]["step"]
-    assert any("with a checkpoint; the same command goes on from it" in line for line in _lines(home))
+    assert any("with a checkpoint; the same command resumes from it" in line for line in _lines(home))
     assert not (root / "encoder").exists()
     _lines(home, dg.DagsterRunStatus.CANCELED)
 
     subprocess.run(dagster, env=_environment(home), cwd=home, stderr=subprocess.DEVNULL, check=True)
     said = _lines(home, dg.DagsterRunStatus.SUCCESS)
-    assert any("going on after epoch" in line for line in said)
+    assert any("resuming after epoch" in line for line in said)
     assert list(root.glob(".encoder.partial-*")) == []
 
     # one MLflow run holds the whole curve, each step once

@@ -9,6 +9,7 @@ from caco_assets.imagery.archive.shard import iter_chips, read_index, shard_fold
 from caco_assets.imagery.archive.verify import verify_archive
 from caco_assets.imagery.on_record import collect, ingest_shard, plan
 from caco_assets.imagery.stage import index_folder
+from caco_assets.pretraining.on_record import archive_shards
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
@@ -26,7 +27,7 @@ def pucallpa(real, tmp_path_factory) -> Settings:
     for shard in range(shards):
         ingest_shard(settings, shard)
     collect(settings)
-    build_pack(settings)
+    build_pack(settings, archive_shards(settings))
     return settings
 
 

@@ -17,14 +17,14 @@ import pytest
 from caco_assets.imagery.archive.verify import verify_archive
 from caco_assets.imagery.ingest import fill_shard
 from caco_assets.imagery.on_record import collect, ingest_shard, plan
-from caco_assets.imagery.reading.http.range_client import Patience
+from caco_assets.imagery.reading.http.range_client import RetryPolicy
 from caco_assets.sampling.stage import sample
 from caco_assets.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.systems]
 
 KINDS = "403,429,500,503,silence,reset,truncated,slow,html,xml"
-HASTE = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
+HASTE = RetryPolicy(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -76,14 +76,14 @@ RUN = """
 import sys
 from pathlib import Path
 import caco_assets.imagery.ingest.fill_shard as fill_shard
-from caco_assets.imagery.reading.http.range_client import Patience
+from caco_assets.imagery.reading.http.range_client import RetryPolicy
 from caco_assets.imagery.on_record import ingest_shard
 from caco_assets.settings import load_settings
 
 home, index, shard = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 settings = load_settings("tiny", home=home, imagery={"source": {"kind": "catalog", "path": index}})
 limits = fill_shard.Concurrency
-patience = Patience(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
+patience = RetryPolicy(attempts=8, first_wait_s=0.02, longest_wait_s=0.5, silence_s=0.6, slowest_bytes_per_s=5e5)
 fill_shard.Concurrency = lambda workers, connections: limits(1, 3, patience)
 ingest_shard(settings, shard)
 """

@@ -138,12 +138,12 @@ def test_training_killed_and_stopped_in_two_processes_resumes_in_one(pack: Path,
     stopped.terminate()
     said = stopped.communicate(timeout=PATIENCE_S)[1].splitlines()
     assert stopped.returncode == 143
-    assert "going on after epoch" in said[0]
-    assert said[-1] == "pretrain: stopped by SIGTERM, with a checkpoint; the same command goes on from it"
+    assert "resuming after epoch" in said[0]
+    assert said[-1] == "pretrain: stopped by SIGTERM, with a checkpoint; the same command resumes from it"
 
     # and with another number of processes
     last = start(pack, target, launcher="process")
-    assert "going on after epoch" in last.communicate(timeout=PATIENCE_S)[1]
+    assert "resuming after epoch" in last.communicate(timeout=PATIENCE_S)[1]
     assert last.returncode == 0
     assert_same_product(target, alone)
 

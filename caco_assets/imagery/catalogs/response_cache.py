@@ -1,4 +1,4 @@
-"""Answers of a STAC API on disk, so that an interrupted planning goes on where it stopped."""
+"""Responses of a STAC API on disk, so that an interrupted planning resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caco_assets.core.atomic import write_atomic
 SETTLED = timedelta(days=60)
 """Providers add and reprocess scenes for weeks: an answer is final when it was given so long after the last date asked for."""
 FRESH = timedelta(days=1)
-"""For so long an answer that is not final is still good enough to go on from."""
+"""For so long a response that is not final is still used."""
 
 Item = dict[str, Any]
 

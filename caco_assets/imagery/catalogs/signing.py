@@ -1,4 +1,4 @@
-"""Makes the addresses of files readable: `sign(href) -> href`, asked anew for each file that is opened."""
+"""Signs the addresses of files: `sign(href) -> href`, called each time a file is opened."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TokenSigner:
     """Signs Azure blob addresses of the Planetary Computer with a token for each container.
 
     The provider's own package keeps a token until a minute before its end and lets each thread fetch its own; here threads wait for
-    one request, and a token that is still good serves when its renewal fails. Endpoint and key come from that package's settings
+    one request, and a valid token stays in use when its renewal fails. Endpoint and key come from that package's settings
     (`PC_SDK_SAS_URL`, `PC_SDK_SUBSCRIPTION_KEY`).
     """
 

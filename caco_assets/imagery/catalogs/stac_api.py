@@ -1,4 +1,4 @@
-"""A STAC API as a catalog: one paged search for each cell and period, several at a time, each kept on disk."""
+"""A STAC API as a catalog: one paged search for each cell and period, several at a time, each cached on disk."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StacApi(Catalog):
         cache: Path | None = None,
         client: JsonClient | None = None,
     ) -> None:
-        """Ask the server what it can.
+        """Ask the server for its conformance classes.
 
         Args:
             source: where, and which collection.
@@ -63,12 +63,12 @@ class StacApi(Catalog):
             client: of requests.
 
         Raises:
-            UserError: nobody answers there, or nobody who speaks STAC.
+            UserError: no server responds there, or it is no STAC API.
         """
         self.refused: dict[str, str] = {}
         self._source, self._bands = source, bands
         self._cache = RequestCache(cache) if cache else None
-        self._io = _PatientIO(client or JsonClient(connections=source.connections))
+        self._io = _RetryingIO(client or JsonClient(connections=source.connections))
         try:
             self._client = Client.open(source.url, stac_io=self._io)
         except UserError as error:
@@ -139,8 +139,8 @@ class StacApi(Catalog):
         return self._client.conforms_to(kind)
 
 
-class _PatientIO(StacApiIO):
-    """pystac-client's way out, with our patience."""
+class _RetryingIO(StacApiIO):
+    """pystac-client's requests, sent with our retries."""
 
     def __init__(self, client: JsonClient) -> None:
         super().__init__()

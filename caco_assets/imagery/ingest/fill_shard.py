@@ -28,7 +28,7 @@ from caco_assets.imagery.ingest.place import Place
 from caco_assets.imagery.ingest.reuse import ReusedOutcome
 from caco_assets.imagery.reading.gdal import GDAL_OPTIONS
 from caco_assets.imagery.reading.http.cog_reader import RemoteFiles, is_http
-from caco_assets.imagery.reading.http.range_client import Fetcher, Patience
+from caco_assets.imagery.reading.http.range_client import Fetcher, RetryPolicy
 from caco_assets.imagery.reading.scene_reader import Outcome, SceneFiles, Want, read_chips
 from caco_assets.imagery.scenes.hrefs import unpack
 from caco_assets.imagery.scenes.stac_item import BAND_MARK
@@ -114,7 +114,7 @@ class Concurrency:
     """Threads that decode and encode pixels; they also read local files."""
     connections: int = 32
     """Concurrent HTTP requests."""
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True)
@@ -238,11 +238,11 @@ class _ReaderPool:
 def _reader_pool(job: ShardJob) -> Iterator[_ReaderPool]:
     """As many threads as there are cores to use, or twice the number of connections where files come over HTTP."""
     want, limits = job.want, job.concurrency
-    landmarks = _some_addresses(job.rows)
+    references = _some_addresses(job.rows)
     with ExitStack() as stack:
         fetcher, remote, size = None, None, limits.workers
-        if landmarks:
-            fetcher = stack.enter_context(Fetcher(limits.connections, want.sign, landmarks, limits.patience))
+        if references:
+            fetcher = stack.enter_context(Fetcher(limits.connections, want.sign, references, limits.patience))
             remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(limits.workers))
             # while one scene is decoded, the connections serve another
             size = max(limits.workers, 2 * limits.connections)

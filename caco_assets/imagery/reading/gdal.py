@@ -19,7 +19,7 @@ GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 256,
-    # over HTTP: neighbouring ranges in one request, a second chance after a hiccup, no endless wait
+    # over HTTP: neighbouring ranges in one request, a retry after a transient error, no endless wait
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
     "GDAL_HTTP_MAX_RETRY": "4",

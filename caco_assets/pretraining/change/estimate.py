@@ -140,7 +140,7 @@ class ChangeState(nn.Module):
         return self.kind != "distance"
 
     def relabel(self, *, seed: int | None, monotone: bool) -> None:
-        """Label all slots anew from the current estimates; the first process does, the others take its labels."""
+        """Label all slots again from the current estimates; rank zero does, and the others take its labels."""
         if distributed.rank() == 0:
             labelling = label_changes(self.estimate.cpu().numpy(), self.seen.cpu().numpy() > 0, seed=seed, monotone=monotone)
             self.label.copy_(torch.from_numpy(labelling.label))

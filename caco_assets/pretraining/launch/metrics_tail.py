@@ -1,4 +1,4 @@
-"""Hands the lines of a metrics file on while another process writes them."""
+"""Forwards the lines of a metrics file to sinks while another process writes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLL_S = 1.0
 
 
 @contextmanager
-def following(path: Path, sinks: Sequence[MetricsSink], poll_s: float = POLL_S) -> Iterator[None]:
+def tail_metrics(path: Path, sinks: Sequence[MetricsSink], poll_s: float = POLL_S) -> Iterator[None]:
     """While the block runs, hand each line of `path` to all sinks, once and in order, from another thread.
 
     The file may come later, and may be replaced by one that repeats lines: a training that goes on from its last checkpoint.
@@ -26,21 +26,21 @@ def following(path: Path, sinks: Sequence[MetricsSink], poll_s: float = POLL_S) 
     Raises:
         Exception: what a sink raised; training itself is not disturbed by it.
     """
-    tail, ended, errors = _Tail(path), threading.Event(), []
+    lines, ended, errors = _Tail(path), threading.Event(), []
 
-    def follow() -> None:
+    def tail() -> None:
         try:
             last = False
             while not last:
                 last = ended.wait(poll_s)
-                for line in tail.new():
+                for line in lines.new():
                     step = line.pop("step")
                     for sink in sinks:
                         sink.log(step, line)
         except Exception as error:
             errors.append(error)
 
-    thread = threading.Thread(target=follow, name="follow the metrics", daemon=True)
+    thread = threading.Thread(target=tail, name="tail metrics", daemon=True)
     if sinks:
         thread.start()
     try:

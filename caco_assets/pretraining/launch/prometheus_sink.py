@@ -1,4 +1,4 @@
-"""Figures of a training for Prometheus: a sink like any other, which follows the training in whatever processes it runs."""
+"""Metrics of a training for Prometheus: a metrics sink in the process that started the training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from caco_assets.pretraining.training.metrics_log import MetricsSink
 _NAMES = {"loss": "caco_training_loss", "grad_norm": "caco_training_gradient_norm", "probe": "caco_training_probe"}
 
 
-class _Watched:
-    """Hands the figures on to `watch.metrics`."""
+class PrometheusSink:
+    """Sets the gauges of `observability.metrics`."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -28,6 +28,6 @@ class _Watched:
                 gauge(metric, values[name])
 
 
-def watched(batch_size: int) -> tuple[MetricsSink, ...]:
-    """The sink, where somebody watches."""
-    return (_Watched(batch_size),) if FOLDER in os.environ else ()
+def prometheus_sinks(batch_size: int) -> tuple[MetricsSink, ...]:
+    """The sink, where a metrics folder is set."""
+    return (PrometheusSink(batch_size),) if FOLDER in os.environ else ()

@@ -1,7 +1,7 @@
 """Several processes on a Ray cluster: `python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG`.
 
 The cluster is the one of `RAY_ADDRESS`, else one of this machine's own that ends with the training. Each worker of Ray Train is a
-`pretraining.member`; the folder of the training must be the same to all machines. Lines and requests to stop go through files
+`launch.worker`; the folder of the training must be the same to all machines. Lines and requests to stop go through files
 beside that folder. Exit status as of `pretraining.train`.
 """
 
@@ -16,12 +16,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.observability.logs import log_to
-from caco_assets.pretraining.launch.worker import first, take_part, tell
+from caco_assets.pretraining.launch.worker import is_rank_zero, report_outcome, run_worker
 from caco_assets.pretraining.train import USER_ERROR, reporting
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
-from caco_assets.pretraining.training.run_state import DONE, beside, forget_outcome, read_outcome
+from caco_assets.pretraining.training.run_state import DONE, forget_outcome, read_outcome, sidecar_file
 from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
 from caco_assets.resources.ray_cluster import cluster
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
-    """Start the workers, pass on what the first says and any request to stop, and return the exit status.
+    """Start the workers, forward what rank zero logs and any stop request, and return the exit status.
 
     Raises:
         UserError: ray is not installed, or the cluster is too small.
@@ -61,12 +61,12 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
     if read_outcome(config.target)["status"] != DONE:
         forget_outcome(config.target)
     config.target.parent.mkdir(parents=True, exist_ok=True)
-    lines, stopping, begun, scratch = (beside(config.target, name) for name in ("lines", "stop", "begun", "ray"))
+    lines, stopping, begun, scratch = (sidecar_file(config.target, name) for name in ("lines", "stop", "begun", "ray"))
     lines.write_text("")
     for file in (stopping, begun):
         file.unlink(missing_ok=True)
     failure: list[BaseException] = []
-    # a machine that is taken back, or a process that is killed: the others cannot go on alone, and all begin at the checkpoint
+    # when a machine or process is lost the others cannot continue alone: all restart from the checkpoint
     failures = FailureConfig(max_failures=config.pretraining.restarts)
     with cluster(workers):
         gpu = check_size(workers, config.pretraining.device)
@@ -90,13 +90,13 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
             except BaseException as error:
                 failure.append(error)
 
-        # apart from the main thread, which alone is told of signals
+        # in a thread: the main thread alone receives signals
         running = threading.Thread(target=fit, name="ray", daemon=True)
         running.start()
-        with lines.open() as told:
+        with lines.open() as reported:
             while running.is_alive():
                 running.join(_POLL_S)
-                for line in told.readlines():
+                for line in reported.readlines():
                     logger.info(line.rstrip("\n"))
                 if stop.signum is not None and not stopping.exists():
                     stopping.write_text(str(int(stop.signum)))
@@ -105,32 +105,32 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
         file.unlink(missing_ok=True)
     if not failure and read_outcome(config.target)["status"] == DONE:
         return 0
-    said = " ".join(str(failure[0]).split())[-200:] if failure else "a worker has left"
-    return tell(config.target, f"a worker of Ray has failed ({said})")
+    cause = one_line(failure[0], limit=10_000)[-200:] if failure else "a worker has left"
+    return report_outcome(config.target, f"a worker of Ray has failed ({cause})")
 
 
-def work(told: dict[str, Any]) -> None:
-    """What each worker does: Ray has told it its rank and met the others already."""
-    config = RunConfig.model_validate_json(told["config"])
-    lines, stopping, begun = (beside(config.target, name) for name in ("lines", "stop", "begun"))
+def work(worker_config: dict[str, Any]) -> None:
+    """Train in one worker: Ray has set its rank and joined it with the others already."""
+    config = RunConfig.model_validate_json(worker_config["config"])
+    lines, stopping, begun = (sidecar_file(config.target, name) for name in ("lines", "stop", "begun"))
 
     def append(_level: int, line: str) -> None:
         with lines.open("a") as file:
             file.write(line + "\n")
 
-    with log_to(append) if first() else nullcontext(), watched(stopping) as stop:
-        if first() and begun.exists():
-            logger.info("pretrain: a machine or process was lost; all have started again from the last checkpoint")
-        if first():
+    with log_to(append) if is_rank_zero() else nullcontext(), stop_request_from(stopping) as stop:
+        if is_rank_zero() and begun.exists():
+            logger.info("pretrain: a machine or process was lost; all have restarted from the last checkpoint")
+        if is_rank_zero():
             begun.touch()
         if config.starter is not None:
             stop_with(config.starter, stop)
-        take_part(config, stop)
+        run_worker(config, stop)
 
 
 @contextmanager
-def watched(file: Path) -> Iterator[StopRequest]:
-    """A request to stop that is made by writing the number of a signal into `file`: workers are told of no signals."""
+def stop_request_from(file: Path) -> Iterator[StopRequest]:
+    """A stop request that is made by writing a signal's number into `file`: signals do not reach workers."""
     stop, left = StopRequest(), threading.Event()
 
     def watch() -> None:

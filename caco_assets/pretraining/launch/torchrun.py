@@ -1,7 +1,7 @@
 """Several processes on this machine: `python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG`.
 
-They are started, watched and ended by torch's elastic agent, as by `torchrun --standalone`; each is a `pretraining.member`. When
-one fails the others are ended, and one line says why. Exit status as of `pretraining.train`.
+They are started, watched and ended by torch's elastic agent, as by `torchrun --standalone`; each is a `launch.worker`. When one
+fails the others are ended, and one line says why. Exit status as of `pretraining.train`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from caco_assets.core.errors import UserError
 from caco_assets.observability.logs import log_to_stderr
-from caco_assets.pretraining.launch.worker import tell
+from caco_assets.pretraining.launch.worker import report_outcome
 from caco_assets.pretraining.train import USER_ERROR
 from caco_assets.pretraining.training.run_config import read_config
 from caco_assets.pretraining.training.run_state import DONE, forget_outcome, read_outcome
@@ -24,7 +24,7 @@ from caco_assets.pretraining.training.stop_request import stop_requests
 
 logger = logging.getLogger(__name__)
 
-MEMBER = "caco_assets.pretraining.launch.worker"
+WORKER = "caco_assets.pretraining.launch.worker"
 # The step under way, and writing a checkpoint of the largest networks, before the processes are killed.
 _TIME_TO_STOP_S = 300
 _USAGE = "usage: python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG"
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         return 128 + stopped.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        return tell(target, ended(rank, processes, failure.exitcode))
+        return report_outcome(target, ended(rank, processes, failure.exitcode))
     return 0
 
 
@@ -90,7 +90,7 @@ def start(processes: int, config: Path) -> None:
             signals_to_handle="SIGTERM,SIGINT",
             shutdown_timeout=_TIME_TO_STOP_S,
         )
-        elastic_launch(launch, sys.executable)("-m", MEMBER, str(config))
+        elastic_launch(launch, sys.executable)("-m", WORKER, str(config))
 
 
 def ended(rank: int, processes: int, status: int) -> str:

@@ -1,6 +1,6 @@
 """One of several processes that train together: `python -m caco_assets.pretraining.launch.worker CONFIG`, started by a launcher.
 
-The first speaks for all. What ends a training is left beside the target (`workplace.write_outcome`) and told by the launcher, once.
+Rank zero logs for all. What ends a training is written beside the target (`run_state.write_outcome`); the launcher logs it once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from caco_assets.pretraining.training.stop_request import StopRequest, stop_requ
 
 logger = logging.getLogger(__name__)
 
-# Not by its own fault: the launcher asks the process that failed first.
+# Another process failed first: the launcher reports that one.
 LOST_ANOTHER = 3
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "timed out waiting")
 
@@ -29,16 +29,16 @@ def main(arguments: list[str]) -> int:
     """Train this process's share of what the CONFIG file says and return the exit status."""
     from caco_assets.pretraining.training.fabric import leave
 
-    with stop_requests() as stop, reporting() if first() else nullcontext():
+    with stop_requests() as stop, reporting() if is_rank_zero() else nullcontext():
         stop_with((platform.node(), os.getppid()), stop)
-        status = take_part(read_config(Path(arguments[0])), stop)
+        status = run_worker(read_config(Path(arguments[0])), stop)
         if status == 0:
             leave()
         return status
 
 
-def take_part(config: RunConfig, stop: StopRequest) -> int:
-    """Train this process's share; what stops it is told by the launcher."""
+def run_worker(config: RunConfig, stop: StopRequest) -> int:
+    """Train this process's share; the launcher reports what stops it."""
     try:
         return run(config, stop)
     except UserError:
@@ -49,20 +49,20 @@ def take_part(config: RunConfig, stop: StopRequest) -> int:
         return LOST_ANOTHER
 
 
-def tell(target: Path, unknown: str) -> int:
-    """Say once what ended a training of several processes, and return the exit status for all.
+def report_outcome(target: Path, unknown: str) -> int:
+    """Log once what ended a training of several processes, and return the exit status for all.
 
     Args:
         target: of the training; gets an outcome if no process could leave one.
-        unknown: what is known then, the first half of a line.
+        unknown: what is known in that case, the first half of a line.
     """
     outcome = read_outcome(target)
     if outcome["status"] == STOPPED:
         return 128 + outcome["signum"]
     if outcome["status"] != ERROR:
         line = (
-            f"{unknown}; the others were stopped and the last checkpoint is kept: run the same command again, it goes on from "
-            "there, or lower pretraining.batch_size"
+            f"{unknown}; the others were stopped and the last checkpoint is kept: run the same command again, it "
+            "resumes there, or lower pretraining.batch_size"
         )
         write_outcome(target, ERROR, message=line)
         outcome = read_outcome(target)
@@ -71,14 +71,14 @@ def tell(target: Path, unknown: str) -> int:
 
 
 def lost_another(error: RuntimeError) -> bool:
-    """Whether this says that another process is gone."""
+    """Whether the error means that another process has ended."""
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or any(words in str(error).lower() for words in _LOST)
 
 
-def first() -> bool:
-    """Whether this process speaks for all."""
+def is_rank_zero() -> bool:
+    """Whether this process logs and writes for all."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""What the training loop asks of whoever makes batches."""
+"""The protocol of batches that the training loop needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Batch(Protocol):
 
 
 class Batches(Protocol):
-    """Where batches come from: a pure function of the epoch."""
+    """A source of batches; a pure function of the epoch."""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -64,8 +64,8 @@ def build(name: str, config: ObjectiveConfig, backbone: nn.Module, *, features: 
     Raises:
         UserError: there is no objective of that name.
     """
-    kind = objective_class(name)
+    make = objective_class(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        objective = kind(config, backbone, features)
+        objective = make(config, backbone, features)
     return objective.to(memory_format=torch.channels_last) if config.switches.channels_last else objective  # pyright: ignore[reportCallIssue] - missing in the stubs

@@ -42,7 +42,7 @@ class ChangeAware(Objective):
         self.change.update(output.slots, long, short, long / (short + _EPSILON))
 
     def end_epoch(self, seed: int) -> EpochReport:
-        """Label every slot anew; the labels act from the next epoch on."""
+        """Label every slot again; the labels apply from the next epoch on."""
         switches = self.config.switches
         self.change.relabel(seed=seed if switches.seeded_mixture else None, monotone=switches.monotone_threshold)
         return EpochReport(self.change.summary())

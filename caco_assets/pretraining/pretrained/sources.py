@@ -23,7 +23,7 @@ class Source:
 
     name: str
     text: str
-    """Authors, publication and licence, for whoever meets the encoder later."""
+    """Authors, publication and licence, for users of the encoder."""
     preprocess: Callable[[], Preprocessing]
     """What the weights were trained with."""
 

@@ -42,7 +42,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if zipfile.is_zipfile(path):
             tree = _zip(path)
         elif tarfile.is_tarfile(path):
-            raise UserError(f"{path}: in torch's format before 0.1.10, which is not read; save it anew with a newer torch")
+            raise UserError(f"{path}: in torch's format before 0.1.10, which is not read; save it again with a newer torch")
         else:
             tree = _legacy(path)
     except (*_BROKEN, zipfile.BadZipFile, MemoryError) as error:

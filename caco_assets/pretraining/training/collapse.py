@@ -51,19 +51,19 @@ def queue_figures(columns: Tensor) -> tuple[float, float]:
 
 
 class CollapseWarning:
-    """Says it when an epoch's figures look like collapse, and again only after they have recovered."""
+    """Warns when an epoch's metrics look like collapse, and again only after they have recovered."""
 
     def __init__(self) -> None:
         self._logged = False
 
-    def look(self, epoch: int, values: dict[str, float]) -> None:
+    def check(self, epoch: int, values: dict[str, float]) -> None:
         """`values` of the epoch (from 0) that has ended."""
         spread, rank = values["epoch_embedding_std"], values.get("queue_rank", float("inf"))
         low = spread < _SPREAD_WARNING or rank < _DIRECTIONS_WARNING
         if low and not self._logged:
             shown = f", the queue's keys in {rank:.1f} directions" if rank < _DIRECTIONS_WARNING else ""
-            logger.info(
-                f"pretrain: WARNING: after epoch {epoch + 1} the embeddings look like collapse: spread {spread:.3f} of 1{shown} "
+            logger.warning(
+                f"pretrain: after epoch {epoch + 1} the embeddings look like collapse: spread {spread:.3f} of 1{shown} "
                 f"(below {COLLAPSED_BELOW} the encoder is refused); a lower learning rate or a larger queue helps"
             )
         self._logged = low

@@ -113,7 +113,7 @@ def synchronise_batch_norm(objective: nn.Module, fabric: Fabric) -> None:
         for name, child in objective.named_children():
             setattr(objective, name, convert_sync_batchnorm(child))
     else:
-        logger.info(
-            f"pretrain: WARNING: on CPUs batch norm takes its statistics in each of the {distributed.size()} processes alone; the "
+        logger.warning(
+            f"pretrain: on CPUs batch norm takes its statistics in each of the {distributed.size()} processes alone; the "
             "result differs from that of one process. A backbone without batch norm (convnext, vit) gives the same"
         )

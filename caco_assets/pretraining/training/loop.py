@@ -125,7 +125,7 @@ class _Training:
         if self.step:
             inside, whole = self.step - self.epoch * self._batches.steps_per_epoch, self._batches.steps_per_epoch
             more = f" and {inside} of {whole} steps" if inside else ""
-            logger.info(f"pretrain: going on after epoch {self.epoch} of {self._options.epochs}{more}")
+            logger.info(f"pretrain: resuming after epoch {self.epoch} of {self._options.epochs}{more}")
 
     def run(self, lines: JsonLines, record: Record, progress: Progress, collapse: CollapseWarning, probe: Probe | None) -> None:
         """The epochs that are left."""
@@ -134,7 +134,7 @@ class _Training:
         while self.epoch < options.epochs:
             self._steps(lines, record, progress)
             values = record.end_epoch() | objective.end_epoch(_number(self._seed, self.epoch)).values | health(objective)
-            collapse.look(self.epoch, values)
+            collapse.check(self.epoch, values)
             if probe is not None and options.probe_every and (self.epoch + 1) % options.probe_every == 0:
                 values["probe"] = _judge(probe, objective.encoder_q)
                 self._checkpoints.judge(self.epoch, self.step, values["probe"], objective.encoder_q)

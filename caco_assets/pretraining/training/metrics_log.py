@@ -1,4 +1,4 @@
-"""Where the figures of training go: a small protocol, the JSON-lines file that is always written, and the loss curve."""
+"""Metrics of training: the sink protocol, the JSON-lines file that is always written, and the loss curve."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class JsonLines:
         self._file = None
         if write:
             write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.kept))
-            # line by line: whoever follows the file sees the curve grow
+            # line by line, so that readers of the file see the curve grow
             self._file = path.open("a", buffering=1)
 
     def __enter__(self) -> Self:

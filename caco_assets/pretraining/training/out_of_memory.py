@@ -1,4 +1,4 @@
-"""Out of memory: recognised, and answered with the batch size that was tried and fits."""
+"""Detects out-of-memory errors and finds a batch size that fits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def largest_that_fits(batch_size: int, unit: int, attempt: Callable[[int], objec
 
 
 def explained(batch_size: int, where: str, words: str, fits: int | None, tried: str) -> UserError:
-    """The error for whoever chose the batch.
+    """The error for a batch that does not fit.
 
     Args:
         batch_size: that did not fit.
@@ -58,5 +58,5 @@ def explained(batch_size: int, where: str, words: str, fits: int | None, tried: 
     advice = f"{fits} fits ({tried}); set pretraining.batch_size={fits}" if fits else f"{tried}; lower it"
     return UserError(
         f"pretraining.batch_size={batch_size}: out of memory at {where} ({first}); {advice}, or lower pretraining.image_size: "
-        "training then starts anew; the last checkpoint is kept and serves the same settings where more memory is free"
+        "training then starts again; the last checkpoint is kept and serves the same settings where more memory is free"
     )

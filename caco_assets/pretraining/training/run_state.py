@@ -1,4 +1,4 @@
-"""What lies beside the folder of a training: a lock, so that two never write into one, and how it ended."""
+"""State of a run in files beside its folder: a lock, so that two runs never write into one folder, and the outcome."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DONE, ERROR, STOPPED = "done", "error", "stopped"
 _WAIT_S = 60.0
 
 
-def beside(folder: Path, what: str) -> Path:
-    """A file of the training in `folder` that is no part of what it makes; the product's clean-up removes it."""
+def sidecar_file(folder: Path, what: str) -> Path:
+    """A file of the run in `folder` that is not part of its product; the product's clean-up removes it."""
     return folder.with_name(f"{folder.name}.{what}")
 
 
@@ -27,29 +27,29 @@ def training_lock(folder: Path, wait_s: float = _WAIT_S) -> AbstractContextManag
     Raises:
         UserError: on entry; another training holds it and does not stop within `wait_s` seconds.
     """
-    return file_lock(beside(folder, "lock"), f"training in {folder}", wait_s=wait_s)
+    return file_lock(sidecar_file(folder, "lock"), f"training in {folder}", wait_s=wait_s)
 
 
 def write_outcome(folder: Path, status: str, **fields: Any) -> None:
-    """Say how the training in `folder` ended: `done` (facts), `error` (message) or `stopped` (signum)."""
+    """Write how the training in `folder` ended: `done` (facts), `error` (message) or `stopped` (signum)."""
     text = json.dumps({"status": status, **fields}, indent=1, default=lambda value: value.tolist())
-    write_atomic(beside(folder, "outcome.json"), text + "\n")
+    write_atomic(sidecar_file(folder, "outcome.json"), text + "\n")
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:
     """What `write_outcome` wrote; without it there is no status."""
-    file = beside(folder, "outcome.json")
+    file = sidecar_file(folder, "outcome.json")
     return json.loads(file.read_text()) if file.exists() else {"status": None}
 
 
 def forget_outcome(folder: Path) -> None:
-    """Before a training starts: how the last one ended says nothing about it."""
-    beside(folder, "outcome.json").unlink(missing_ok=True)
+    """Remove the outcome of an earlier training, before another starts."""
+    sidecar_file(folder, "outcome.json").unlink(missing_ok=True)
 
 
 def finished(folder: Path, recipe: dict[str, Any], data: dict[str, Any]) -> Facts | None:
     """Facts of a training of this recipe on this data that is complete in `folder`, if it is."""
-    # heavy, and wanted by the process that trains alone
+    # heavy, and needed only by the process that trains
     from caco_assets.pretraining.encoder.encoder import DESCRIPTION
     from caco_assets.pretraining.training.checkpoint import LAST
 

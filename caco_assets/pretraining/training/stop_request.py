@@ -1,4 +1,4 @@
-"""Requests to stop: a signal asks, the training answers at the next step with a checkpoint."""
+"""Stop requests: a signal asks, training writes a checkpoint at the next step and stops."""
 
 from __future__ import annotations
 
@@ -31,15 +31,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether somebody has asked."""
+    """A request to stop: the number of its signal, or none."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
-
-    @property
-    def requested(self) -> bool:
-        """Asked before every step, so it costs nothing."""
-        return self.signum is not None
 
     def ask(self, signum: int = signal.SIGTERM) -> None:
         """Ask for a stop; the first reason counts."""
@@ -57,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While the block runs SIGINT and SIGTERM only ask; the third signal interrupts at once, for whoever will not wait.
+    """While the block runs SIGINT and SIGTERM only ask; the third signal interrupts at once.
 
     Outside the main thread, where no signal can be caught, nothing ever asks.
     """

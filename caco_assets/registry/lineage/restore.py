@@ -169,10 +169,11 @@ def _path_of(there: Settings, record: Any) -> Path:
 
 def _differences(there: Settings, lineage: Lineage) -> list[str]:
     """Why this code would train another encoder: the fingerprint decides, the rest explains."""
+    from caco_assets.pretraining.on_record import encoder_inputs_on_record
     from caco_assets.pretraining.stage import encoder_inputs
 
     made = lineage.products.get("encoder", {}).get("fingerprint")
-    if fingerprint(recipe("encoder"), encoder_inputs(there)) == made:
+    if fingerprint(recipe("encoder"), encoder_inputs(there, encoder_inputs_on_record(there))) == made:
         return []
     why = []
     if (was := lineage.recipes.get("encoder")) != recipe("encoder"):

@@ -190,6 +190,7 @@ def test_an_encoder_is_judged_recorded_and_not_judged_again(logged, settings, ta
     assert len(pd.read_parquet(evaluations_file(settings))) == len(rows)
 
 
+@pytest.mark.systems
 def test_tasks_on_several_gpus_give_the_rows_of_one_process(settings, task_request, encoder, tmp_path):
     task_requests = [
         replace(task_request, wanted=task_request.wanted.model_copy(update={"fine_tune": False, "limit": limit}))

@@ -206,7 +206,7 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize("kind", TROUBLES)
-def test_what_may_heal_is_waited_for(logged, server, kind):
+def test_transient_errors_are_retried(logged, server, kind):
     said = logged()
     server.troubles = [TROUBLES[kind]] * 2
     patience = Patience()
@@ -221,7 +221,7 @@ def test_what_may_heal_is_waited_for(logged, server, kind):
         assert 0 <= patience.slept[1] <= 4
 
 
-def test_waiting_times_are_drawn_anew_and_grow_to_a_limit(server):
+def test_waiting_times_differ_and_grow_to_a_limit(server):
     server.troubles = [TROUBLES["server error"]] * 11
     patience = Patience(attempts=12)
     api(server, patience).search(BOX, JULY)
@@ -264,7 +264,7 @@ def test_a_page_of_html_is_named_as_one(server):
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_what_cannot_heal_stops_at_once(server, status):
+def test_permanent_errors_stop_at_once(server, status):
     server.troubles = [(status, {}, b'{"detail": "no such collection"}')]
     patience = Patience()
     with pytest.raises(UserError, match=rf"answers {status} .*no such collection"):

@@ -149,6 +149,7 @@ def journalled(settings) -> int:
 
 
 @pytest.mark.integration
+@pytest.mark.systems
 def test_a_shard_killed_again_and_again_is_finished_with_the_same_bytes(twin):
     whole, fresh = twin
     settings = fresh("killed")
@@ -165,6 +166,7 @@ def test_a_shard_killed_again_and_again_is_finished_with_the_same_bytes(twin):
 
 
 @pytest.mark.integration
+@pytest.mark.systems
 def test_two_processes_on_two_shards_and_two_on_one_give_the_archive_of_one(twin):
     whole, fresh = twin
     ingest_shard(whole, 1)

@@ -16,7 +16,7 @@ from caco_assets.imagery.ingest.fill_shard import Concurrency
 from caco_assets.imagery.on_record import ingest_shard, plan
 from caco_assets.imagery.reading.gdal import UnreadableError
 from caco_assets.imagery.reading.http.cog_reader import Budget, RemoteFiles, _plan
-from caco_assets.imagery.reading.http.range_client import Fetcher, Patience
+from caco_assets.imagery.reading.http.range_client import Fetcher, RetryPolicy
 from caco_assets.imagery.reading.http.tiff_index import read_index
 from caco_assets.imagery.reading.resample import read_grid
 
@@ -72,7 +72,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr("caco_assets.imagery.ingest.fill_shard.Concurrency", partial(Concurrency, patience=HASTE))
 
 
-HASTE = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.3, slowest_bytes_per_s=1e6)
+HASTE = RetryPolicy(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.3, slowest_bytes_per_s=1e6)
 
 
 def test_a_provider_that_falls_silent_stops_the_shard_and_the_next_run_goes_on(far, over, hasty):
@@ -204,7 +204,7 @@ def test_a_damaged_block_is_fetched_once_more_and_then_refuses_its_chips(files, 
     assert bad == ("unreadable", "a.tif: a block cannot be decoded")
 
 
-def test_a_file_replaced_since_its_index_was_read_is_read_anew(files, tmp_path, tif):
+def test_a_file_replaced_since_its_index_was_read_is_read_again(files, tmp_path, tif):
     random_tif(tmp_path, tif)
     files, provider = files
     href = f"{provider.address}/a.tif"

@@ -8,12 +8,12 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.imagery.reading.gdal import UnreadableError
-from caco_assets.imagery.reading.http.range_client import Fetcher, Patience, proxy_for
-from caco_assets.imagery.reading.http.range_response import Piece
+from caco_assets.imagery.reading.http.range_client import Fetcher, RetryPolicy, proxy_for
+from caco_assets.imagery.reading.http.range_response import RangeResponse
 
 pytestmark = pytest.mark.integration
 
-HASTE = Patience(attempts=4, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.25, slowest_bytes_per_s=1e6)
+HASTE = RetryPolicy(attempts=4, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.25, slowest_bytes_per_s=1e6)
 KINDS = ("403", "429", "500", "503", "silence", "reset", "truncated", "slow", "html", "xml")
 
 
@@ -30,18 +30,18 @@ def test_ranges_of_several_files_come_in_their_order(provider):
     names = "abcdef"
     with Fetcher(3) as fetcher:
         pieces = fetcher.get([(f"{provider.address}/{name}.tif", (10 * n + 4, 10 * n + 9)) for n, name in enumerate(names)])
-    assert pieces == [Piece(name.encode() * 5, 1000) for name in names]
+    assert pieces == [RangeResponse(name.encode() * 5, 1000) for name in names]
     stats = provider.stats()
     assert stats["requests"] == 6
     assert stats["peak"] <= 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hiccup_of_every_kind_is_asked_again(provider, kind):
+def test_a_transient_error_of_every_kind_is_retried(provider, kind):
     provider.fail(kinds=kind, first=2)
     with Fetcher(2, patience=HASTE) as fetcher:
         [piece] = fetcher.get([(f"{provider.address}/a.tif", (0, 50))])
-        assert piece == Piece(b"II*\0" + b"a" * 46, 1000)
+        assert piece == RangeResponse(b"II*\0" + b"a" * 46, 1000)
         assert fetcher.counts.bytes == 50
         # a connection that breaks between two requests is renewed without being counted
         assert fetcher.counts.repeats + 1 == fetcher.counts.requests in ((2, 3) if kind == "reset" else (3,))
@@ -57,7 +57,7 @@ def test_a_file_that_fails_for_good_while_others_are_served_is_the_files_fault(p
     provider.fail(kinds=kind, match="b.tif")
     with Fetcher(2, patience=HASTE) as fetcher:
         good, bad = fetcher.get([(f"{provider.address}/{name}.tif", (0, 50)) for name in "ab"])
-    assert isinstance(good, Piece)
+    assert isinstance(good, RangeResponse)
     assert isinstance(bad, UnreadableError)
     assert bad.reason == REASONS.get(kind, "timeout")
     assert bad.detail.startswith("b.tif: ")
@@ -66,13 +66,13 @@ def test_a_file_that_fails_for_good_while_others_are_served_is_the_files_fault(p
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_provider_that_serves_nothing_stops_the_work_and_says_what_to_do(provider, kind):
-    landmarks = [f"{provider.address}/{name}.tif" for name in "abc"]
+    reference_files = [f"{provider.address}/{name}.tif" for name in "abc"]
     provider.fail(kinds=kind)
     with (
-        Fetcher(2, landmarks=landmarks, patience=HASTE) as fetcher,
+        Fetcher(2, reference_files=reference_files, patience=HASTE) as fetcher,
         pytest.raises(UserError, match=r"the provider does not serve its files .*run the same command again later, it continues"),
     ):
-        fetcher.get([(landmarks[0], (0, 50))])
+        fetcher.get([(reference_files[0], (0, 50))])
 
 
 def test_a_provider_that_limits_the_rate_is_no_broken_file(provider):
@@ -81,11 +81,11 @@ def test_a_provider_that_limits_the_rate_is_no_broken_file(provider):
         fetcher.get([(f"{provider.address}/{name}.tif", (0, 50)) for name in "ab"])
 
 
-def test_a_broken_file_alone_is_judged_by_the_landmarks(provider):
+def test_a_broken_file_alone_is_judged_by_the_reference_files(provider):
     provider.fail(kinds="500", match="b.tif")
-    landmarks = [f"{provider.address}/{name}.tif" for name in "bc"]
-    with Fetcher(2, landmarks=landmarks, patience=HASTE) as fetcher:
-        [bad] = fetcher.get([(landmarks[0], (0, 50))])
+    reference_files = [f"{provider.address}/{name}.tif" for name in "bc"]
+    with Fetcher(2, reference_files=reference_files, patience=HASTE) as fetcher:
+        [bad] = fetcher.get([(reference_files[0], (0, 50))])
     assert isinstance(bad, UnreadableError)
     assert (bad.reason, bad.detail) == ("server_error", "b.tif: 500 Internal Server Error, 4 times")
 
@@ -113,7 +113,7 @@ def test_a_server_without_ranges_serves_all_the_same(tmp_path, serving):
     assert short.reason == "unreadable"
 
 
-def test_an_address_is_signed_anew_before_each_attempt(provider):
+def test_an_address_is_signed_again_before_each_attempt(provider):
     provider.fail(kinds="403", first=2)
     signed = []
 
@@ -128,7 +128,7 @@ def test_an_address_is_signed_anew_before_each_attempt(provider):
 
 def test_all_requests_wait_when_the_provider_asks_for_it(provider):
     provider.fail(kinds="429", first=1)
-    patience = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=30, silence_s=5)
+    patience = RetryPolicy(attempts=3, first_wait_s=0.01, longest_wait_s=30, silence_s=5)
     start = time.monotonic()
     with Fetcher(4, patience=patience) as fetcher:
         fetcher._pause_until[provider.address.removeprefix("http://")] = start + 0.4
@@ -136,7 +136,7 @@ def test_all_requests_wait_when_the_provider_asks_for_it(provider):
     assert time.monotonic() - start >= 0.4
 
 
-def test_the_end_of_the_work_ends_those_who_wait(provider):
+def test_stopping_cancels_waiting_threads(provider):
     provider.fail(kinds="silence")
     with Fetcher(2) as fetcher, ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(fetcher.get, [(f"{provider.address}/a.tif", (0, 50))])

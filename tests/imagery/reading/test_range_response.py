@@ -3,7 +3,7 @@
 import pytest
 
 from caco_assets.imagery.reading.gdal import UnreadableError
-from caco_assets.imagery.reading.http.range_response import Piece, TransientError, check_answer
+from caco_assets.imagery.reading.http.range_response import RangeResponse, TransientError, check_response
 
 
 def part(start: int, stop: int, size: int) -> dict[str, str]:
@@ -11,15 +11,15 @@ def part(start: int, stop: int, size: int) -> dict[str, str]:
 
 
 def test_a_part_is_what_was_asked_for():
-    assert check_answer(206, part(10, 14, 99), b"abcd", (10, 14)) == Piece(b"abcd", 99)
+    assert check_response(206, part(10, 14, 99), b"abcd", (10, 14)) == RangeResponse(b"abcd", 99)
 
 
 def test_the_first_bytes_of_a_short_file_are_all_of_it():
-    assert check_answer(206, part(0, 4, 4), b"II*\0", (0, 100)) == Piece(b"II*\0", 4)
+    assert check_response(206, part(0, 4, 4), b"II*\0", (0, 100)) == RangeResponse(b"II*\0", 4)
 
 
 def test_a_server_without_ranges_sends_the_whole_file():
-    assert check_answer(200, {"Content-Length": "6"}, b"II*abc", (3, 5)) == Piece(b"ab", 6)
+    assert check_response(200, {"Content-Length": "6"}, b"II*abc", (3, 5)) == RangeResponse(b"ab", 6)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_server_without_ranges_sends_the_whole_file():
 )
 def test_what_another_try_may_not_meet_is_transient(status, headers, body, reason, detail):
     with pytest.raises(TransientError) as caught:
-        check_answer(status, headers, body, (0, 4 if "Range" in str(headers) and len(body) < 5 else 100))
+        check_response(status, headers, body, (0, 4 if "Range" in str(headers) and len(body) < 5 else 100))
     assert (caught.value.reason, caught.value.detail) == (reason, detail)
 
 
@@ -60,5 +60,5 @@ def test_what_another_try_may_not_meet_is_transient(status, headers, body, reaso
 )
 def test_a_file_that_is_no_good_is_so_at_once(status, headers, body, detail):
     with pytest.raises(UnreadableError) as caught:
-        check_answer(status, headers, body, (50, 60))
+        check_response(status, headers, body, (50, 60))
     assert (caught.value.reason, caught.value.detail) == ("unreadable", detail)

@@ -333,6 +333,7 @@ def test_imported_chips_are_stac_items(tmp_path, stac_items):
 
 @pytest.mark.slow
 def test_an_imported_set_is_packed_and_trained_on(tmp_path):
+    from caco_assets.pretraining.on_record import archive_shards, training_inputs
     from caco_assets.pretraining.stage import build_pack, pretrain
 
     settings = profile(tmp_path / "home")
@@ -341,8 +342,8 @@ def test_an_imported_set_is_packed_and_trained_on(tmp_path):
     )
     settings = settings.model_copy(update={"pretraining": training})
     import_set(settings, write_set(tmp_path / "set", places=4))
-    assert build_pack(settings).facts["places"] == 4
-    assert (pretrain(settings).path / "encoder.safetensors").exists()
+    assert build_pack(settings, archive_shards(settings)).facts["places"] == 4
+    assert (pretrain(settings, training_inputs(settings)).path / "encoder.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import produce
+from caco_assets.core.products import produce, recorded
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
 from caco_assets.pretraining.encoder.warm_start import begin_with
 from caco_assets.pretraining.stage import starting_point
@@ -56,10 +56,12 @@ def test_a_warm_start_has_the_training_config_of_a_cold_one() -> None:
 
 
 def test_what_to_begin_with_is_that_of_this_vintage(settings: Settings) -> None:
-    assert starting_point(settings) == (None, {})
+    assert starting_point(settings, None) == (None, {})
     warm = settings.model_copy(update={"pretraining": settings.pretraining.model_copy(update={"warm_start": "champion"})})
     with pytest.raises(UserError, match="parent: not made yet"):
-        starting_point(warm)
+        recorded(warm.paths.records, "parent")
+    with pytest.raises(UserError, match="parent: of vintage none, wanted is 2026-10; run `caco parent`"):
+        starting_point(warm, None)
 
     def parent(vintage: str, uri: str | None) -> None:
         facts = {"vintage": vintage, "uri": uri, "identity": uri and "abc"}
@@ -67,11 +69,11 @@ def test_what_to_begin_with_is_that_of_this_vintage(settings: Settings) -> None:
         produce("parent", warm.paths.root / "parent", **given, make=lambda folder: folder.mkdir() or facts)
 
     parent(warm.vintage, "models:/caco-tiny/3")
-    folder, named = starting_point(warm)
+    folder, named = starting_point(warm, recorded(warm.paths.records, "parent"))
     assert folder == warm.paths.root / "parent"
     assert named == {"parent": {"uri": "models:/caco-tiny/3", "identity": "abc"}}
     parent(warm.vintage, None)
-    assert starting_point(warm) == (None, {})
+    assert starting_point(warm, recorded(warm.paths.records, "parent")) == (None, {})
     parent("2025-01", "models:/caco-tiny/3")
     with pytest.raises(UserError, match=r"parent: of vintage 2025-01, wanted is 2026-10"):
-        starting_point(warm)
+        starting_point(warm, recorded(warm.paths.records, "parent"))

@@ -12,7 +12,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.pretraining import distributed
 from caco_assets.pretraining.launch import ray_train, torchrun
 from caco_assets.pretraining.launch.launchers import command
-from caco_assets.pretraining.launch.worker import LOST_ANOTHER, lost_another, take_part, tell
+from caco_assets.pretraining.launch.worker import LOST_ANOTHER, lost_another, report_outcome, run_worker
 from caco_assets.pretraining.training.fabric import join, pick_device, share_of_cores, synchronise_batch_norm
 from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.training.run_state import DONE, ERROR, STOPPED, read_outcome, write_outcome
@@ -78,7 +78,7 @@ def test_batch_norm_is_synchronised_on_gpus_with_the_same_weights_under_the_same
 
 def test_a_process_that_was_killed_is_named_with_its_signal(logged, tmp_path: Path) -> None:
     said = logged()
-    assert tell(tmp_path / "run", torchrun.ended(1, 4, -9)) == 2
+    assert report_outcome(tmp_path / "run", torchrun.ended(1, 4, -9)) == 2
     assert len(said) == 1
     assert "process 2 of 4 was killed by SIGKILL, most often because memory ran out" in said[0]
     assert "the last checkpoint is kept" in said[0]
@@ -88,10 +88,10 @@ def test_a_process_that_was_killed_is_named_with_its_signal(logged, tmp_path: Pa
 def test_what_a_process_has_left_word_of_is_told_instead(logged, tmp_path: Path) -> None:
     said = logged()
     write_outcome(tmp_path / "run", ERROR, message="pretraining.batch_size=6: must be even")
-    assert tell(tmp_path / "run", "process 1 of 2 ended with status 2") == 2
+    assert report_outcome(tmp_path / "run", "process 1 of 2 ended with status 2") == 2
     assert said == ["pretrain: pretraining.batch_size=6: must be even"]
     write_outcome(tmp_path / "run", STOPPED, signum=15)
-    assert tell(tmp_path / "run", "process 1 of 2 ended with status 143") == 143
+    assert report_outcome(tmp_path / "run", "process 1 of 2 ended with status 143") == 143
     assert len(said) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_process_that_loses_another_ends_without_a_word_of_its_own(tmp_path: P
             raise error
 
         monkeypatch.setattr("caco_assets.pretraining.launch.worker.run", fails)
-        assert take_part(config, StopRequest()) == LOST_ANOTHER
+        assert run_worker(config, StopRequest()) == LOST_ANOTHER
     assert not lost_another(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
@@ -141,12 +141,12 @@ def test_a_request_to_stop_reaches_workers_through_a_file(tmp_path: Path, monkey
     import time
 
     monkeypatch.setattr(ray_train, "_POLL_S", 0.01)
-    with ray_train.watched(tmp_path / "stop") as stop:
+    with ray_train.stop_request_from(tmp_path / "stop") as stop:
         time.sleep(0.05)
-        assert not stop.requested
+        assert stop.signum is None
         (tmp_path / "stop").write_text("15")
         deadline = time.monotonic() + 60
-        while not stop.requested and time.monotonic() < deadline:
+        while stop.signum is None and time.monotonic() < deadline:
             time.sleep(0.01)
     assert stop.signum == 15
 
@@ -165,5 +165,5 @@ def test_paths_are_the_same_to_processes_with_other_working_directories(tmp_path
 def test_an_outcome_of_an_earlier_training_is_no_outcome_of_this_one(logged, tmp_path: Path) -> None:
     write_outcome(tmp_path / "run", DONE, facts={})
     said = logged()
-    tell(tmp_path / "run", torchrun.ended(0, 2, 1))
+    report_outcome(tmp_path / "run", torchrun.ended(0, 2, 1))
     assert "process 1 of 2 ended with status 1" in said[0]

@@ -1,4 +1,4 @@
-"""The entry point of training: alone in its process, told by one file, stopped by signals, followed by whoever started it."""
+"""The entry point of training: configured by one file, stopped by signals, its metrics followed by the process that started it."""
 
 import json
 import os
@@ -15,8 +15,8 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.encoder import Encoder
-from caco_assets.pretraining.launch.metrics_tail import following
-from caco_assets.pretraining.launch.separate_process import make_encoder_apart
+from caco_assets.pretraining.launch.metrics_tail import tail_metrics
+from caco_assets.pretraining.launch.separate_process import pretrain_in_subprocess
 from caco_assets.pretraining.train import main
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.pretraining.training.run_config import RunConfig
@@ -140,9 +140,9 @@ def test_a_signal_stops_training_with_a_checkpoint_from_which_the_same_command_g
     asking.join()
     assert signal.getsignal(signum) is before
     assert read_outcome(long.target) == {"status": "stopped", "signum": signum}
-    assert "with a checkpoint; the same command goes on from it" in capfd.readouterr().err
+    assert "with a checkpoint; the same command resumes from it" in capfd.readouterr().err
     assert main([str(written(long))]) == 0
-    assert "going on after epoch" in capfd.readouterr().err
+    assert "resuming after epoch" in capfd.readouterr().err
     assert without_times(long.target) == without_times(whole.target)
     assert identity(long) == identity(whole)
 
@@ -158,19 +158,19 @@ def test_what_is_finished_is_not_trained_again_and_what_is_told_otherwise_is(con
 
 def test_a_process_of_its_own_hands_back_facts_and_figures(config: RunConfig) -> None:
     memory = Memory()
-    facts = make_encoder_apart(config, [memory], in_this_process)
+    facts = pretrain_in_subprocess(config, [memory], in_this_process)
     assert facts["steps"] == 6
     assert memory == read_metrics(config.target / "metrics.jsonl")
     # asked again, it has nothing to do, and still hands everything on
     again = Memory()
-    assert make_encoder_apart(config, [again], in_this_process) == facts
+    assert pretrain_in_subprocess(config, [again], in_this_process) == facts
     assert again == memory
 
 
 def test_what_the_process_says_is_wrong_is_raised_here(config: RunConfig) -> None:
     wrong = config.model_copy(update={"pretraining": OPTIONS.model_copy(update={"batch_size": 64, "queue_size": 64})})
     with pytest.raises(UserError, match=r"batch_size=64: the pack .* holds only 24 samples"):
-        make_encoder_apart(wrong, (), in_this_process)
+        pretrain_in_subprocess(wrong, (), in_this_process)
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ def test_what_the_process_says_is_wrong_is_raised_here(config: RunConfig) -> Non
         (
             "import os; os.kill(os.getpid(), 9)",
             UserError,
-            r"batch_size=8: the training process was killed, .*goes on from the last",
+            r"batch_size=8: the training process was killed, .*resumes from the last",
         ),
         ("raise SystemExit(7)", RuntimeError, "ended with status 7"),
     ],
 )
 def test_a_process_that_dies_without_a_word_is_an_error(config: RunConfig, code: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        make_encoder_apart(config, (), lambda _: subprocess.run([sys.executable, "-c", code], check=False).returncode)
+        pretrain_in_subprocess(config, (), lambda _: subprocess.run([sys.executable, "-c", code], check=False).returncode)
 
 
 def test_a_stop_of_the_process_is_a_stop_here(config: RunConfig) -> None:
@@ -195,7 +195,7 @@ def test_a_stop_of_the_process_is_a_stop_here(config: RunConfig) -> None:
         return 143
 
     with pytest.raises(Stopped) as stopped:
-        make_encoder_apart(config, (), start)
+        pretrain_in_subprocess(config, (), start)
     assert stopped.value.status == 143
 
 
@@ -204,9 +204,9 @@ def test_the_stage_trains_in_a_child_that_is_stopped_by_a_signal_to_its_parent(c
     long = config.model_copy(update={"pretraining": OPTIONS.model_copy(update={"epochs": 400, "launcher": "process"})})
     code = f"""
         from pathlib import Path
-        from caco_assets.pretraining.launch.separate_process import make_encoder_apart
+        from caco_assets.pretraining.launch.separate_process import pretrain_in_subprocess
         from caco_assets.pretraining.training.run_config import read_config
-        make_encoder_apart(read_config(Path({str(written(long))!r})))
+        pretrain_in_subprocess(read_config(Path({str(written(long))!r})))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE, text=True) as parent:
         deadline = time.monotonic() + 120
@@ -228,20 +228,20 @@ def test_training_stops_when_the_process_that_started_it_is_gone() -> None:
 
     stop_with((platform.node(), gone.pid), request)
     deadline = time.monotonic() + 60
-    while not request.requested and time.monotonic() < deadline:
+    while request.signum is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert request.requested
+    assert request.signum is not None
     elsewhere = StopRequest()
     stop_with(("another-machine", gone.pid), elsewhere)
     time.sleep(0.05)
-    assert not elsewhere.requested
+    assert elsewhere.signum is None
 
 
 def test_two_signals_ask_and_the_third_interrupts() -> None:
     with stop_requests() as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested
+        assert stop.signum is not None
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -270,7 +270,7 @@ def test_lines_are_followed_once_and_in_order_even_where_a_resumed_training_repe
     def line(step: int, **values: float) -> str:
         return json.dumps({"step": step, **values}) + "\n"
 
-    with following(path, [memory], poll_s=0.01):
+    with tail_metrics(path, [memory], poll_s=0.01):
         path.write_text(line(1, loss=1.0) + line(2, loss=2.0) + '{"step": 3, "lo')
         wait_for(2)
         path.unlink()  # a resumed training replaces the file
@@ -286,6 +286,6 @@ def test_what_a_follower_cannot_take_is_raised_after_training(tmp_path: Path) ->
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 1.0}\n')
     finished = False
-    with pytest.raises(UserError, match="no server"), following(path, [Broken()], poll_s=0.01):
+    with pytest.raises(UserError, match="no server"), tail_metrics(path, [Broken()], poll_s=0.01):
         finished = True
     assert finished

@@ -12,6 +12,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
 from caco_assets.imagery.archive import shard as shard_module
 from caco_assets.pretraining.encoder.stretch import table
+from caco_assets.pretraining.on_record import archive_shards
 from caco_assets.pretraining.pack.format import Pack
 from caco_assets.pretraining.stage import build_pack
 from caco_assets.settings import Settings, load_settings
@@ -55,7 +56,7 @@ def archived(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_the_pack_holds_the_wanted_bands_in_the_wanted_order(archived: Settings):
-    product = build_pack(archived)
+    product = build_pack(archived, archive_shards(archived))
     pack = Pack.open(archived.paths.pack, verify=True)
     assert (product.facts["places"], pack.count) == (2, 2)
     bands = archived.imagery.bands
@@ -66,21 +67,21 @@ def test_the_pack_holds_the_wanted_bands_in_the_wanted_order(archived: Settings)
 def test_the_pack_may_hold_more_bands_than_an_encoder_wants(archived: Settings):
     wanted = {"bands": ["B08"], "pack_bands": ["B08", "B02"]}
     more = load_settings("tiny", home=archived.home, pretraining=wanted)
-    build_pack(more)
+    build_pack(more, archive_shards(more))
     assert Pack.open(more.paths.pack).bands == ("B08", "B02")
     other_bands = load_settings("tiny", home=archived.home, pretraining={**wanted, "bands": ["B02"]})
-    assert build_pack(other_bands).reused
+    assert build_pack(other_bands, archive_shards(other_bands)).reused
 
 
 def test_it_is_reused_until_a_setting_that_matters_changes(archived: Settings):
-    build_pack(archived)
-    assert build_pack(archived).reused
+    build_pack(archived, archive_shards(archived))
+    assert build_pack(archived, archive_shards(archived)).reused
     other_epochs = load_settings("tiny", home=archived.home, pretraining={"epochs": 7})
-    assert build_pack(other_epochs).reused
+    assert build_pack(other_epochs, archive_shards(other_epochs)).reused
     other_stretch = load_settings("tiny", home=archived.home, pretraining={"stretch": "eurosat"})
-    assert not build_pack(other_stretch).reused
+    assert not build_pack(other_stretch, archive_shards(other_stretch)).reused
 
 
 def test_no_archive_says_what_to_run(settings: Settings):
     with pytest.raises(UserError, match="the archive is empty; ingest it first"):
-        build_pack(settings)
+        build_pack(settings, archive_shards(settings))

@@ -40,7 +40,7 @@ def test_a_stretch_of_epochs_that_look_like_collapse_is_said_once(logged) -> Non
     said = logged()
     warning = CollapseWarning()
     for epoch, (spread, rank) in enumerate([(0.9, 30.0), (0.15, 9.0), (0.1, 8.0), (0.8, 30.0), (0.7, 1.2)]):
-        warning.look(epoch, {"epoch_embedding_std": spread, "queue_rank": rank})
+        warning.check(epoch, {"epoch_embedding_std": spread, "queue_rank": rank})
     assert len(said) == 2
     assert "after epoch 2 the embeddings look like collapse: spread 0.150 of 1 (below 0.05" in said[0]
     assert "the queue's keys in 1.2 directions" in said[1]

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import produce
+from caco_assets.core.products import Product, produce
+from caco_assets.pretraining import stage
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import Preprocessing
+from caco_assets.pretraining.on_record import training_inputs
 from caco_assets.pretraining.pack.build import build
-from caco_assets.pretraining.stage import pretrain
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.settings import Settings, load_settings
 
@@ -90,6 +91,10 @@ class Killed(BaseException):
     """Stands for a signal: nothing catches it."""
 
 
+def pretrain(settings: Settings, **options: object) -> Product:
+    return stage.pretrain(settings, training_inputs(settings), **options)
+
+
 class KillAt:
     def __init__(self, step: int) -> None:
         self._step = step
@@ -139,7 +144,7 @@ def test_a_killed_pretraining_goes_on_inside_its_partial_folder(logged, tmp_path
     assert not settings.paths.encoder.exists()
     said = logged()
     resumed = pretrain(settings)
-    assert any("going on after epoch 1 of 2" in line for line in said)
+    assert any("resuming after epoch 1 of 2" in line for line in said)
     assert Encoder.load(resumed.path).identity == Encoder.load(whole.path).identity
     losses = [[line.get("loss") for line in read_metrics(product.path / "metrics.jsonl")] for product in (whole, resumed)]
     assert losses[0] == losses[1]

@@ -137,7 +137,7 @@ def test_stopped_on_request_after_any_step_no_step_is_made_twice(logged, tmp_pat
     said = logged()
     last = run(tmp_path, Batches(made.append))
     assert made == list(range(STEPS * EPOCHS))
-    assert "going on after epoch" in said[0]
+    assert "resuming after epoch" in said[0]
     assert_same(tmp_path, last, whole)
 
 

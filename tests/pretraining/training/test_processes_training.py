@@ -23,6 +23,8 @@ from caco_assets.pretraining.training.loop import train
 from caco_assets.pretraining.training.metrics_log import read_metrics
 from caco_assets.settings import Pretraining
 
+pytestmark = pytest.mark.systems
+
 PLACES, STEPS, EPOCHS, PROCESSES = 16, 3, 3, 2
 # float32 sums in another order, over a dozen steps; what is wrong by one row is wrong by more than a hundredth
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -191,7 +193,7 @@ def test_labels_of_an_unseeded_mixture_are_the_first_processs(pair) -> None:
 
 def test_two_processes_go_on_from_the_checkpoint_of_one(one: Path, pair) -> None:
     folder, found = pair
-    assert any("going on after epoch 1 of 3" in line for line in found[0]["resumed"]["said"])
+    assert any("resuming after epoch 1 of 3" in line for line in found[0]["resumed"]["said"])
     alone = run(one / "caco", "caco")
     assert_same_training(lines(folder / "resumed"), lines(one / "caco"))
     assert_same_state(found[0]["resumed"]["state"], alone["state"])
@@ -201,7 +203,7 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(one: Path, pair) -> None
     folder, _ = pair
     handed_over = run(folder / "handed over", "caco")
     alone = run(one / "caco", "caco")
-    assert any("going on after epoch 2 of 3" in line for line in handed_over["said"])
+    assert any("resuming after epoch 2 of 3" in line for line in handed_over["said"])
     assert_same_training(lines(folder / "handed over"), lines(one / "caco"))
     assert_same_state(handed_over["state"], alone["state"])
 
@@ -214,7 +216,7 @@ def test_only_the_first_process_speaks(pair) -> None:
 
 def test_batch_norm_that_cannot_be_synchronised_is_said_in_one_line(pair) -> None:
     first, second = pair[1]
-    warnings = [line for line in first["batch norm"]["said"] if "WARNING: on CPUs batch norm" in line]
+    warnings = [line for line in first["batch norm"]["said"] if "on CPUs batch norm" in line]
     assert len(warnings) == 1
     assert "in each of the 2 processes alone" in warnings[0]
     assert not second["batch norm"]["said"]

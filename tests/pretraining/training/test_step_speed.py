@@ -54,7 +54,7 @@ def sgd(objective: Objective) -> torch.optim.SGD:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_step_asks_the_device_for_a_number(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Tensors of the device `meta` have no values: whoever asks for one fails, as whoever asks a GPU for one waits."""
+    """Tensors of the device `meta` have no values: reading one fails, where on a GPU it would wait."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know `meta`
     objective = make(name).to("meta").train()
     optimizer = sgd(objective)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from caco_assets.pretraining.encoder.encoder import Encoder, Preprocessing
-from caco_assets.pretraining.training.run_config import recipe_of
+from caco_assets.pretraining.training.run_config import training_config
 from caco_assets.registry.release.model_card import TRAINING_FACTS, write_model_card
 from caco_assets.settings import Settings
 
@@ -17,7 +17,7 @@ PARENT = {"uri": "models:/caco-tiny/7", "identity": "abc"}
 def description_of(settings: Settings, folder: Path, data: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
     """A new encoder as training saves it, and its `encoder.json`."""
     encoder = Encoder.random("resnet10t", Preprocessing.of_pack(("B04", "B03", "B02"), "seco", 32), 0)
-    encoder.save(folder, recipe_of(settings.pretraining, settings.seed), data)
+    encoder.save(folder, training_config(settings.pretraining, settings.seed), data)
     return encoder, json.loads((folder / "encoder.json").read_text())
 
 

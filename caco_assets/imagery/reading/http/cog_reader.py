@@ -24,7 +24,7 @@ from rasterio.warp import transform_bounds
 from caco_assets.imagery.geometry.chip_grid import Grid
 from caco_assets.imagery.reading.gdal import UnreadableError, check_placed, open_raster
 from caco_assets.imagery.reading.http.range_client import Fetcher, Sign
-from caco_assets.imagery.reading.http.range_response import Piece, Span
+from caco_assets.imagery.reading.http.range_response import RangeResponse, Span
 from caco_assets.imagery.reading.http.tiff_index import NeedMoreError, TiffIndex, read_index
 from caco_assets.imagery.reading.raster_file import GdalFile, PixelFile
 from caco_assets.imagery.reading.resample import grid_crs, read_grid
@@ -119,7 +119,7 @@ class RemoteFiles:
                     opened[href] = UnreadableError(error.reason, _named(href, error.detail))
             yield opened
 
-    def read_anew(self, href: str, bands: Sequence[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
+    def read_again(self, href: str, bands: Sequence[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
         """Fetch once more, index and all, and with a wide margin: what came first could not be decoded.
 
         Raises:
@@ -181,7 +181,7 @@ class RemoteFiles:
                     at, size = int(plan.index.offsets[number]), int(plan.index.counts[number])
                     if not start <= at < stop:
                         continue
-                    if isinstance(piece, Piece):
+                    if isinstance(piece, RangeResponse):
                         good[number] = piece.data[at - start : at - start + size]
                     else:
                         bad[number] = UnreadableError(piece.reason, _named(href, piece.detail))
@@ -208,7 +208,7 @@ class _RemoteFile:
             with self._files.cpu:
                 return read_grid(self._raster, indexes, grid, nearest=nearest, nodata=nodata)
         except RasterioError:
-            return self._files.read_anew(self._href, indexes, grid, nearest=nearest, nodata=nodata)
+            return self._files.read_again(self._href, indexes, grid, nearest=nearest, nodata=nodata)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Reads byte ranges of files over HTTP: many at a time, each again after a hiccup, with a word on whose fault a failure is.
+"""Reads byte ranges of files over HTTP: many at a time, retries transient errors, and tells file errors from provider outages.
 
-Requests run on an event loop in a thread of their own; callers are plain threads that hand in a batch of ranges and wait for it.
-What is a file's fault ends in an `UnreadableError` (the chip goes to quarantine), what is the provider's in a `UserError` (the
-work stops and can be continued): see `docs/decisions/0008-whose-fault-is-a-failed-request.md`.
+Requests run on an event loop in its own thread; callers are plain threads that hand in a batch of ranges and wait for it.
+A file error is an `UnreadableError` (the chip goes to quarantine), a provider outage a `UserError` (the run stops and can be
+resumed): see `docs/decisions/0008-whose-fault-is-a-failed-request.md`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 from caco_assets.core.errors import UserError
 from caco_assets.core.http_retry import backoff_s, retry_after
 from caco_assets.imagery.reading.gdal import UnreadableError
-from caco_assets.imagery.reading.http.range_response import Piece, Span, TransientError, check_answer
+from caco_assets.imagery.reading.http.range_response import RangeResponse, Span, TransientError, check_response
 from caco_assets.observability.metrics import count
 
 if TYPE_CHECKING:
@@ -32,42 +32,44 @@ Sign = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to bear with a provider."""
+class RetryPolicy:
+    """How often and how long to retry a provider."""
 
     attempts: int = 8
-    """Requests for one range before the failure is taken for lasting: with one failure in ten, once in 10⁸."""
+    """Requests for one range before the failure counts as permanent: with one failure in ten, once in 10⁸."""
     first_wait_s: float = 0.4
     """At most, before the second attempt; doubled for each further one: 25 s altogether on average."""
     longest_wait_s: float = 30.0
-    """Most that is waited between two attempts, also when a provider's Retry-After asks for more."""
+    """Longest wait between two attempts, also when a provider's Retry-After asks for more."""
     silence_s: float = 30.0
-    """No connection, or no byte of an answer, for so long is a time-out."""
+    """No connection, or no byte of a response, for this long is a timeout."""
     slowest_bytes_per_s: float = 20_000.0
-    """An answer that comes slower than this on the whole is a time-out too."""
+    """A response whose average rate is lower is a timeout too."""
 
 
 @dataclass
 class Counts:
-    """What went over the wire."""
+    """Requests and bytes so far."""
 
     requests: int = 0
     repeats: int = 0
     """Attempts after the first of a range."""
     bytes: int = 0
-    """Of the bodies that were used."""
+    """Of the bodies that passed the checks."""
 
 
 class Fetcher:
-    """A client for one run of work; use it as a context manager."""
+    """A client for one run; use it as a context manager."""
 
-    def __init__(self, connections: int, sign: Sign = str, landmarks: Sequence[str] = (), patience: Patience | None = None) -> None:
-        """`landmarks`: other files of the providers; whether they answer tells a broken file from a broken provider."""
+    def __init__(
+        self, connections: int, sign: Sign = str, reference_files: Sequence[str] = (), patience: RetryPolicy | None = None
+    ) -> None:
+        """`reference_files`: other files of the providers; whether they answer tells a broken file from a broken provider."""
         self.counts = Counts()
-        self._connections, self._sign, self._patience = connections, sign, patience or Patience()
-        self._landmarks: dict[str, dict[str, None]] = {}
-        for href in landmarks:
-            self._landmarks.setdefault(urlsplit(href).netloc, {})[href] = None
+        self._connections, self._sign, self._patience = connections, sign, patience or RetryPolicy()
+        self._reference_files: dict[str, dict[str, None]] = {}
+        for href in reference_files:
+            self._reference_files.setdefault(urlsplit(href).netloc, {})[href] = None
         self._pause_until: dict[str, float] = {}
         self._jitter = random.Random()
         self._stopped = False
@@ -85,20 +87,20 @@ class Fetcher:
         self._thread.join()
         self._loop.close()
 
-    def get(self, wants: Sequence[tuple[str, Span]]) -> list[Piece | UnreadableError]:
-        """The byte ranges, in their order; in place of one that cannot be had, why.
+    def get(self, wants: Sequence[tuple[str, Span]]) -> list[RangeResponse | UnreadableError]:
+        """The byte ranges, in their order; an `UnreadableError` in place of one that cannot be read.
 
         Args:
             wants: address (signed here, before each attempt) and half-open range of bytes; a range may reach beyond the end of
                 the file if it starts at 0.
 
         Raises:
-            UserError: the provider does not answer, refuses everything, or limits the rate.
+            UserError: the provider does not respond, refuses every request, or limits the rate.
         """
         return asyncio.run_coroutine_threadsafe(self._all(wants), self._loop).result()
 
     def stop(self) -> None:
-        """End what is under way: the threads that wait for it, and any that ask later, get a `CancelledError`."""
+        """Cancel all requests: threads that wait for them, and later callers, get a `CancelledError`."""
         self._stopped = True
         asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
 
@@ -122,7 +124,7 @@ class Fetcher:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _all(self, wants: Sequence[tuple[str, Span]]) -> list[Piece | UnreadableError]:
+    async def _all(self, wants: Sequence[tuple[str, Span]]) -> list[RangeResponse | UnreadableError]:
         if self._stopped:
             raise asyncio.CancelledError
         tasks = [asyncio.ensure_future(self._one(href, span)) for href, span in wants]
@@ -132,15 +134,15 @@ class Fetcher:
             for task in tasks:
                 task.cancel()
 
-    async def _one(self, href: str, span: Span) -> Piece | UnreadableError:
+    async def _one(self, href: str, span: Span) -> RangeResponse | UnreadableError:
         try:
-            return await self._patiently(href, span, self._patience.attempts)
+            return await self._with_retries(href, span, self._patience.attempts)
         except TransientError as error:
-            return await self._blame(href, error)
+            return await self._attribute_failure(href, error)
         except UnreadableError as error:
             return error
 
-    async def _patiently(self, href: str, span: Span, attempts: int) -> Piece:
+    async def _with_retries(self, href: str, span: Span, attempts: int) -> RangeResponse:
         host, patience = urlsplit(href).netloc, self._patience
         for attempt in range(attempts):
             try:
@@ -160,18 +162,18 @@ class Fetcher:
                 continue
             self.counts.bytes += len(piece.data)
             count("caco_downloaded_bytes", len(piece.data))
-            landmarks = self._landmarks.setdefault(host, {})
-            if len(landmarks) < _LANDMARKS:
-                landmarks[href] = None
+            reference_files = self._reference_files.setdefault(host, {})
+            if len(reference_files) < _REFERENCE_FILES:
+                reference_files[href] = None
             return piece
         raise AssertionError("attempts is at least 1")
 
     async def _gate(self, host: str) -> None:
-        """Wait as long as the provider has asked for: all requests to it, not only the one it told."""
+        """Hold all requests to a provider as long as its Retry-After asks, not only the one that got it."""
         while (wait := self._pause_until.get(host, 0.0) - time.monotonic()) > 0:
             await asyncio.sleep(wait)
 
-    async def _ask(self, href: str, span: Span) -> Piece:
+    async def _ask(self, href: str, span: Span) -> RangeResponse:
         import aiohttp
 
         patience = self._patience
@@ -183,20 +185,20 @@ class Fetcher:
             proxy = proxy_for(urlsplit(address).scheme, urlsplit(address).hostname or "")
             async with self._session.get(address, headers=headers, timeout=limits, proxy=proxy) as response:
                 wait = retry_after(response.headers)
-                return check_answer(response.status, response.headers, await _body(response, span), span, wait)
+                return check_response(response.status, response.headers, await _body(response, span), span, wait)
         except TimeoutError as error:
             raise TransientError("timeout", "no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise TransientError("timeout", _plain(error)) from error
 
-    async def _blame(self, href: str, error: TransientError) -> UnreadableError:
-        """A failure that outlasted all attempts: the file's, if its provider still answers for another file.
+    async def _attribute_failure(self, href: str, error: TransientError) -> UnreadableError:
+        """A failure that outlasted all attempts is a file error if the provider still serves another file.
 
         Raises:
-            UserError: the provider's.
+            UserError: it does not: a provider outage.
         """
         host, name = urlsplit(href).netloc, PurePosixPath(urlsplit(href).path).name
-        others = [other for other in self._landmarks.get(host, {}) if other != href] or [href]
+        others = [other for other in self._reference_files.get(host, {}) if other != href] or [href]
         if error.reason != "rate_limit":
             for other in others[-_PROBES:]:
                 if await self._answers(other):
@@ -208,16 +210,16 @@ class Fetcher:
 
     async def _answers(self, href: str) -> bool:
         try:
-            await self._patiently(href, (0, 16), _PROBE_ATTEMPTS)
+            await self._with_retries(href, (0, 16), _PROBE_ATTEMPTS)
         except (TransientError, UnreadableError):
             return False
         return True
 
 
 _BUFFER = 4 << 20
-"""Bytes of an answer that are taken in before they are asked for: with less, a large one comes in many small steps."""
-_LANDMARKS = 8
-"""Files that answered are remembered up to this number for each provider."""
+"""Bytes of a response that are buffered: with fewer, a large one arrives in many small steps."""
+_REFERENCE_FILES = 8
+"""Most files remembered per provider that were served."""
 _PROBES = 3
 _PROBE_ATTEMPTS = 3
 _ADVICE = {

@@ -1,4 +1,4 @@
-"""What an HTTP answer to a ranged request is worth: the bytes, a hiccup that is worth another try, or a file that is no good."""
+"""Checks the HTTP response to a ranged request: bytes, a retryable error, or an unusable file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 @dataclass(frozen=True)
-class Piece:
+class RangeResponse:
     """Bytes of a file."""
 
     data: bytes
@@ -24,7 +24,7 @@ class Piece:
 
 
 class TransientError(Exception):
-    """A failure that another try may not meet."""
+    """A failure that a retry may fix."""
 
     def __init__(self, reason: str, detail: str, wait_s: float | None = None) -> None:
         """`reason`: code of `quarantine.parquet` should it last; `wait_s`: what the provider asked to wait."""
@@ -32,7 +32,7 @@ class TransientError(Exception):
         self.reason, self.detail, self.wait_s = reason, detail, wait_s
 
 
-def check_answer(status: int, headers: Mapping[str, str], body: bytes, span: Span, wait_s: float | None = None) -> Piece:
+def check_response(status: int, headers: Mapping[str, str], body: bytes, span: Span, wait_s: float | None = None) -> RangeResponse:
     """The bytes of the range.
 
     Args:
@@ -60,7 +60,7 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes, span: Spa
     raise TransientError("forbidden" if status in _REFUSED else "server_error", line, wait_s)
 
 
-def _part(headers: Mapping[str, str], body: bytes, span: Span) -> Piece:
+def _part(headers: Mapping[str, str], body: bytes, span: Span) -> RangeResponse:
     size = _total(headers)
     if size is None or not headers.get("Content-Range", "").startswith(f"bytes {span[0]}-"):
         raise TransientError("server_error", "another range than the one asked for")
@@ -69,16 +69,16 @@ def _part(headers: Mapping[str, str], body: bytes, span: Span) -> Piece:
     if len(body) != min(span[1], size) - span[0]:
         raise TransientError("timeout", "the answer was cut off")
     _refuse_page(body, span)
-    return Piece(body, size)
+    return RangeResponse(body, size)
 
 
-def _whole(headers: Mapping[str, str], body: bytes, span: Span) -> Piece:
+def _whole(headers: Mapping[str, str], body: bytes, span: Span) -> RangeResponse:
     """The server knows no ranges, or sends a page that says what is wrong."""
     _refuse_page(body, (0, len(body)))
     size = int(headers.get("Content-Length", len(body)))
     if not body or (span[0] > 0 and size < span[1]):
         raise _ends_early(size, span)
-    return Piece(body[span[0] : span[1]], size)
+    return RangeResponse(body[span[0] : span[1]], size)
 
 
 def _refuse_page(body: bytes, span: Span) -> None:
