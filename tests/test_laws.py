@@ -260,12 +260,12 @@ def test_a_room_has_one_name_everywhere(room):
 
 
 def test_the_dvc_stages_are_data_products_and_their_commands_exist():
-    from caco_assets.core.stage_versions import recipe
+    from caco_assets.core.stage_versions import stage_version
 
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for name in stages:
         if name != "settings":
-            assert recipe(name)
+            assert stage_version(name)
     commands = {stage["cmd"].split()[1] for stage in stages.values()}
     from caco_assets.cli import main
 

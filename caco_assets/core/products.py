@@ -92,7 +92,7 @@ def produce(
         name: the product's name; may hold `/` (`archive/shard=0003`).
         path: where the finished file or folder stands.
         records: folder of the small JSON records, outside any tracked folder.
-        recipe: version of the code that makes it (see `recipes.yaml`).
+        recipe: version of the code that makes it (see `stage_versions.yaml`).
         inputs: everything else that decides its content.
         make: writes the product to the path it is given (a file, or a folder that it creates) and returns its facts. An
             interrupted `make` finds what it left there when it is called again with the same fingerprint, and may go on from it.

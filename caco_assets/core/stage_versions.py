@@ -11,11 +11,11 @@ def _table() -> dict[str, str]:
     return yaml.safe_load(Path(__file__).with_name("stage_versions.yaml").read_text())
 
 
-def recipe(stage: str) -> str:
-    """Version of the stage's recipe."""
+def stage_version(stage: str) -> str:
+    """Version of the code that makes the stage's product."""
     return _table()[stage]
 
 
-def recipes() -> dict[str, str]:
-    """Stage → version of its recipe."""
+def stage_versions() -> dict[str, str]:
+    """Stage → version of the code that makes its product."""
     return dict(_table())

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.downstream.checks import CHECKS, ELSEWHERE, NOT_FAR_BELOW, elsewhere, not_far_below, of_cell, possible
 from caco_assets.downstream.inspection.cell_report import shown
 from caco_assets.downstream.matrix import Versions
@@ -21,7 +21,7 @@ ENCODERS = dg.DynamicPartitionsDefinition(name="encoders")
 """Columns of the matrix: baselines, imported encoders, registered versions (`name/3`). The sensor announces them."""
 
 
-@dg.asset(group_name="downstream", code_version=recipe("probe_set"), deps=[dg.AssetKey("benchmarks")], kinds={"numpy"})
+@dg.asset(group_name="downstream", code_version=stage_version("probe_set"), deps=[dg.AssetKey("benchmarks")], kinds={"numpy"})
 def probe_set(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """A few labelled images, of training and validation parts alone, on which the encoder is probed while it trains."""
     settings = profile.settings()
@@ -30,7 +30,7 @@ def probe_set(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     return describe(product)
 
 
-@dg.asset(group_name="downstream", code_version=recipe("scores"), deps=[encoder, dg.AssetKey("benchmarks")], pool="gpu")
+@dg.asset(group_name="downstream", code_version=stage_version("scores"), deps=[encoder, dg.AssetKey("benchmarks")], pool="gpu")
 def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
     """The encoder and the baselines on every task of the profile: probe, kNN, both protocols, with intervals."""
     from caco_assets.downstream.score_rows import read_rows
@@ -85,7 +85,7 @@ def evaluation_matrix(settings: Settings) -> dg.Definitions:
 
     @dg.asset(
         group_name="downstream",
-        code_version=recipe("scores"),
+        code_version=stage_version("scores"),
         deps=[dg.AssetKey("benchmarks")],
         partitions_def=dg.MultiPartitionsDefinition({"task": dg.StaticPartitionsDefinition(tasks), "encoder": ENCODERS}),
         check_specs=[dg.AssetCheckSpec(name, asset="evaluations", blocking=True, description=CHECKS[name]) for name in CHECKS],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core import products
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def probe_set(settings: Settings) -> products.Product:
         "probe_set",
         paths.probe_set,
         records=paths.records,
-        recipe=recipe("probe_set"),
+        recipe=stage_version("probe_set"),
         inputs={"data": data.version, "seed": settings.seed, "images": [TRAIN_IMAGES, VALIDATION_IMAGES]},
         make=lambda path: write_probe_set(path, data, settings.seed),
     )
@@ -89,7 +89,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
         "seed": settings.seed,
     }
     paths = settings.paths
-    return products.produce("scores", paths.scores, records=paths.records, recipe=recipe("scores"), inputs=inputs, make=make)
+    return products.produce("scores", paths.scores, records=paths.records, recipe=stage_version("scores"), inputs=inputs, make=make)
 
 
 def imported(settings: Settings) -> list[Candidate]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from caco_assets.core import products
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def report(settings: Settings) -> products.Product:
         "report",
         paths.report,
         records=paths.records,
-        recipe=recipe("report"),
+        recipe=stage_version("report"),
         inputs={
             "products": {name: product.content_hash for name, product in known.items()},
             "validations": hashlib.sha256(json.dumps(checked, sort_keys=True).encode()).hexdigest(),

@@ -4,7 +4,7 @@ import warnings
 
 import dagster as dg
 
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.imagery.backfill import ingest_shards
 from caco_assets.imagery.on_record import collect, plan
 from caco_assets.imagery.stage import index_folder
@@ -18,13 +18,13 @@ from caco_assets.sampling.partitions import SHARDS
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
-@dg.asset(group_name="imagery", code_version=recipe("catalog"), deps=[locations], kinds={"stac"})
+@dg.asset(group_name="imagery", code_version=stage_version("catalog"), deps=[locations], kinds={"stac"})
 def catalog(profile: Profile) -> dg.MaterializeResult:
     """A folder of GeoTIFFs indexed as a static STAC catalog; unreadable files are listed with their reason."""
     return describe(index_folder(profile.settings()))
 
 
-@dg.asset(group_name="imagery", code_version=recipe("scenes"), deps=[locations, dg.AssetKey("catalog")], kinds={"parquet"})
+@dg.asset(group_name="imagery", code_version=stage_version("scenes"), deps=[locations, dg.AssetKey("catalog")], kinds={"parquet"})
 def scenes(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """Which scene serves each place, period and season, with fallbacks in the order in which they are tried."""
     settings = profile.settings()
@@ -35,7 +35,7 @@ def scenes(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
 
 @dg.asset(
     group_name="imagery",
-    code_version=recipe("archive"),
+    code_version=stage_version("archive"),
     deps=[locations, scenes],
     partitions_def=SHARDS,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -55,7 +55,7 @@ def archive(context: dg.AssetExecutionContext, profile: Profile) -> dg.Materiali
 
 @dg.asset(
     group_name="imagery",
-    code_version=recipe("archive"),
+    code_version=stage_version("archive"),
     deps=[dg.AssetDep(archive, partition_mapping=dg.AllPartitionMapping())],
     kinds={"parquet"},
 )

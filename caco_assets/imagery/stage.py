@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, content_hash, produce, recorded
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.observability.logs import bound
 from caco_assets.observability.metrics import count, observe
 from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
@@ -45,7 +45,7 @@ def index_folder(settings: Settings) -> Product:
         "catalog",
         settings.paths.catalog,
         records=settings.paths.records,
-        recipe=recipe("catalog"),
+        recipe=stage_version("catalog"),
         inputs={"source": source.model_dump(mode="json"), "files": files},
         make=make,
     )
@@ -83,7 +83,7 @@ def plan(settings: Settings, locations: Product, catalog: Product | None) -> Pro
         "scenes",
         settings.paths.scenes,
         records=settings.paths.records,
-        recipe=recipe("scenes"),
+        recipe=stage_version("scenes"),
         inputs={
             "locations": locations.content_hash,
             "catalog": _catalog_identity(settings, catalog),
@@ -127,7 +127,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
     imagery, table = settings.imagery, read_scenes(inputs.scenes.path, shard)
     records, name = settings.paths.records, f"archive/{shard_name(shard)}"
     chip = [imagery.chip_size, imagery.resolution, imagery.bands]
-    reading = {"recipe": recipe("archive"), "chip": chip, "min_clear": imagery.min_clear}
+    reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear}
     note = records / f"{name}.read"
 
     def make(path: Path) -> Facts:
@@ -156,7 +156,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
             name,
             settings.paths.archive / shard_name(shard),
             records=records,
-            recipe=recipe("archive"),
+            recipe=stage_version("archive"),
             inputs={
                 # the shard's own rows: places that join other shards leave it as it is
                 "scenes": rows_hash(table),
@@ -210,7 +210,7 @@ def collect(settings: Settings, shards: Sequence[Product]) -> Product:
         "quarantine",
         settings.paths.quarantine,
         records=records,
-        recipe=recipe("archive"),
+        recipe=stage_version("archive"),
         inputs={"shards": [shard.content_hash for shard in shards]},
         make=make,
     )

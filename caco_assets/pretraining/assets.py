@@ -3,7 +3,7 @@
 import dagster as dg
 
 from caco_assets.core.products import recorded
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.launch.pipes_resource import TrainingProcess
 from caco_assets.pretraining.on_record import archive_shards, training_inputs
@@ -17,7 +17,7 @@ from caco_assets.resources.mlflow.runs import code_version
 from caco_assets.resources.profile import Profile
 
 
-@dg.asset(group_name="pretraining", code_version=recipe("pack"), deps=[quarantine], kinds={"numpy"})
+@dg.asset(group_name="pretraining", code_version=stage_version("pack"), deps=[quarantine], kinds={"numpy"})
 def pack(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """The archive as uint8 arrays in the bands and the stretch that training reads."""
     settings = profile.settings()
@@ -28,7 +28,7 @@ def pack(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
 
 @dg.asset(
     group_name="pretraining",
-    code_version=recipe("encoder"),
+    code_version=stage_version("encoder"),
     deps=[pack, dg.AssetKey("probe_set"), dg.AssetKey("parent")],
     pool="gpu",
     kinds={"pytorch", "mlflow"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, fingerprint, produce
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
         "pack",
         paths.pack,
         records=paths.records,
-        recipe=recipe("pack"),
+        recipe=stage_version("pack"),
         inputs={
             "archive": {shard.path.name: shard.content_hash for shard in shards},
             "archive_bands": imagery.bands,
@@ -123,7 +123,7 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
         "encoder",
         paths.encoder,
         records=paths.records,
-        recipe=recipe("encoder"),
+        recipe=stage_version("encoder"),
         inputs=deciding,
         make=make,
     )
@@ -169,6 +169,6 @@ def starting_point(settings: Settings, parent: Product | None) -> tuple[Path | N
 
 def tracked_run(settings: Settings, inputs: TrainingInputs) -> Path:
     """The file with the id of an encoder's MLflow run; it is kept until the run is finished, which may be after the encoder is."""
-    digest = fingerprint(recipe("encoder"), encoder_inputs(settings, inputs))
+    digest = fingerprint(stage_version("encoder"), encoder_inputs(settings, inputs))
     path = settings.paths.encoder
     return path.with_name(f".{path.name}.run-{digest[:12]}")

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.resources.dagster.metadata import describe, picture
 from caco_assets.resources.dvc.commit import DataVersions
 from caco_assets.resources.profile import Profile
@@ -10,7 +10,7 @@ from caco_assets.sampling.partitions import shard_key
 from caco_assets.sampling.stage import sample
 
 
-@dg.asset(group_name="sampling", code_version=recipe("locations"), kinds={"geoparquet"})
+@dg.asset(group_name="sampling", code_version=stage_version("locations"), kinds={"geoparquet"})
 def locations(context: dg.AssetExecutionContext, profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
     """Places on the Earth, drawn around cities on land, without overlap; growing their number keeps the first ones."""
     from caco_assets.sampling.map import spread, world_map

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from caco_assets.core.products import Facts, Product, produce, recorded
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.sampling.fingerprint_inputs import decisive, tables
 from caco_assets.settings import SecoLayoutSource, Settings
 
@@ -45,7 +45,7 @@ def sample(settings: Settings) -> Product:
         "locations",
         settings.paths.locations,
         records=settings.paths.records,
-        recipe=recipe("locations"),
+        recipe=stage_version("locations"),
         inputs={"sampling": decisive(settings), "seed": settings.seed, **tables(settings)},
         make=make,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce, recorded
 from caco_assets.core.progress import Progress
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings, SyntheticSource
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def build_catalog(settings: Settings) -> Product:
         "catalog",
         settings.paths.catalog,
         records=settings.paths.records,
-        recipe=recipe("catalog"),
+        recipe=stage_version("catalog"),
         inputs={
             "locations": locations.content_hash,
             "source": source.model_dump(mode="json", exclude={"benchmark_images_per_class", *usual}),
@@ -116,7 +116,7 @@ def build_benchmarks(settings: Settings) -> Product:
         "benchmarks",
         settings.paths.benchmarks,
         records=settings.paths.records,
-        recipe=recipe("benchmarks"),
+        recipe=stage_version("benchmarks"),
         inputs={"seed": settings.seed, "benchmark_images_per_class": count, **({"twins": others} if others else {})},
         make=make,
     )
@@ -134,7 +134,7 @@ def build_twin(settings: Settings, task: str) -> Product:
         f"twins/{name}",
         settings.paths.root / "twins" / name,
         records=settings.paths.records,
-        recipe=recipe("benchmarks"),
+        recipe=stage_version("benchmarks"),
         inputs={"seed": settings.seed, "benchmark_images_per_class": count},
         make=lambda folder: _writer(name)(folder, settings.seed, count),
     )

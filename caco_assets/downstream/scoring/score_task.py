@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.downstream.datasets.classification import LabelledImages, key
 from caco_assets.downstream.datasets.content_hash import Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError
@@ -197,7 +197,7 @@ def _measured(
     wanted = settings.downstream
     epochs = wanted.paper_epochs if each.protocol == "paper" else 0
     base = _base(resolved, candidate, each, size, seed)
-    made_from = [recipe("scores"), candidate.identity, data.version, resolved.task, each.name, size, seed, epochs]
+    made_from = [stage_version("scores"), candidate.identity, data.version, resolved.task, each.name, size, seed, epochs]
     training = _decoding(settings, resolved) if resolved.task.dense else _training(settings, resolved)
     digest = key(*made_from, *([training] if each.trains or resolved.task.dense else []), wanted.bootstrap, settings.seed)
     checkpoint = EpochCheckpoint(settings.paths.cache / "training" / f"{digest}.pt")

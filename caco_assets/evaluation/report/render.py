@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caco_assets.core.products import Product
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.evaluation.headline import Headline, headline
 from caco_assets.evaluation.published import published
 from caco_assets.evaluation.report import charts, contents
@@ -245,7 +245,7 @@ def _versions() -> list[tuple[str, str]]:
             # run from a checkout that was never installed
             found.append((library, "not installed as a package"))
     stages = ("locations", "scenes", "archive", "pack", "encoder", "scores", "report")
-    return [*found, ("recipes", ", ".join(f"{stage} {recipe(stage)}" for stage in stages))]
+    return [*found, ("recipes", ", ".join(f"{stage} {stage_version(stage)}" for stage in stages))]
 
 
 def _limits(settings: Settings, card: Scorecard, main: Headline | None) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from caco_assets.core.products import Facts, Product, produce
 from caco_assets.core.progress import Progress
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.imagery.archive.manifest import stored_at
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, shard_name, write_index, write_quarantine, write_tar
 from caco_assets.imagery.archive.tar_store import TAR, send_tar
@@ -47,7 +47,7 @@ def import_published(settings: Settings, root: Path) -> list[Product]:
             "locations",
             paths.locations,
             records=paths.records,
-            recipe=recipe("locations"),
+            recipe=stage_version("locations"),
             inputs={"published": inputs, "places_per_shard": per_shard},
             make=lambda path: write_places(path, _positions(places, rules, settings.imagery.workers), per_shard, len(shards)),
         )
@@ -58,7 +58,7 @@ def import_published(settings: Settings, root: Path) -> list[Product]:
                 f"archive/{shard_name(number)}",
                 paths.archive / shard_name(number),
                 records=paths.records,
-                recipe=recipe("archive"),
+                recipe=stage_version("archive"),
                 inputs={"published": inputs[number]},
                 make=lambda path, number=number, members=members: fill_shard(
                     path, number, members, rules, settings.imagery.workers, stored_at(settings, number)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
         f"encoders/{name}",
         settings.paths.encoders / name,
         records=settings.paths.records,
-        recipe=recipe("imported_encoder"),
+        recipe=stage_version("imported_encoder"),
         inputs={"sha256": digest, "file": path.name, **wanted},
         make=make,
     )

@@ -18,7 +18,7 @@ import caco_assets
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.environment import environment
 from caco_assets.core.errors import UserError
-from caco_assets.core.stage_versions import recipes
+from caco_assets.core.stage_versions import stage_versions
 from caco_assets.registry.versions import DATA, IDENTITY
 from caco_assets.resources.dvc.object_db import listings
 from caco_assets.resources.dvc.repo import stages_of
@@ -104,7 +104,7 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
         vintage=settings.vintage,
         code=code_version(),
         package=caco_assets.__version__,
-        recipes=recipes(),
+        recipes=stage_versions(),
         environment=environment(),
         settings=_settings(settings),
         encoder={"identity": identity, **{key: description.get(key) for key in ("architecture", "recipe", "data")}},

@@ -17,7 +17,7 @@ import yaml
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import content_hash, fingerprint
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.registry.lineage.record import Lineage, read
 from caco_assets.registry.package.mlflow_model import download, files_of
 from caco_assets.registry.parent import DESCRIPTION
@@ -173,11 +173,13 @@ def _differences(there: Settings, lineage: Lineage) -> list[str]:
     from caco_assets.pretraining.stage import encoder_inputs
 
     made = lineage.products.get("encoder", {}).get("fingerprint")
-    if fingerprint(recipe("encoder"), encoder_inputs(there, encoder_inputs_on_record(there))) == made:
+    if fingerprint(stage_version("encoder"), encoder_inputs(there, encoder_inputs_on_record(there))) == made:
         return []
     why = []
-    if (was := lineage.recipes.get("encoder")) != recipe("encoder"):
-        why.append(f"stage version of the encoder: {was} then, {recipe('encoder')} now; use the earlier code: {lineage.code}")
+    if (was := lineage.recipes.get("encoder")) != stage_version("encoder"):
+        why.append(
+            f"stage version of the encoder: {was} then, {stage_version('encoder')} now; use the earlier code: {lineage.code}"
+        )
     now = json.loads(there.model_dump_json(exclude={"home": True, "registry": {"tracking_uri"}}))
     for section, values in now.items():
         then = lineage.settings.get(section)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.stage_versions import recipe
+from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 
@@ -38,16 +38,22 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     wanted = everything["pretraining"]
     pack = {"bands": wanted["pack_bands"] or wanted["bands"], "stretch": wanted["stretch"]}
     probed = settings.downstream.tasks.get(settings.pretraining.probe_task or "")
+    scenes = {"recipe": [stage_version("catalog"), stage_version("scenes")], "seed": settings.seed, **time, "imagery": imagery}
     return {
-        "locations": {"recipe": recipe("locations"), "seed": settings.seed, "sampling": decisive(settings)},
-        "scenes": {"recipe": [recipe("catalog"), recipe("scenes")], "seed": settings.seed, **time, "imagery": imagery},
-        "archive": {"recipe": recipe("archive"), "imagery": imagery},
+        "locations": {"recipe": stage_version("locations"), "seed": settings.seed, "sampling": decisive(settings)},
+        "scenes": {
+            "recipe": [stage_version("catalog"), stage_version("scenes")],
+            "seed": settings.seed,
+            **time,
+            "imagery": imagery,
+        },
+        "archive": {"recipe": stage_version("archive"), "imagery": imagery},
         "probe_set": {
-            "recipe": [recipe("benchmarks"), recipe("probe_set")],
+            "recipe": [stage_version("benchmarks"), stage_version("probe_set")],
             "seed": settings.seed,
             "bands": everything["pretraining"]["bands"],
             "row": probed and probed.model_dump(mode="json", include={"task", "limit"}),
             "benchmark_images_per_class": imagery["source"].get("benchmark_images_per_class"),
         },
-        "pack": {"recipe": recipe("pack"), "pack": pack, "min_seasons": imagery["min_seasons"]},
+        "pack": {"recipe": stage_version("pack"), "pack": pack, "min_seasons": imagery["min_seasons"]},
     }
