@@ -1,4 +1,4 @@
-"""`caco …`: every command is one call into a room. A `UserError` is printed as one line and exits with 2."""
+"""The `caco` command line: each command is one call into a room; a `UserError` is printed as one line and exits with 2."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class _Group(click.Group):
             click.echo("caco: the disk is full; free some space and run the same command again, it continues", err=True)
             sys.exit(2)
         except KeyboardInterrupt as stopped:
-            click.echo("caco: interrupted; what is finished is kept, run the same command again to go on", err=True)
+            click.echo("caco: interrupted; what is finished is kept, run the same command again to resume", err=True)
             sys.exit(getattr(stopped, "status", 130))
 
 
 @click.group(cls=_Group)
 @click.version_option(__version__)
 def main() -> None:
-    """From a point on the Earth to a registered encoder."""
+    """Train, evaluate and serve satellite-image encoders."""
     log_to_stderr()
 
 

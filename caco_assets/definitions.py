@@ -22,14 +22,14 @@ from caco_assets.validation.assets import build_checks
 
 def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
     """The asset graph for one profile."""
-    # the catalog is ours to make for the embedded Earth and for a folder; any other source exists already
+    # only the catalogs of the embedded Earth and of a folder are made here; any other exists already
     sources = {"synthetic": synthetic.catalog, "folder": imagery.catalog}
     kind = settings.imagery.source.kind
     catalog = sources.get(kind, dg.AssetSpec("catalog", group_name="imagery"))
-    # `caco archive import` brings a published set's archive: there is nothing to choose
-    imported = kind == "published"
+    # `caco archive import` makes the archive of a published set, so there are no scenes to choose
+    imported = kind == "seco_layout"
     scenes = dg.AssetSpec("scenes", group_name="imagery") if imported else imagery.scenes
-    # a profile without a probe during training has no probe set to make
+    # a profile without a probe during training needs no probe set
     probe_set = downstream.probe_set if settings.pretraining.probe_task else dg.AssetSpec("probe_set", group_name="downstream")
     chain = dg.Definitions(
         assets=[
@@ -50,8 +50,8 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             registry.release,
         ],
         asset_checks=[*build_checks(without="scenes" if imported else None), *pretraining.checks, *downstream.checks],
-        jobs=[jobs.CHAIN, jobs.LOOK, jobs.judge_challenger, jobs.release_champion, retrain_form.retrain],
-        schedules=[schedules.monthly_retraining(settings), *schedules.looks(settings)],
+        jobs=[jobs.CHAIN, jobs.DATA_ONLY, jobs.LOOK, jobs.judge_challenger, jobs.release_champion, retrain_form.retrain],
+        schedules=[schedules.monthly_retraining(settings), *schedules.drift_checks(settings)],
         sensors=[sensors.unscored_challenger, sensors.alias_moved, retrain_form.requested_vintage, sensors.drifted],
         resources={
             "profile": Profile(name=profile, home=str(settings.home)),
@@ -61,7 +61,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             "training": TrainingProcess(),
         },
         loggers={"console": console},
-        # one process: each step of its own would pay the imports of torch and friends again
+        # one process: with one per step, each would import torch again
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(chain, downstream.evaluation_matrix(settings))

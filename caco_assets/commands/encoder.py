@@ -11,7 +11,7 @@ from caco_assets.commands.shared import profile_option, settings_of, show
 
 @click.group()
 def encoder() -> None:
-    """Pretraining: encoders from elsewhere."""
+    """Pretraining: external encoders."""
 
 
 @encoder.command("import")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caco_assets.commands.shared import profile_option, settings_of, show
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, explain_validation
 from caco_assets.core.products import Product
 from caco_assets.settings import Settings
 
@@ -63,8 +63,7 @@ def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, off
             {"path": folder, "bands": names, "date_pattern": date_pattern, "scale": scale, "offset": offset, "nodata": empty}
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError(f"--{'-'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}") from error
+        raise UserError(f"--{explain_validation(error)}") from error
     for name, value in index_folder(source, out).items():
         click.echo(f"{name}: {value}")
 

@@ -18,7 +18,7 @@ def settings(profile: str, write: bool) -> None:
     if write:
         click.echo(write_stage_settings(resolved))
     else:
-        click.echo(resolved.model_dump_json(indent=1))
+        click.echo(resolved.model_dump_json(indent=1, by_alias=False))
 
 
 @click.command()
@@ -42,7 +42,7 @@ def demo(profile: str) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True)
 @click.option("--pages-port", default=3001, show_default=True)
 def up(profile: str, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
-    """Dagster UI, MLflow UI and the workspace's pages on loopback; one Ctrl-C stops all. Ports in use are replaced."""
+    """Dagster UI, MLflow UI and the workspace's pages on loopback; one Ctrl-C stops all. Uses a free port if one is taken."""
     from caco_assets.services.local_stack import serve
 
     serve(settings_of(profile), dagster_port=dagster_port, mlflow_port=mlflow_port, pages_port=pages_port)

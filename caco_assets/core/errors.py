@@ -1,4 +1,4 @@
-"""The one exception that stands for bad input, and other errors put into one line."""
+"""The exception for bad input, and one-line texts of other errors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """Something the user can put right. The command line prints its text alone and exits with 2; nothing finished is lost."""
+    """An error that the user can fix. The command line prints only its text and exits with 2; finished work is kept."""
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:
-    """The text of an error on one line, at most `limit` characters: it names the thing, the value and the way out."""
+    """The text of an error on one line, cut to `limit` characters."""
     return " ".join(str(error).split())[:limit]
 
 
 def explain_validation(error: ValidationError) -> str:
-    """The first problem that pydantic has found: `field=value: what is allowed`."""
+    """The first problem that pydantic found: `field=value: what is allowed`."""
+    from pydantic import BaseModel
+
     problem = error.errors()[0]
     field, message = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
-    shown = isinstance(problem["input"], str | int | float | bool | None)
+    # a whole section would be longer than the message
+    shown = not isinstance(problem["input"], dict | BaseModel)
     return f"{field}={problem['input']!r}: {message}" if field and shown else f"{field}: {message}" if field else message

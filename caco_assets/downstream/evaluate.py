@@ -104,9 +104,9 @@ def evaluations_file(settings: Settings) -> Path:
 
 def record(file: Path, rows: Sequence[ScoreRow]) -> None:
     """Put rows into a file of rows; they take the place of older ones about the same thing. One process at a time."""
-    from caco_assets.core.file_lock import alone
+    from caco_assets.core.file_lock import file_lock
 
-    with alone(file.with_name(f".{file.name}.lock"), file.name):
+    with file_lock(file.with_name(f".{file.name}.lock"), file.name):
         _put(file, rows)
 
 

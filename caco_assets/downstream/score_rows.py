@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from caco_assets.core.atomic import replacing, write_atomic
 from caco_assets.core.errors import UserError, one_line
-from caco_assets.core.file_lock import alone
+from caco_assets.core.file_lock import file_lock
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RowStore:
         file = self._cache / f"{key}.json"
         if (known := self._known(file)) is not None:
             return known
-        with alone(self._cache / "locks" / key[:3], "these scores"):
+        with file_lock(self._cache / "locks" / key[:3], "these scores"):
             if (known := self._known(file)) is not None:
                 return known
             measured = list(measure())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from caco_assets.core.products import Product, recorded
 from caco_assets.imagery import stage
-from caco_assets.settings import FolderSource, PublishedSource, Settings, SyntheticSource
+from caco_assets.settings import FolderSource, SecoLayoutSource, Settings, SyntheticSource
 
 
 def plan(settings: Settings) -> Product:
@@ -25,7 +25,7 @@ def ingest_shard(settings: Settings, shard: int) -> Product:
     from caco_assets.imagery.archive.shard import shard_name
 
     records = settings.paths.records
-    if isinstance(settings.imagery.source, PublishedSource):
+    if isinstance(settings.imagery.source, SecoLayoutSource):
         return recorded(records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
     locations, scenes = (recorded(records, name) for name in ("locations", "scenes"))
     return stage.ingest_shard(settings, shard, stage.ShardInputs(locations, scenes, _own_catalog(settings)))

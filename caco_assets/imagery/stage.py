@@ -15,7 +15,7 @@ from caco_assets.core.products import Facts, Product, content_hash, produce, rec
 from caco_assets.core.stage_versions import recipe
 from caco_assets.observability.logs import bound
 from caco_assets.observability.metrics import count, observe
-from caco_assets.settings import CatalogSource, FolderSource, PublishedSource, Settings, StacApiSource
+from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest.place import Place
@@ -73,8 +73,8 @@ def plan(settings: Settings, locations: Product, catalog: Product | None) -> Pro
         UserError: the imagery is an imported archive, the catalog cannot be read, or it has no usable scene.
     """
     imagery = settings.imagery
-    if isinstance(imagery.source, PublishedSource):
-        raise UserError("imagery.source.kind=published: an imported archive has no scenes to choose; continue with `caco pack`")
+    if isinstance(imagery.source, SecoLayoutSource):
+        raise UserError("imagery.source.kind=seco_layout: an imported archive has no scenes to choose; continue with `caco pack`")
 
     def make(path: Path) -> Facts:
         return _plan(settings, locations, path)
@@ -119,7 +119,7 @@ def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product
 
 
 def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product:
-    from caco_assets.core.file_lock import alone
+    from caco_assets.core.file_lock import file_lock
     from caco_assets.imagery.archive.shard import rows_hash, shard_name
     from caco_assets.imagery.ingest.reuse import has_note, reusable_outcomes, write_reuse_note
     from caco_assets.imagery.planning.scenes_parquet import read_scenes
@@ -151,7 +151,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
         )
         return fill_shard(path, job)
 
-    with alone(records / f"{name}.lock", name):
+    with file_lock(records / f"{name}.lock", name):
         product = produce(
             name,
             settings.paths.archive / shard_name(shard),

@@ -1,40 +1,39 @@
-"""Where runs happen: here, one process on the workspace's own Dagster instance, so that the UI shows what was run."""
+"""Runs a job in this process, on the workspace's own Dagster instance, so that the UI shows it."""
 
 from __future__ import annotations
-
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import dagster as dg
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import file_lock
 from caco_assets.observability.logs import not_on_stderr
 from caco_assets.resources.dagster.instance import dagster_home, open_instance
 from caco_assets.resources.dagster.workspace_lock import release
 from caco_assets.sampling.partitions import announce_shards, shard_range_tags
 from caco_assets.settings import Settings
 
-HERE = "caco/in_process"
-"""Tag of runs that live in the process that started them."""
+IN_PROCESS = "caco/in_process"
+"""Tag of runs that are executed by the process that started them."""
 
 
 def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
-    """Run a job over every shard in this process; what is unchanged is reused, what was interrupted goes on.
+    """Run a job over every shard in this process; unchanged products are reused, interrupted ones resume.
 
     Raises:
-        UserError: a step failed for a reason the user can put right, or a blocking check did not pass.
+        UserError: another such run is active in the workspace, a step failed for a reason the user can fix, or a
+            blocking check failed.
     """
     home = dagster_home(settings)
     # Dagster captures the log lines, and its console shows them
-    with _alone(settings), open_instance(home) as instance, not_on_stderr():
-        bury(instance)
+    lock = settings.paths.workspace / "dagster" / "in_process.lock"
+    with file_lock(lock, f"run in {settings.paths.workspace}", wait_s=0), open_instance(home) as instance, not_on_stderr():
+        mark_orphans_failed(instance)
         announce_shards(settings, instance)
         try:
             result = chain.execute_in_process(
                 instance=instance,
                 run_config={"loggers": {"console": {"config": {}}}},
-                tags={**shard_range_tags(settings), "profile": settings.profile, HERE: "true"},
+                tags={**shard_range_tags(settings), "profile": settings.profile, IN_PROCESS: "true"},
             )
         except Exception as error:
             if (plain := _user_error(error)) is not None:
@@ -46,33 +45,19 @@ def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
         raise UserError(_failed_checks(result))
 
 
-def bury(instance: dg.DagsterInstance) -> None:
-    """Mark runs whose process was killed as failed and give back their pool slots, for which later runs would wait for ever.
+def mark_orphans_failed(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed and free their pool slots, on which later runs would wait forever.
 
-    Only for a caller that knows that no such run is alive: see `_alone`.
+    Call it only while no such run can be active, as `materialize` does, which holds the lock.
     """
-    alive = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=alive, tags={HERE: "true"})):
-        instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it goes on.")
+    active = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=active, tags={IN_PROCESS: "true"})):
+        instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it resumes.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """One such run per workspace at a time. The lock goes with its process, however that ends."""
-    lock = settings.paths.workspace / "dagster" / "in_process.lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{settings.paths.workspace}: another run is going on in this workspace; wait for it or stop it"
-            ) from error
-        yield
-
-
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The `UserError` below Dagster's wrapping, if there is one."""
+    """The `UserError` that Dagster has wrapped, if there is one."""
     while error is not None:
         if isinstance(error, UserError):
             return error

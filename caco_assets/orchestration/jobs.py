@@ -1,4 +1,4 @@
-"""The loop that runs itself: the chain as a job, schedules for the next vintage, what follows from drift, a form, a moved alias."""
+"""Jobs: the whole chain, its data part alone, the decision on a registered version, and a release."""
 
 import dagster as dg
 
@@ -9,7 +9,7 @@ from caco_assets.resources.vintages import note_finished
 
 @dg.success_hook(required_resource_keys={"profile"})
 def note_vintage(context: dg.HookContext) -> None:
-    """Once the policy has decided, the vintage of the run counts as retrained."""
+    """Record the run's vintage as retrained once the policy has decided."""
     if context.op.name != "champion":
         return
     settings = context.resources.profile.settings()
@@ -19,22 +19,34 @@ def note_vintage(context: dg.HookContext) -> None:
     note_finished(settings, context.run_id, str(version), bool(passed))
 
 
-# the matrix of tasks and encoders has partitions of its own: its cells follow a version, they are no part of the way to one
+# the evaluation matrix has its own partitions: its cells evaluate a version that exists already
 CHAIN = dg.define_asset_job(
     "chain",
     dg.AssetSelection.all() - dg.AssetSelection.key_substring("evaluations"),
     description="From places to a decided version: everything.",
     hooks={note_vintage},
 )
-LOOK = dg.define_asset_job(
-    "look",
-    dg.AssetSelection.assets("quarantine").upstream(),
-    description="From places to a vintage that is compared with the last accepted one: data alone, nothing is trained.",
+_DATA = dg.AssetSelection.assets("quarantine").upstream()
+DATA_ONLY = dg.define_asset_job(
+    "data_only",
+    _DATA,
+    description="From places to the drift check against the last accepted vintage: makes data, trains nothing.",
 )
 
 
+@dg.success_hook
+def warn_of_old_name(context: dg.HookContext) -> None:
+    """Log once per run that the job has a new name."""
+    if context.op.name == "quarantine":
+        context.log.warning("the job `look` is now `data_only`; the old name works until the next release")
+
+
+LOOK = dg.define_asset_job("look", _DATA, description="Old name of `data_only`.", hooks={warn_of_old_name})
+"""For callers that launch the job by its name."""
+
+
 class Challenger(dg.Config):
-    """A registered version to judge."""
+    """A registered version to score and decide on."""
 
     version: str
     """Its number in the registry."""
@@ -42,7 +54,7 @@ class Challenger(dg.Config):
 
 @dg.op(pool="gpu")
 def judge_version(config: Challenger, profile: Profile, tracking: TrackingResource) -> None:
-    """Scores a registered version that came from elsewhere, and lets the policy decide on it."""
+    """Scores a version that was registered outside of this chain, and lets the promotion policy decide on it."""
     from caco_assets.registry.stage import decide_version, release
 
     settings = profile.settings()
@@ -53,13 +65,13 @@ def judge_version(config: Challenger, profile: Profile, tracking: TrackingResour
 
 @dg.job(description="Scores one registered version and lets the promotion policy decide on it.")
 def judge_challenger() -> None:
-    """One step: a version is scored and decided on together."""
+    """One step: score and decide."""
     judge_version()
 
 
 @dg.op
 def release_version(profile: Profile, tracking: TrackingResource) -> None:
-    """Exports and card of the version that serves, where it has none yet."""
+    """Makes exports and model card of the serving version, if it has none yet."""
     from caco_assets.registry.stage import release
 
     settings = profile.settings()
@@ -67,7 +79,7 @@ def release_version(profile: Profile, tracking: TrackingResource) -> None:
         release(settings, tracking.open(settings))
 
 
-@dg.job(description="Releases the version that serves: exports and model card, once per version.")
+@dg.job(description="Releases the serving version: exports and model card, once per version.")
 def release_champion() -> None:
     """One step."""
     release_version()

@@ -1,4 +1,4 @@
-"""Requests for one run of the chain for one vintage, and the reasons against one."""
+"""Run requests for one vintage, and reasons not to start one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from caco_assets.resources.vintages import finished
 from caco_assets.sampling.partitions import shard_range_tags
 from caco_assets.settings import Settings
 
-UNDER_WAY = [
+ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -23,7 +23,7 @@ UNDER_WAY = [
 ]
 
 
-def retraining(
+def run_request(
     settings: Settings,
     profile: Profile,
     vintage: str,
@@ -31,43 +31,43 @@ def retraining(
     run_key: str,
     job_name: str = CHAIN.name,
     superseded: Sequence[str] = (),
-    **wishes: Any,
+    **overrides: Any,
 ) -> dg.RunRequest:
-    """One run of the whole chain, or of its data part, for one vintage.
+    """A run of the whole chain, or of its data part, for one vintage.
 
     Args:
-        settings: the profile's.
+        settings: of the profile.
         profile: of the code location.
         vintage: `YYYY-MM`.
-        run_key: two requests of the same key are one run.
-        job_name: `chain` or `look`.
-        superseded: vintages that no run was started for; they stand in the tags of this one.
-        wishes: fields of `Profile` for this run alone.
+        run_key: two requests with the same key start one run.
+        job_name: `chain` or `data_only`.
+        superseded: missed vintages that get no run of their own; recorded in the tags of this one.
+        overrides: fields of `Profile` for this run only.
     """
     others = [other for other in superseded if other != vintage]
-    # retried from its beginning: what is made is reused within seconds, and another vintage may have been made here meanwhile
+    # retry from the start: finished products are reused within seconds, and another vintage may have been made here meanwhile
     named = {"vintage": vintage, "profile": settings.profile, RETRY_STRATEGY: "ALL_STEPS"}
-    told = {"superseded": ",".join(others)} if others and settings.automation.missed == "latest" else {}
-    config = {**profile.model_dump(), **wishes, "vintage": vintage}
+    missed = {"superseded": ",".join(others)} if others and settings.automation.missed == "latest" else {}
+    config = {**profile.model_dump(), **overrides, "vintage": vintage}
     return dg.RunRequest(
         run_key=run_key,
         job_name=job_name,
         run_config={"resources": {"profile": {"config": config}}},
-        tags={**shard_range_tags(settings), **named, **told},
+        tags={**shard_range_tags(settings), **named, **missed},
     )
 
 
 def reason_to_skip(settings: Settings, vintage: str, instance: dg.DagsterInstance) -> str | None:
-    """Why no run of a vintage is to be started, if so: it is done, here or by another scheduler, or a run of it is on its way."""
+    """Why no run of a vintage should start, if so: it has been retrained, here or by another scheduler, or a run is in progress."""
     if (done := finished(settings).get(vintage)) is not None:
         return f"vintage {vintage} was retrained at {done.at} by run {done.run_id}: version {done.version}"
     tags = {"vintage": vintage, "profile": settings.profile}
-    under_way = instance.get_runs(filters=dg.RunsFilter(job_name=CHAIN.name, tags=tags, statuses=UNDER_WAY), limit=1)
-    return f"run {under_way[0].run_id} of vintage {vintage} is {under_way[0].status.value.lower()}" if under_way else None
+    active = instance.get_runs(filters=dg.RunsFilter(job_name=CHAIN.name, tags=tags, statuses=ACTIVE), limit=1)
+    return f"run {active[0].run_id} of vintage {vintage} is {active[0].status.value.lower()}" if active else None
 
 
 def last_drift_check(settings: Settings) -> dict[str, Any] | None:
-    """What the check of drift said last, whichever run or command asked; see `validation.drift.check_drift`."""
+    """The last drift check of this workspace, by any run or command; none yet: None."""
     try:
         return recorded(settings.paths.records, "drift").facts
     except UserError:

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from caco_assets.orchestration.jobs import CHAIN, LOOK
-from caco_assets.orchestration.run_requests import last_drift_check, reason_to_skip, retraining
+from caco_assets.orchestration.jobs import CHAIN, DATA_ONLY
+from caco_assets.orchestration.run_requests import last_drift_check, reason_to_skip, run_request
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.vintages import finished_month, missed
 from caco_assets.sampling.partitions import announce_shards
@@ -11,7 +11,7 @@ from caco_assets.settings import Settings
 
 
 def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
-    """Each month the whole chain for the vintage that has just ended; one run per vintage, whatever is retried or missed."""
+    """Runs the chain each month for the vintage that has just ended; one run per vintage, also after retries and missed ticks."""
 
     @dg.schedule(
         name="monthly_retraining",
@@ -27,7 +27,7 @@ def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
         reasons = {vintage: reason_to_skip(settings, vintage, context.instance) for vintage in wanted}
         announce_shards(settings, context.instance)
         requests = [
-            retraining(settings, profile, vintage, run_key=f"{settings.profile}-{vintage}", superseded=skipped)
+            run_request(settings, profile, vintage, run_key=f"{settings.profile}-{vintage}", superseded=skipped)
             for vintage, reason in reasons.items()
             if reason is None
         ]
@@ -38,37 +38,36 @@ def monthly_retraining(settings: Settings) -> dg.ScheduleDefinition:
     return schedule
 
 
-def looks(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Where the profile wants it, a schedule for the data of the month that has just ended; the sensor `drifted` goes on."""
-    cron = settings.automation.look_cron
+def drift_checks(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedule of the drift check, if the profile has one; the sensor `drifted` acts on its result."""
+    cron = settings.automation.drift_check_cron
     if cron is None:
         return []
 
     @dg.schedule(
-        name="look_at_data",
-        job=LOOK,
+        name="check_data",
+        job=DATA_ONLY,
         cron_schedule=cron,
         execution_timezone=settings.automation.timezone,
-        # whoever has written a time into the profile wants it
+        # a time in the profile is a wish to run it
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Fetches the month that has just ended and compares it; trains nothing.",
+        description="Fetches the data of the month that has just ended and checks it for drift; trains nothing.",
     )
     def schedule(context: dg.ScheduleEvaluationContext, profile: Profile) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time
         due = finished_month(tick)
-        if (reason := _looked(settings, due) or reason_to_skip(settings, due, context.instance)) is not None:
+        if (reason := _checked(settings, due) or reason_to_skip(settings, due, context.instance)) is not None:
             return dg.SkipReason(reason)
         announce_shards(settings, context.instance)
-        return retraining(
-            settings, profile, due, run_key=f"look-{settings.profile}-{due}-{tick:%Y-%m-%dT%H:%M}", job_name=LOOK.name
-        )
+        key = f"data-{settings.profile}-{due}-{tick:%Y-%m-%dT%H:%M}"
+        return run_request(settings, profile, due, run_key=key, job_name=DATA_ONLY.name)
 
     return [schedule]
 
 
-def _looked(settings: Settings, vintage: str) -> str | None:
-    """That a vintage has been looked at, if it was the last."""
+def _checked(settings: Settings, vintage: str) -> str | None:
+    """The result of the last drift check, if it was of this vintage."""
     verdict = last_drift_check(settings)
     if verdict is None or verdict["vintage"] != vintage:
         return None
-    return f"vintage {vintage} has been looked at: {'; '.join(verdict['findings']) or 'every rule holds'}"
+    return f"vintage {vintage} has been checked: {'; '.join(verdict['findings']) or 'every rule holds'}"

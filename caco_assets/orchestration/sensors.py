@@ -1,4 +1,4 @@
-"""Sensors: drifted data, unscored versions and aliases that were moved by hand."""
+"""Sensors: drifted data, unscored versions, and aliases moved by hand."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,21 +6,22 @@ from typing import Any
 import dagster as dg
 
 from caco_assets.core.errors import UserError
+from caco_assets.observability.logs import log_to
 from caco_assets.orchestration.jobs import CHAIN, judge_challenger, release_champion
-from caco_assets.orchestration.run_requests import UNDER_WAY, last_drift_check, reason_to_skip, retraining
+from caco_assets.orchestration.run_requests import ACTIVE, last_drift_check, reason_to_skip, run_request
 from caco_assets.resources.dagster.tags import RUN_KEY
 from caco_assets.resources.mlflow.resource import TrackingResource
 from caco_assets.resources.profile import Profile
 from caco_assets.sampling.partitions import announce_shards
 from caco_assets.settings import Settings
 
-# The registry is asked this often; judging takes minutes, so a shorter interval would gain nothing.
+# Scoring takes minutes, so asking the registry more often would gain nothing.
 SENSOR_INTERVAL_S = 60
 
 
 @dg.sensor(job=CHAIN, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def drifted(context: dg.SensorEvaluationContext, profile: Profile) -> dg.RunRequest | dg.SkipReason:
-    """Retrains on a vintage whose data has drifted, once a person has accepted it (`automation.retrain_on_drift`)."""
+    """Retrains on a drifted vintage once a person has accepted it (`automation.retrain_on_drift`)."""
     settings = profile.settings()
     verdict = last_drift_check(settings)
     if verdict is None or verdict["reference"] is None:
@@ -30,34 +31,37 @@ def drifted(context: dg.SensorEvaluationContext, profile: Profile) -> dg.RunRequ
     if reason is not None:
         return dg.SkipReason(reason)
     for run in context.instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY: key}), limit=1):
-        said = f"run {run.run_id} of vintage {vintage}, which has drifted, is {run.status.value.lower()}"
-        return dg.SkipReason(f"{said}: see what it says, then launch `retrain`")
+        state = f"run {run.run_id} of vintage {vintage}, which has drifted, is {run.status.value.lower()}"
+        return dg.SkipReason(f"{state}: read its log, then launch `retrain`")
     announce_shards(settings, context.instance)
-    return retraining(settings, profile, vintage, run_key=key)
+    return run_request(settings, profile, vintage, run_key=key)
 
 
 def _no_cause(settings: Settings, verdict: dict[str, Any]) -> str | None:
-    """Why nothing is to be retrained for the sake of the last vintage that was looked at, if so."""
+    """Why the last drift check is no reason to retrain, if so."""
     vintage, reference, mode = verdict["vintage"], verdict["reference"], settings.automation.retrain_on_drift
     if not verdict["findings"]:
-        return f"vintage {vintage} is like {reference}: every rule holds, nothing to retrain for"
+        return f"vintage {vintage} is like {reference}: every rule holds, no need to retrain"
     found = f"vintage {vintage} has drifted from {reference}: {'; '.join(verdict['findings'])}"
     if mode == "never":
         return f"{found}; automation.retrain_on_drift is never: launch `retrain` to train on it"
     if mode == "accepted" and not verdict["accepted"]:
-        return f"{found}; trained on once a person says that it is right: caco drift --vintage {vintage} --accept REASON"
+        return f"{found}; accept it to train on it: caco drift --vintage {vintage} --accept REASON"
     return None
 
 
 @dg.sensor(job=judge_challenger, minimum_interval_seconds=SENSOR_INTERVAL_S)
-def unscored_challenger(profile: Profile, tracking: TrackingResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Asks for a judgement of every registered version that has no scores yet."""
+def unscored_challenger(
+    context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Requests scores for every registered version that has none."""
     from caco_assets.registry.versions import unscored
 
     settings = profile.settings()
-    waiting = unscored(tracking.open(settings), settings.registry.model)
+    with log_to(context.log.log, this_thread=True):
+        waiting = unscored(tracking.open(settings), settings.registry.model)
     if not waiting:
-        yield dg.SkipReason(f"every version of {settings.registry.model} has its scores")
+        yield dg.SkipReason(f"every version of {settings.registry.model} is scored")
     for version in waiting:
         yield dg.RunRequest(
             run_key=f"{settings.registry.model}-{version}",
@@ -68,23 +72,23 @@ def unscored_challenger(profile: Profile, tracking: TrackingResource) -> Iterato
 
 @dg.sensor(job=release_champion, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking: TrackingResource) -> dg.RunRequest | dg.SkipReason:
-    """Records that a person has moved the champion in MLflow, which is respected; has released what was not, or warns of it."""
+    """Records moves of the champion alias made by hand in MLflow, and requests a release of a serving version that has none."""
     from caco_assets.registry.aliases.manual_moves import check_aliases
     from caco_assets.registry.release.release import unreleased_champion
 
     settings = profile.settings()
     try:
-        server = tracking.open(settings)
-        manual = check_aliases(settings, server)
-        deciding = dg.RunsFilter(tags={"profile": settings.profile}, statuses=UNDER_WAY)
-        at_work = {run.job_name for run in context.instance.get_runs(filters=deciding)} & {CHAIN.name, judge_challenger.name}
-        waiting = unreleased_champion(settings, server, deciding=bool(at_work))
+        # the lines of the registry stand in the log of this tick
+        with log_to(context.log.log, this_thread=True):
+            server = tracking.open(settings)
+            manual = check_aliases(settings, server)
+            active = context.instance.get_runs(filters=dg.RunsFilter(tags={"profile": settings.profile}, statuses=ACTIVE))
+            deciding = {run.job_name for run in active} & {CHAIN.name, judge_challenger.name}
+            waiting = unreleased_champion(settings, server, deciding=bool(deciding))
     except UserError as error:
         return dg.SkipReason(str(error))
-    if manual is not None:
-        (context.log.warning if manual.unfit else context.log.info)(manual.text)
     if waiting is None:
-        return dg.SkipReason(manual.text if manual else f"the aliases of {settings.registry.model} are where they were put")
+        return dg.SkipReason(manual.text if manual else f"no alias of {settings.registry.model} has moved")
     version, since = waiting
     return dg.RunRequest(
         run_key=f"release-{settings.registry.model}-{version}-{since}",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import file_lock
 from caco_assets.registry.registry_lock import is_lock
 from caco_assets.resources.mlflow.client import RequestRefusedError, Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-
-logger = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -107,25 +103,14 @@ def unscored(tracking: Tracking, model: str) -> list[str]:
     return [str(version.version) for version in versions(tracking, model) if not {SCORES, GATE} & version.tags.keys()]
 
 
-@contextmanager
-def local_lock(tracking: Tracking, model: str, *, wait: bool = True) -> Iterator[None]:
+def local_lock(tracking: Tracking, model: str, *, wait: bool = True) -> AbstractContextManager[None]:
     """One process or thread of this workspace at a time may register a version or move an alias of a model.
 
     Raises:
-        UserError: another one does, and `wait` is false.
+        UserError: on entry; another one does, and `wait` is false.
     """
-    folder = tracking.state / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{model.replace('/', '_')}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if not wait:
-                raise UserError(f"{model}: another decision is being taken") from error
-            logger.info(f"{model}: another decision is being taken; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        # closing the file releases the lock, also when the process is killed
-        yield
+    lock = tracking.state / "locks" / f"{model.replace('/', '_')}.lock"
+    return file_lock(lock, f"registered model {model}", wait_s=None if wait else 0)
 
 
 def _model(tracking: Tracking, name: str) -> RegisteredModel | None:

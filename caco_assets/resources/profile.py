@@ -1,6 +1,6 @@
 """The profile of a code location as a Dagster resource: a name and a home folder; the settings are read from them.
 
-While a run uses it, the run holds its place in the workspace (see `turn.py`): two never write the same products at once.
+A run that uses it holds the workspace lock (see `workspace_lock.py`): two runs never write the same products at once.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import dagster as dg
 
 from caco_assets.core.errors import UserError
 from caco_assets.observability.logs import bind
-from caco_assets.resources.dagster.workspace_lock import hold
+from caco_assets.resources.dagster.workspace_lock import acquire
 from caco_assets.settings import Settings, load_settings
 
-WHOLE = ("chain", "look")
-"""Jobs that make a whole vintage: such a run is alone in its workspace. Others (a backfill of shards) share it."""
-FIRST = "locations"
-"""The step that a vintage begins with."""
-MAKE_NOTHING = ("judge_challenger", "release_champion", "retrain")
-"""Jobs that make no product: they disturb nobody."""
+WHOLE_VINTAGE = ("chain", "data_only", "look")
+"""Jobs that make a whole vintage: such a run has its workspace to itself. Others (a backfill of shards) share it."""
+FIRST_STEP = "locations"
+"""The step that a vintage starts with."""
+NO_PRODUCTS = ("judge_challenger", "release_champion", "retrain")
+"""Jobs that make no product and need no lock."""
 
 
 class Profile(dg.ConfigurableResource):
@@ -33,43 +33,43 @@ class Profile(dg.ConfigurableResource):
     vintage: str | None = None
     """The vintage of this run, `YYYY-MM`; none: the profile's own."""
     warm_start: str | None = None
-    """What this run's training begins with, `none` or `champion`; none: as the profile says."""
+    """What this run's training starts from, `none` or `champion`; none: as the profile says."""
     epochs: int | None = None
     """Epochs of this run's training; none: as the profile says."""
     force: bool = False
-    """Look up again what training begins with, though this vintage has begun already."""
+    """Look up the warm-start parent again, even if this vintage has begun already."""
 
     def settings(self) -> Settings:
         """The checked settings.
 
         Raises:
-            UserError: a wrong key or value, or the environment says otherwise than the run.
+            UserError: a wrong key or value, or a variable of the environment contradicts the run.
         """
         training = {"warm_start": self.warm_start, "epochs": self.epochs}
-        wanted = {name: value for name, value in training.items() if value is not None}
-        overrides: dict[str, Any] = {"pretraining": wanted} if wanted else {}
+        training = {name: value for name, value in training.items() if value is not None}
+        overrides: dict[str, Any] = {"pretraining": training} if training else {}
         if self.vintage is not None:
             overrides["vintage"] = self.vintage
         settings = load_settings(self.name, home=Path(self.home), **overrides)
-        # a variable of the environment wins over everything else: a run would make another vintage than its name says
-        given = {"vintage": settings.vintage, **{name: getattr(settings.pretraining, name) for name in wanted}}
-        for name, value in {"vintage": self.vintage, **wanted}.items():
-            if value is not None and given[name] != value:
+        # variables of the environment win over the run: it would make another vintage than its tags say
+        loaded = {"vintage": settings.vintage, **{name: getattr(settings.pretraining, name) for name in training}}
+        for name, value in {"vintage": self.vintage, **training}.items():
+            if value is not None and loaded[name] != value:
                 variable = "CACO_VINTAGE" if name == "vintage" else f"CACO_PRETRAINING__{name.upper()}"
-                raise UserError(f"{name}={value}: the environment of the run has {variable}={given[name]}; unset it there")
+                raise UserError(f"{name}={value}: the environment of the run has {variable}={loaded[name]}; unset it there")
         bind(profile=settings.profile, vintage=settings.vintage)
         return settings
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Take the run's place until its process ends; a schedule or a sensor, which makes nothing, needs none.
+        """Lock the workspace for the run until its process ends; schedules and sensors make nothing and need no lock.
 
-        There is no teardown: a resource with one can no longer be handed to a schedule, a sensor or an op by a caller.
+        There is no teardown: callers could no longer hand a resource that has one to a schedule, a sensor or an op.
         """
         run = context.run
         if run is None or context.instance is None:
             return
         home = Path(context.instance.root_directory)
-        whole = None if run.job_name in MAKE_NOTHING else run.job_name in WHOLE
-        # "from failure", or a choice of steps; a run in this process names all of its own
-        part = bool(whole) and run.step_keys_to_execute is not None and FIRST not in run.step_keys_to_execute
-        hold(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", whole=whole, part=part)
+        exclusive = None if run.job_name in NO_PRODUCTS else run.job_name in WHOLE_VINTAGE
+        # retried "from failure", or with a choice of steps; an in-process run lists all of its steps
+        resumed = bool(exclusive) and run.step_keys_to_execute is not None and FIRST_STEP not in run.step_keys_to_execute
+        acquire(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", exclusive=exclusive, resumed=resumed)

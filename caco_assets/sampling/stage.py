@@ -9,7 +9,7 @@ from pathlib import Path
 from caco_assets.core.products import Facts, Product, produce, recorded
 from caco_assets.core.stage_versions import recipe
 from caco_assets.sampling.fingerprint_inputs import decisive, tables
-from caco_assets.settings import PublishedSource, Settings
+from caco_assets.settings import SecoLayoutSource, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def sample(settings: Settings) -> Product:
     Raises:
         UserError: the places cannot be found with these settings; says what to change.
     """
-    if isinstance(settings.imagery.source, PublishedSource):
+    if isinstance(settings.imagery.source, SecoLayoutSource):
         return replace(recorded(settings.paths.records, "locations"), reused=True)
 
     def make(path: Path) -> Facts:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from caco_assets.settings.frozen import Frozen
 
 
 class Automation(Frozen):
-    """The monthly loop."""
+    """When vintages are made and trained on."""
 
     cron: str = "0 3 1 * *"
-    """When the vintage of the month that has just ended is begun."""
+    """When the chain starts for the vintage of the month that has just ended."""
     timezone: str = "UTC"
     missed: Literal["latest", "each"] = "latest"
-    """After a time without a scheduler: `latest`: the last month alone, whose periods hold the others' too; `each`: all in turn."""
-    look_cron: str | None = None
-    """When the data of the month that has just ended is fetched and compared, without training; none: by hand alone."""
+    """After a time without a scheduler: `latest`: only the last month, whose periods cover the others; `each`: all in turn."""
+    drift_check_cron: str | None = Field(default=None, serialization_alias="look_cron")
+    """When the data of the month that has just ended is fetched and checked for drift, without training; none: only by hand."""
     retrain_on_drift: Literal["accepted", "always", "never"] = "accepted"
-    """A vintage that has drifted is trained on: `accepted`: once a person accepts it; `always`: at once; `never`: by hand alone."""
+    """When a drifted vintage is trained on: `accepted`: once a person accepts it; `always`: at once; `never`: only by hand."""

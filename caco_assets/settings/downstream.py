@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
+
+if TYPE_CHECKING:
+    from pydantic._internal._repr import ReprArgs
 
 from caco_assets.settings.frozen import Frozen
 
@@ -35,7 +38,7 @@ class FineTune(Frozen):
 
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=64, ge=2)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", serialization_alias="optimiser")
     """`sgd`: with momentum 0.9."""
     learning_rates: tuple[float, ...] = Field(default=(1e-4, 1e-3), min_length=1)
     """The validation part chooses among them; the `paper` protocol takes the first."""
@@ -46,6 +49,10 @@ class FineTune(Frozen):
     """Share of training in which the rate rises to its height, from which a cosine takes it to zero."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bfloat16 on a GPU that has it, else float32."""
+
+    def __repr_args__(self) -> ReprArgs:
+        """With the first name of `optimizer`: the keys of measured scores are made from this text."""
+        return [("optimiser" if name == "optimizer" else name, value) for name, value in super().__repr_args__()]
 
 
 class Dense(Frozen):

@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, explain_validation
 from caco_assets.settings.downstream import TaskData
 from caco_assets.settings.imagery import Imagery
-from caco_assets.settings.imagery_sources import CatalogSource, FolderSource, StacApiSource, SyntheticSource
+from caco_assets.settings.imagery_sources import SOURCES
 from caco_assets.settings.model import Settings
 
 
 def check_environment() -> None:
-    """Stop at a `CACO_…` variable that was meant as a setting and names none: it would be ignored in silence."""
+    """Reject a `CACO_…` variable that looks like a setting and names none: it would be ignored silently."""
     for name in sorted(os.environ):
         if not name.upper().startswith("CACO_") or name.upper() in ("CACO_HOME", "CACO_PROFILE", "CACO_DEPLOYMENT"):
             continue
@@ -46,8 +46,6 @@ def not_json(message: str) -> str:
 def explain(profile: str, error: ValidationError) -> str:
     """The first problem in one line: field, value, what is allowed."""
     problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    value = problem["input"]
     variable = "CACO_" + "__".join(str(part) for part in problem["loc"]).upper()
     if variable in os.environ:
         profile = f"{profile} with {variable}"
@@ -55,19 +53,17 @@ def explain(profile: str, error: ValidationError) -> str:
         allowed = _fields_at(problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        return f"profile {profile}: {field}={value!r}: unknown key; {hint}allowed: {', '.join(allowed)}"
-    shown = f"{field}={value!r}: " if not isinstance(value, (dict, BaseModel)) else (f"{field}: " if field else "")
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"profile {profile}: {shown}{message}"
+        field = ".".join(str(part) for part in problem["loc"])
+        return f"profile {profile}: {field}={problem['input']!r}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    return f"profile {profile}: {explain_validation(error)}"
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
     """Names of the fields of the model at a location of the settings tree."""
     model: Any = Settings
     for part in loc:
-        sources = {"synthetic": SyntheticSource, "folder": FolderSource, "catalog": CatalogSource, "stac_api": StacApiSource}
-        if part in sources and model is Imagery:
-            model = sources[str(part)]
+        if part in SOURCES and model is Imagery:
+            model = SOURCES[str(part)]
         elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             annotation = model.model_fields[str(part)].annotation
             model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model

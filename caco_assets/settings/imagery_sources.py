@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, FieldSerializationInfo, field_serializer, model_validator
 
 from caco_assets.settings.frozen import Frozen
 
@@ -89,10 +89,10 @@ class StacApiSource(Frozen):
         return {**PROVIDERS.get(str(values.get("provider")), {}), **values}
 
 
-class PublishedSource(Frozen):
+class SecoLayoutSource(Frozen):
     """A set in the layout of SeCo and CACo (`000123/<date>/B4.tif`), made an archive once by `caco archive import`."""
 
-    kind: Literal["published"] = "published"
+    kind: Literal["seco_layout"] = "seco_layout"
     periods: Literal["gap", "halves", "calendar"] = "gap"
     """What parts a place's dates in early and late: their longest pause, their number, or the profile's calendar."""
     scale: float | None = Field(default=None, gt=0)
@@ -102,8 +102,16 @@ class PublishedSource(Frozen):
     nodata: float | None = None
     """Digital number that means no data; none: what a file says."""
 
+    @field_serializer("kind")
+    def _first_name(self, kind: str, info: FieldSerializationInfo) -> str:
+        """Dumps keep the first name of the kind, as those of renamed fields do (see `Frozen`)."""
+        return kind if info.by_alias is False else "published"
+
 
 Source = Annotated[
-    SyntheticSource | FolderSource | CatalogSource | StacApiSource | PublishedSource,
+    SyntheticSource | FolderSource | CatalogSource | StacApiSource | SecoLayoutSource,
     Field(discriminator="kind"),
 ]
+
+SOURCES: dict[str, type[Frozen]] = {source.model_fields["kind"].default: source for source in get_args(get_args(Source)[0])}
+"""Kind → class, of every source in the union."""

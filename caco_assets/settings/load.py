@@ -11,10 +11,11 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.settings.deployment import enter
 from caco_assets.settings.error_messages import check_environment, explain, not_json
 from caco_assets.settings.model import Settings
+from caco_assets.settings.renamed import current_names
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 
@@ -53,13 +54,15 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not readable as YAML ({one_line(error)})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a profile is a mapping of section names, got {type(values).__name__}")
     check_environment()
     deployment = enter()
     try:
-        settings = Settings(**{**_expand(_merge(values, overrides), home), "profile": path.stem, "home": home})
+        settings = Settings(
+            **{**_expand(_merge(current_names(values), current_names(overrides)), home), "profile": path.stem, "home": home}
+        )
     except ValidationError as error:
         raise UserError(explain(path.stem, error)) from error
     except SettingsError as error:

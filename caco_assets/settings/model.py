@@ -16,6 +16,7 @@ from caco_assets.settings.imagery import Imagery
 from caco_assets.settings.paths import Paths
 from caco_assets.settings.pretraining import Pretraining
 from caco_assets.settings.registry import Registry
+from caco_assets.settings.renamed import current_names
 from caco_assets.settings.sampling import Sampling
 from caco_assets.settings.validation import Validation
 
@@ -75,10 +76,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the profile, but for the two that chose the profile (see `load_settings`)."""
+        """The environment wins over the profile, except for the two variables that chose the profile (see `load_settings`)."""
 
         def environment() -> dict[str, Any]:
-            return {key: value for key, value in env_settings().items() if key not in ("profile", "home")}
+            values = {key: value for key, value in env_settings().items() if key not in ("profile", "home")}
+            return current_names(values)
 
         return (environment, init_settings)  # pyright: ignore[reportReturnType]
 

@@ -253,7 +253,7 @@ def test_a_user_fills_in_the_form_of_a_retraining(stack: dict[str, str], page: A
             shown = page.evaluate("document.querySelector('.CodeMirror').CodeMirror.getValue()")
             fields = shown.partition("resources:")[0]
             names = re.findall(r"^ +(\w+): \S+$", fields, flags=re.MULTILINE)
-            assert names == ["epochs", "force", "only_look", "vintage", "warm_start"]
+            assert names == ["data_only", "epochs", "force", "only_look", "vintage", "warm_start"]
             edited = re.sub(r"vintage: \S+", f"vintage: '{vintage}'", fields)
             page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", edited)
             page.wait_for_timeout(1500)

@@ -23,7 +23,7 @@ import yaml
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
 from caco_assets.core.products import content_hash, recorded
-from caco_assets.orchestration.run_requests import UNDER_WAY
+from caco_assets.orchestration.run_requests import ACTIVE
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.alias_moves import INTENT
 from caco_assets.registry.registry_lock import is_lock
@@ -280,7 +280,7 @@ def test_a_retraining_killed_at_each_stage_ends_as_an_undisturbed_one(site: Site
     site.start_daemon()
     site.restart_server()
     killed(site, 4, "scores", lambda: list((paths.root / "score_items").glob("*.parquet")), site.kill_run)
-    until(lambda: not [run for run in site.runs() if run.status in UNDER_WAY], "attempt 4 is not known to be dead")
+    until(lambda: not [run for run in site.runs() if run.status in ACTIVE], "attempt 4 is not known to be dead")
 
     # the retries are used up: a user launches the vintage again
     site.ask("job", "launch", "-j", "retrain")

@@ -1,5 +1,7 @@
 """The sensor for moves by hand: a person moves the champion in MLflow, and it is noticed, respected and recorded."""
 
+import logging
+
 import dagster as dg
 import pytest
 
@@ -29,7 +31,7 @@ def test_a_move_by_hand_is_noticed_once_and_stays(mlflow_settings: Settings) -> 
         assert isinstance(result, dg.SkipReason)
         return str(result.skip_message)
 
-    assert "are where they were put" in tick()
+    assert f"no alias of {model} has moved" in tick()
     tracking.client.create_registered_model(model)
     tracking.client.create_model_version(model, str(mlflow_settings.home / "nowhere"))
     tracking.client.set_registered_model_alias(model, "champion", "1")
@@ -38,6 +40,21 @@ def test_a_move_by_hand_is_noticed_once_and_stays(mlflow_settings: Settings) -> 
     assert "has no decision by the promotion policy" in said
     assert aliases(tracking, model) == {"champion": "1"}
     assert [move.what for move in history(tracking, model)] == ["by hand"]
-    assert "are where they were put" in tick()
+    assert f"no alias of {model} has moved" in tick()
     with local_lock(tracking, model):
-        assert "another decision is being taken" in tick()
+        assert "another process holds the lock" in tick()
+
+
+def test_lines_of_the_registry_stand_in_the_log_of_the_tick(
+    mlflow_settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check(*_: object) -> None:
+        logging.getLogger("caco_assets.registry.aliases").info("finished an interrupted move")
+
+    monkeypatch.setattr("caco_assets.registry.aliases.manual_moves.check_aliases", check)
+    monkeypatch.setattr("caco_assets.registry.release.release.unreleased_champion", lambda *_, **__: None)
+    resources = {"profile": Profile(name="tiny", home=str(mlflow_settings.home)), "tracking": TrackingResource()}
+    with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance, resources=resources) as context:
+        context.log.addHandler(caplog.handler)
+        alias_moved(context)
+    assert [record.getMessage() for record in caplog.records if record.name == context.log.name] == ["finished an interrupted move"]

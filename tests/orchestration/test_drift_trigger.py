@@ -1,4 +1,4 @@
-"""Looking at a month without training on it, and training because its data has drifted: who asks, when, and why not."""
+"""Checking a month's data without training on it, and training because it has drifted: when, and why not."""
 
 import re
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import pytest
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import produce
-from caco_assets.orchestration.jobs import LOOK
-from caco_assets.orchestration.schedules import looks
+from caco_assets.orchestration.jobs import DATA_ONLY
+from caco_assets.orchestration.schedules import drift_checks
 from caco_assets.orchestration.sensors import drifted
 from caco_assets.resources.profile import Profile
 from caco_assets.resources.vintages import note_finished
@@ -47,7 +47,7 @@ def ask(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Ask:
 def verdict(
     settings: Settings, findings: tuple[str, ...] = FOUND, by: str | None = None, reference: str | None = "2026-10"
 ) -> None:
-    """As `check_drift` leaves it after a look at 2026-11."""
+    """As `check_drift` leaves it after a check of 2026-11."""
     facts = {"vintage": "2026-11", "reference": reference, "accepted": not findings or by is not None, "findings": list(findings)}
     facts |= {"accepted_by": by, "reason": by and "snow came early", "rules": []}
     target, records = settings.paths.root / "data" / "drift.json", settings.paths.records
@@ -60,7 +60,7 @@ def verdict(
     [
         (None, "no vintage has been compared"),
         ({"reference": None, "findings": ()}, "no vintage has been compared"),
-        ({"findings": ()}, "vintage 2026-11 is like 2026-10: every rule holds, nothing to retrain for"),
+        ({"findings": ()}, "vintage 2026-11 is like 2026-10: every rule holds, no need to retrain"),
         ({}, r"has drifted from 2026-10: drift.bands.mean.*; .* caco drift --vintage 2026-11 --accept REASON"),
     ],
 )
@@ -86,7 +86,7 @@ def test_accepted_drift_is_trained_on_once(settings: Settings, ask: Ask, instanc
     run = instance.create_run_for_job(chain, status=dg.DagsterRunStatus.STARTED, tags=tags)
     assert f"run {run.run_id} of vintage 2026-11 is started" in str(ask(settings))
     instance.report_run_failed(run)
-    assert f"run {run.run_id} of vintage 2026-11, which has drifted, is failure: see what it says" in str(ask(settings))
+    assert f"run {run.run_id} of vintage 2026-11, which has drifted, is failure: read its log" in str(ask(settings))
 
 
 @dg.job
@@ -115,19 +115,19 @@ def test_always_asks_nobody_and_never_asks_for_nothing(tmp_path: Path, ask: Ask)
 
 # dagster asks its resources for fields by pydantic's old name
 @pytest.mark.filterwarnings("ignore:The `__fields__` attribute")
-def test_a_look_makes_data_and_no_encoder(settings: Settings) -> None:
+def test_the_data_only_job_makes_data_and_no_encoder(settings: Settings) -> None:
     from caco_assets.definitions import build_definitions
 
-    job = build_definitions(settings, "tiny").resolve_job_def(LOOK.name)
+    job = build_definitions(settings, "tiny").resolve_job_def(DATA_ONLY.name)
     made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
     assert made == {"locations", "catalog", "scenes", "archive", "quarantine"}
     assert "vintage_has_not_drifted" in {key.name for key in job.asset_layer.asset_graph.asset_check_keys}
 
 
-def test_looks_are_scheduled_where_the_profile_says_when(settings: Settings, instance: dg.DagsterInstance) -> None:
-    assert looks(settings) == []
-    weekly = load_settings("tiny", home=settings.home, automation={"look_cron": "0 4 * * 1"})
-    (schedule,) = looks(weekly)
+def test_drift_checks_are_scheduled_where_the_profile_says_when(settings: Settings, instance: dg.DagsterInstance) -> None:
+    assert drift_checks(settings) == []
+    weekly = load_settings("tiny", home=settings.home, automation={"drift_check_cron": "0 4 * * 1"})
+    (schedule,) = drift_checks(weekly)
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
 
     def tick() -> Any:
@@ -136,6 +136,6 @@ def test_looks_are_scheduled_where_the_profile_says_when(settings: Settings, ins
             return schedule(context)
 
     request = tick()
-    assert (request.job_name, request.tags["vintage"]) == ("look", "2026-11")
+    assert (request.job_name, request.tags["vintage"]) == ("data_only", "2026-11")
     verdict(settings)
-    assert "vintage 2026-11 has been looked at: drift.bands.mean" in str(tick().skip_message)
+    assert "vintage 2026-11 has been checked: drift.bands.mean" in str(tick().skip_message)

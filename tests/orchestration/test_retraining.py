@@ -202,11 +202,12 @@ def test_the_form_is_checked_in_seconds_and_the_run_that_follows_is_what_it_says
     assert request.run_key == f"form-{result.run_id}"
 
 
-def test_a_form_may_ask_for_a_look_alone(settings: Settings, profile: Profile, instance: dg.DagsterInstance) -> None:
-    config = {"ops": {"check_request": {"config": {"vintage": "2025-03", "only_look": True}}}}
+@pytest.mark.parametrize("name", ["data_only", "only_look"])
+def test_a_form_may_request_data_only(settings: Settings, profile: Profile, instance: dg.DagsterInstance, name: str) -> None:
+    config = {"ops": {"check_request": {"config": {"vintage": "2025-03", name: True}}}}
     result = retrain.execute_in_process(run_config=config, instance=instance, resources={"profile": profile})
     request = requested_by(result, profile, instance)
-    assert (request.job_name, request.tags["vintage"]) == ("look", "2025-03")
+    assert (request.job_name, request.tags["vintage"]) == ("data_only", "2025-03")
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def _optimizer(network: Network, options: FineTune) -> torch.optim.Optimizer:
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if options.optimiser == "sgd":
+    if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.learning_rates[0], momentum=0.9)
     return torch.optim.AdamW(groups, lr=options.learning_rates[0])
 

@@ -91,6 +91,6 @@ def _at(options: FineTune, rate: float) -> FineTune:
 
 def _said(options: FineTune) -> str:
     return (
-        f"whole network and a linear layer, {options.optimiser}, batch {options.batch_size}, weight decay "
+        f"whole network and a linear layer, {options.optimizer}, batch {options.batch_size}, weight decay "
         f"{options.weight_decay:g}, warm-up {options.warmup:.0%} and cosine, flips"
     )

@@ -48,7 +48,7 @@ _SOURCES = {
     "folder": "a folder of GeoTIFFs",
     "catalog": "a STAC catalog",
     "stac_api": "a STAC API",
-    "published": "a set in the layout of SeCo and CACo",
+    "seco_layout": "a set in the layout of SeCo and CACo",
 }
 _FACTS = (
     ("locations", "places", "places sampled"),

@@ -15,7 +15,7 @@ from caco_assets.imagery.seco_layout.layout import DateFolder, PlaceFolder, list
 from caco_assets.imagery.seco_layout.periods import Slot, slots_of
 from caco_assets.imagery.seco_layout.pixels import Numbers, Position, read_pixels, read_position
 from caco_assets.settings import Settings
-from caco_assets.settings.imagery_sources import PublishedSource
+from caco_assets.settings.imagery_sources import SecoLayoutSource
 
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Rules:
             UserError: the profile's imagery comes from elsewhere.
         """
         imagery, source = settings.imagery, settings.imagery.source
-        if not isinstance(source, PublishedSource):
+        if not isinstance(source, SecoLayoutSource):
             raise UserError(
                 f"imagery.source.kind={source.kind}: this profile makes its own archive, which an import would overwrite; "
                 "use a profile with kind published (such as `seco`)"

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import file_lock
 from caco_assets.core.products import Facts
 
-logger = logging.getLogger(__name__)
-
-
 DONE, ERROR, STOPPED = "done", "error", "stopped"
-# A training whose starter was killed stops at its next step; one that continues has another starter.
-_PATIENCE_S = 60.0
+# A training whose parent was killed stops by itself at its next step; one that does not belongs to another process.
+_WAIT_S = 60.0
 
 
 def sidecar_file(folder: Path, what: str) -> Path:
@@ -28,28 +21,13 @@ def sidecar_file(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}.{what}")
 
 
-@contextmanager
-def training_lock(folder: Path, patience_s: float = _PATIENCE_S) -> Iterator[None]:
-    """Hold the folder's lock; it is released when the process ends, however that happens.
+def training_lock(folder: Path, wait_s: float = _WAIT_S) -> AbstractContextManager[None]:
+    """The lock of a training folder.
 
     Raises:
-        UserError: another training holds it, and does not stop.
+        UserError: on entry; another training holds it and does not stop within `wait_s` seconds.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    deadline, logged = time.monotonic() + patience_s, False
-    with sidecar_file(folder, "lock").open("w") as held:
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{folder}: another training is running there; wait for it or stop it") from None
-            if not logged:
-                logger.info(f"pretrain: another training is running in {folder}; waiting up to {patience_s:.0f} s for it to stop")
-                logged = True
-            time.sleep(0.2)
-        yield
+    return file_lock(sidecar_file(folder, "lock"), f"training in {folder}", wait_s=wait_s)
 
 
 def write_outcome(folder: Path, status: str, **fields: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from caco_assets.core.file_lock import is_locked
 from caco_assets.registry.lineage.usage import all_lineages
 from caco_assets.resources.dvc.gc import Store, garbage
 from caco_assets.resources.dvc.home import ensure_home
@@ -118,22 +118,11 @@ def _leftovers(workspace: Path, before: float) -> Iterator[Leftover]:
         groups |= {path: [path] for path in cached}
         for work, paths in groups.items():
             sizes = {file: file.stat() for path in paths for file in (path, *path.rglob("*")) if file.exists()}
-            if max((each.st_mtime for each in sizes.values()), default=0.0) < before and not _held(work):
+            if max((each.st_mtime for each in sizes.values()), default=0.0) < before and not is_locked(
+                work.with_name(f"{work.name}.lock")
+            ):
                 yield from (Leftover(path, sum(_size(file) for file in (path, *path.rglob("*")))) for path in paths)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _held(work: Path) -> bool:
-    """Whether a training is at work: it holds the lock beside its folder."""
-    lock = work.with_name(f"{work.name}.lock")
-    if not lock.exists():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

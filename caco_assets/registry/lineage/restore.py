@@ -27,6 +27,7 @@ from caco_assets.resources.dvc.object_db import bring, checkout
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings, load_settings
+from caco_assets.settings.renamed import current_names
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ def restore(settings: Settings, uri: str, out: Path, *, tracking: Tracking | Non
     _check_names(name, home, lineage)
     _claim(home, name, lineage)
     profile = home / f"{lineage.profile}.yaml"
-    write_atomic(profile, yaml.safe_dump({key: value for key, value in lineage.settings.items() if key != "profile"}))
+    made_with = current_names(lineage.settings, warn=False)
+    write_atomic(profile, yaml.safe_dump({key: value for key, value in made_with.items() if key != "profile"}))
     there = load_settings(str(profile), home=home)
     ensure_home(there)
     _without_git(home)

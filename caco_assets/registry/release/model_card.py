@@ -27,7 +27,7 @@ _SOURCES = {
     "folder": "a folder of GeoTIFFs.",
     "catalog": "a static STAC catalog.",
     "stac_api": "a STAC API.",
-    "published": "a published data set in the layout of SeCo and CACo.",
+    "seco_layout": "a published data set in the layout of SeCo and CACo.",
 }
 _LICENCES = {
     "synthetic": "Apache-2.0, as this package, which generates it.",

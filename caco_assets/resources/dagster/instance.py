@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ import dagster as dg
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import file_lock
 from caco_assets.settings import Settings
 from caco_assets.settings.deployment import DEPLOYMENTS, VARIABLE, Deployment, deployment
 
@@ -91,7 +91,7 @@ def instance_home(workspace: Path) -> Path:
             write_atomic(config, known)
     if here.storage and "storage:" not in known.decode():
         raise UserError(
-            f"{config}: was edited and keeps runs in SQLite, with {VARIABLE}={here.name}; delete it (it is written anew), or add "
+            f"{config}: was edited and keeps runs in SQLite, with {VARIABLE}={here.name}; delete it (it is written again), or add "
             "the section `storage` with PostgreSQL"
         )
     return home
@@ -113,6 +113,5 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     exists"): here one waits for the other.
     """
     os.environ["DAGSTER_HOME"] = str(home)
-    with (home / "open.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(home / "open.lock", f"Dagster instance in {home}"):
         return dg.DagsterInstance.get()

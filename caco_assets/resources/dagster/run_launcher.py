@@ -1,7 +1,10 @@
-"""Dagster's launcher of runs as processes, which can also tell that such a process has died with its parent.
+"""Dagster's launcher of local run processes, which also detects runs whose process died together with its parents.
 
-Dagster notices by itself when a run's process is killed. When the daemon and the web server that started it are killed too, nobody
-is left who knows, and the run would be "started" for ever, its pool slots taken. Here the process holds a lock, which goes with it.
+Dagster notices by itself when a run's process is killed. When the daemon and the web server that started it are killed too, nothing
+notices, and the run would stay "started" forever with its pool slots taken. Here the process holds a lock that ends with it.
+
+The only module that imports from `dagster._core`: launchers have no public base for health checks. A test names the version that
+this was checked with.
 """
 
 from __future__ import annotations
@@ -9,57 +12,62 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
-from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
 from caco_assets.resources.dagster.tags import GRPC_INFO
-from caco_assets.resources.dagster.workspace_lock import is_dead, life_sign
+from caco_assets.resources.dagster.workspace_lock import is_orphaned, lock_file
 
-_STARTED = "Started process for run (pid: "
+if TYPE_CHECKING:
+    from dagster._core.launcher import LaunchRunContext
+
+CHECKED_WITH = "1.13.27"
+"""The version of Dagster whose internals this module was last compared with."""
 
 
-class LocalRunLauncher(DefaultRunLauncher):
-    """One process for each run, on this machine; named in the `dagster.yaml` that `instance.py` writes."""
+class LocalRunLauncher(dg.DefaultRunLauncher):
+    """One process per run on this machine; named in the `dagster.yaml` that `instance.py` writes."""
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """As Dagster does; what dead runs have left goes before."""
-        self._sweep()
+        """As Dagster does, after removing the lock files of orphaned runs."""
+        self._remove_orphaned_locks()
         super().launch_run(context)
 
-    def _sweep(self) -> None:
-        """Remove the life signs of processes that were killed, once their runs are known to have ended."""
+    def _remove_orphaned_locks(self) -> None:
+        """Remove the lock files of killed processes whose runs are known to have ended."""
         home = Path(self._instance.root_directory)
         for file in home.glob("life/*.lock"):
             run = self._instance.get_run_by_id(file.stem)
-            if (run is None or run.is_finished) and is_dead(home, file.stem):
+            if (run is None or run.is_finished) and is_orphaned(home, file.stem):
                 file.unlink(missing_ok=True)
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Run monitoring asks `check_run_worker_health`."""
+        """Run monitoring calls `check_run_worker_health`."""
         return True
 
-    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's process is alive; run monitoring marks the run as failed where it is not, and it is retried."""
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Whether the run's process is alive; if not, run monitoring marks the run as failed, and it is retried."""
         home = Path(self._instance.root_directory)
-        if is_dead(home, run.run_id) or (not life_sign(home, run.run_id).exists() and self._gone(run)):
-            words = "its process was killed (out of memory, or this machine was stopped); a retry goes on from what is finished"
+        if is_orphaned(home, run.run_id) or (not lock_file(home, run.run_id).exists() and self._is_gone(run)):
+            words = "its process was killed (out of memory, or this machine was stopped); a retry resumes from what is finished"
             return CheckRunHealthResult(WorkerStatus.FAILED, words)
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
-    def _gone(self, run: DagsterRun) -> bool:
-        """Before a run's process holds its lock: whether there is no process of that number, where that can be seen from here."""
+    def _is_gone(self, run: dg.DagsterRun) -> bool:
+        """Whether the process of a run that holds no lock yet is gone, by its process number in the run's events."""
         if json.loads(run.tags.get(GRPC_INFO, "{}")).get("host", "localhost") != "localhost":
-            # a code server of its own, in another container or on another machine: its processes have numbers of their own
+            # a code server in another container or on another machine: its process numbers mean nothing here
             return False
-        said = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        numbers = [entry.message.partition(_STARTED)[2].partition(")")[0] for entry in said if _STARTED in entry.message]
-        if not numbers or not numbers[-1].isdigit():
+        entries = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+        numbers = [event.engine_event_data.metadata["pid"].value for event in events if "pid" in event.engine_event_data.metadata]
+        if not numbers:
             return False
         try:
-            os.kill(int(numbers[-1]), 0)
+            os.kill(int(str(numbers[-1])), 0)
         except ProcessLookupError:
             return True
         except PermissionError:

@@ -1,14 +1,13 @@
-"""Who may work in a workspace: one run that makes everything at a time, whichever scheduler or command has started it.
+"""The workspace lock: one run of the whole chain at a time, whichever scheduler or command started it.
 
-Two files are locked, and the locks go with their process however that ends. `turn.lock` is shared by runs that make single products
-and held alone by a run of the whole chain; who comes second waits, and then finds made what the first has made, or goes on where
-it died. `life/RUN.lock` says that a run's process is alive (see `launcher.py`).
+Both files are locked by the kernel, so a lock ends with its process. `turn.lock` is shared by runs that make single products and
+exclusive for a run of the whole chain; a second run waits, then reuses what the first has made or resumes where it died.
+`life/RUN.lock` shows that the process of a run is alive (see `run_launcher.py`).
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import json
 import logging
 import os
@@ -18,47 +17,47 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import is_locked, try_lock
 from caco_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _HELD: dict[Path, ExitStack] = {}
-"""What this process holds, by workspace."""
+"""The locks of this process, by profile folder."""
 POLL_S = 1.0
-SAY_S = 600.0
-"""Between two lines of one who waits."""
+LOG_EVERY_S = 600.0
+"""Between two log lines of a waiting run."""
 
 
-def hold(settings: Settings, home: Path, run_id: str, who: str, *, whole: bool | None, part: bool = False) -> None:
-    """Take a place for a run until this process ends, calls `release`, or begins another run in this workspace.
+def acquire(settings: Settings, home: Path, run_id: str, holder: str, *, exclusive: bool | None, resumed: bool = False) -> None:
+    """Lock the workspace for a run until this process ends, calls `release`, or starts another run of this profile.
 
     Args:
         settings: the profile.
-        home: of the orchestrator's instance.
+        home: of the Dagster instance.
         run_id: of the run.
-        who: for the one who waits.
-        whole: the run makes everything, and is alone; None: it makes no product, and disturbs nobody.
-        part: it goes on in the middle of a vintage, with what an earlier run has made.
+        holder: names the run in the messages of waiting ones.
+        exclusive: the run makes a whole vintage; None: it makes no product and needs no lock but its heartbeat.
+        resumed: it starts in the middle of a vintage, from products of an earlier run.
 
     Raises:
-        UserError: as `turn`.
+        UserError: as `workspace_lock`.
     """
     release(settings.paths.root)
     with ExitStack() as stack:
-        stack.enter_context(alive(home, run_id))
-        if whole is not None:
-            stack.enter_context(turn(settings, run_id, who, whole=whole, part=part))
+        stack.enter_context(heartbeat_lock(home, run_id))
+        if exclusive is not None:
+            stack.enter_context(workspace_lock(settings, run_id, holder, exclusive=exclusive, resumed=resumed))
         _HELD[settings.paths.root] = stack.pop_all()
 
 
 def release(root: Path | None = None) -> None:
-    """Give the places back that this process holds: all, or that in one profile's folder."""
-    for place in [root] if root else list(_HELD):
-        if (held := _HELD.pop(place, None)) is not None:
+    """Release the locks of this process: all, or those of one profile's folder."""
+    for folder in [root] if root else list(_HELD):
+        if (held := _HELD.pop(folder, None)) is not None:
             held.close()
 
 
@@ -66,93 +65,82 @@ atexit.register(release)
 
 
 @contextmanager
-def turn(settings: Settings, run_id: str, who: str, *, whole: bool, part: bool = False) -> Iterator[None]:
-    """Hold a place in the workspace while the block runs; wait for it if need be.
+def workspace_lock(settings: Settings, run_id: str, holder: str, *, exclusive: bool, resumed: bool = False) -> Iterator[None]:
+    """Hold the workspace lock while the block runs; wait for it if need be.
 
     Args:
         settings: the profile.
         run_id: of the run.
-        who: for the one who waits.
-        whole: hold it alone.
-        part: of a run that begins in the middle of its vintage.
+        holder: names the run in the messages of waiting ones.
+        exclusive: let no other run in.
+        resumed: the run starts in the middle of its vintage.
 
     Raises:
-        UserError: a run of another vintage makes single products, or has been here since, which this one would take for its own.
+        UserError: the products here belong to another vintage, or a run of another vintage is making some: this run would take them
+            for its own.
     """
     root = settings.paths.root
     root.mkdir(parents=True, exist_ok=True)
-    holder = root / "turn.json"
+    state = root / "turn.json"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    mine = {"who": who, "run_id": run_id, "vintage": settings.vintage, "host": platform.node(), "pid": os.getpid(), "since": now}
+    mine = {"who": holder, "run_id": run_id, "vintage": settings.vintage, "host": platform.node(), "pid": os.getpid(), "since": now}
     with (root / "turn.lock").open("w") as file:
-        said = -SAY_S
-        while not (alone := _lock(file, fcntl.LOCK_EX)) and (whole or not _lock(file, fcntl.LOCK_SH)):
-            if time.monotonic() - said >= SAY_S:
-                said = time.monotonic()
-                logger.info(f"{root}: {_held_by(holder)} is at work here; waiting for it, nothing is lost")
+        logged = -LOG_EVERY_S
+        while not (alone := try_lock(file)) and (exclusive or not try_lock(file, shared=True)):
+            if time.monotonic() - logged >= LOG_EVERY_S:
+                logged = time.monotonic()
+                logger.info(f"{root}: {_describe(state)} holds the workspace lock; waiting")
             time.sleep(POLL_S)
-        if part and (held := _read(holder)) and held["vintage"] != settings.vintage:
+        if resumed and (held := _read(state)) and held["vintage"] != settings.vintage:
             raise UserError(
-                f"vintage={settings.vintage}: the products here have become those of {held['vintage']}, so a part of this vintage "
-                "cannot be made: launch the whole vintage, what can be reused is"
+                f"vintage={settings.vintage}: the products here are those of {held['vintage']} by now, so a part of this vintage "
+                "cannot be made; launch the whole vintage, unchanged products are reused"
             )
         if alone:
-            write_atomic(holder, json.dumps(mine, indent=1) + "\n")
-            if not whole:
-                _lock(file, fcntl.LOCK_SH)
-        elif (held := _read(holder)) and held["vintage"] != settings.vintage:
+            write_atomic(state, json.dumps(mine, indent=1) + "\n")
+            if not exclusive:
+                try_lock(file, shared=True)
+        elif (held := _read(state)) and held["vintage"] != settings.vintage:
             raise UserError(
-                f"vintage={settings.vintage}: {_held_by(holder)} makes products in {root}; run this when it is done, or with its "
+                f"vintage={settings.vintage}: {_describe(state)} makes products in {root}; run this when it is done, or with its "
                 "vintage"
             )
         yield
 
 
 @contextmanager
-def alive(home: Path, run_id: str) -> Iterator[None]:
-    """Say in an instance's home that the process of a run is alive, while the block runs."""
-    file = life_sign(home, run_id)
+def heartbeat_lock(home: Path, run_id: str) -> Iterator[None]:
+    """Show in the home of an instance that the process of a run is alive, while the block runs."""
+    file = lock_file(home, run_id)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as held:
-        _lock(held, fcntl.LOCK_SH)
+        try_lock(held, shared=True)
         try:
             yield
         finally:
-            # gone before the lock is: a run that ends in peace is never taken for dead
+            # removed before it is unlocked: a run that ends by itself never counts as orphaned
             file.unlink(missing_ok=True)
 
 
-def life_sign(home: Path, run_id: str) -> Path:
-    """The file that a run's process holds while it works."""
+def lock_file(home: Path, run_id: str) -> Path:
+    """The file that the process of a run keeps locked."""
     return home / "life" / f"{run_id}.lock"
 
 
-def is_dead(home: Path, run_id: str) -> bool:
-    """Whether the process of a run has gone without ending its work; False where that cannot be told."""
-    try:
-        with life_sign(home, run_id).open() as file:
-            return _lock(file, fcntl.LOCK_EX)
-    except FileNotFoundError:
-        return False
+def is_orphaned(home: Path, run_id: str) -> bool:
+    """Whether the process of a run died before the run ended; False if that is not known."""
+    return is_locked(lock_file(home, run_id)) is False
 
 
-def _lock(file: TextIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _held_by(holder: Path) -> str:
-    held = _read(holder)
+def _describe(state: Path) -> str:
+    held = _read(state)
     if not held:
         return "another run"
     return f"{held['who']} of vintage {held['vintage']}, process {held['pid']} on {held['host']} since {held['since']},"
 
 
-def _read(holder: Path) -> dict[str, str]:
+def _read(state: Path) -> dict[str, str]:
     try:
-        return json.loads(holder.read_text())
+        return json.loads(state.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}

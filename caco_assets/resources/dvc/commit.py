@@ -16,7 +16,7 @@ from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.resources.dvc.object_db import folder_md5, listings
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.dvc.repo import UnavailableError, data_versions, locked, remember, repository
-from caco_assets.settings import PublishedSource, Settings
+from caco_assets.settings import SecoLayoutSource, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def commit_stale(settings: Settings) -> None:
     for stage, product in _TELLS.items():
         if not (settings.paths.records / f"{product}.json").exists():
             continue
-        if stage == "archive" and isinstance(settings.imagery.source, PublishedSource):
+        if stage == "archive" and isinstance(settings.imagery.source, SecoLayoutSource):
             # an imported archive was made from no plan of scenes, which its stage depends on; its pack is versioned
             continue
         made, known = recorded(settings.paths.records, product), locked(settings, stage)

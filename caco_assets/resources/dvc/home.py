@@ -1,4 +1,4 @@
-"""A home folder: `dvc.yaml`, `.dvc/`, `mlflow/` and `workspace/`. A checkout is one; any other folder becomes one on first use."""
+"""Home folders (`dvc.yaml`, `.dvc/`, `mlflow/`, `workspace/`): a checkout is one; any other folder becomes one on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROFILES_LINE = re.compile(r"^(\s*- profiles: )\[(.*)\]$", re.MULTILINE)
 
 
 def ensure_home(settings: Settings) -> None:
-    """Make `settings.home` a home folder if it is not one yet; of what is there, only DVC's remote follows the settings.
+    """Make `settings.home` a home folder if it is not one yet. Existing files stay; only DVC's remote follows the settings.
 
     Raises:
         UserError: the home's `dvc.yaml` does not list the profile, so its data would not be versioned.

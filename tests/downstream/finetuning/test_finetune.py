@@ -146,7 +146,7 @@ def test_draws_of_one_set_share_their_inputs(evaluation, encoder, tmp_path):
 
 
 def test_bfloat16_trains_on_a_processor_too(evaluation):
-    (result,) = fine_tune(evaluation(stripes(), options=OPTIONS.model_copy(update={"precision": "bf16", "optimiser": "sgd"})))
+    (result,) = fine_tune(evaluation(stripes(), options=OPTIONS.model_copy(update={"precision": "bf16", "optimizer": "sgd"})))
     assert 0 <= (result.outcome.predictions == result.outcome.part.labels).mean() <= 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caco_assets.core.file_lock import alone
+from caco_assets.core.file_lock import file_lock
 from caco_assets.imagery.ingest import fill_shard
 from caco_assets.imagery.on_record import ingest_shard, plan
 
@@ -176,7 +176,7 @@ def test_two_processes_on_two_shards_and_two_on_one_give_the_archive_of_one(twin
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert contents(settings.paths.archive) == contents(whole.paths.archive)
     # of the two on one shard one waits, and finds it made
-    assert "archive/shard=0000: another process is at it; waiting for it" in said
+    assert "archive/shard=0000: another process holds the lock; waiting" in said
     assert said.count("100% 18/18") == 1
     for shard in (0, 1):
         assert ingest_shard(settings, shard).reused
@@ -184,8 +184,8 @@ def test_two_processes_on_two_shards_and_two_on_one_give_the_archive_of_one(twin
 
 def test_a_lock_is_held_by_one_at_a_time_and_given_back(logged, tmp_path):
     said = logged()
-    with alone(tmp_path / "deep" / "a.lock", "a"):
+    with file_lock(tmp_path / "deep" / "a.lock", "a"):
         pass
-    with alone(tmp_path / "deep" / "a.lock", "a"):
+    with file_lock(tmp_path / "deep" / "a.lock", "a"):
         pass
     assert said == []

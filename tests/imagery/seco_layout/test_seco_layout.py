@@ -18,7 +18,7 @@ from caco_assets.imagery.seco_layout.export_archive import export_published, exp
 from caco_assets.imagery.seco_layout.import_archive import import_published
 from caco_assets.imagery.stage import collect
 from caco_assets.sampling.stage import sample
-from caco_assets.settings import PublishedSource, Settings, load_settings
+from caco_assets.settings import SecoLayoutSource, Settings, load_settings
 
 SIDE = 48
 COARSE = {"B5": 2, "B1": 6}
@@ -33,7 +33,7 @@ def profile(home: Path, **changes) -> Settings:
     source = {key: changes.pop(key) for key in ("periods", "scale", "offset", "nodata") if key in changes}
     base = {"bands": BANDS, "chip_size": SIDE, "seasons": 3, "min_seasons": 2, "workers": 2}
     settings = load_settings("tiny", home=home)
-    imagery = settings.imagery.model_copy(update={**base, "source": PublishedSource(**source), **changes})
+    imagery = settings.imagery.model_copy(update={**base, "source": SecoLayoutSource(**source), **changes})
     return settings.model_copy(update={"imagery": imagery})
 
 

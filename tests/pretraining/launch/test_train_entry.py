@@ -250,8 +250,8 @@ def test_two_trainings_never_write_into_one_folder(logged, tmp_path: Path) -> No
     said = logged()
     with (
         training_lock(tmp_path / "out"),
-        pytest.raises(UserError, match="out: another training is running there; wait for it or stop it"),
-        training_lock(tmp_path / "out", patience_s=0.05),
+        pytest.raises(UserError, match="out: another process holds the lock; wait for it or stop it"),
+        training_lock(tmp_path / "out", wait_s=0.05),
     ):
         pass
     with training_lock(tmp_path / "out"):

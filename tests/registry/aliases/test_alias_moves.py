@@ -142,7 +142,7 @@ def test_a_person_who_moves_the_champion_is_respected_recorded_and_warned(heard:
 
 
 def test_the_check_of_the_aliases_does_not_wait_for_a_decision_under_way(heard: Settings, two: Tracking) -> None:
-    with local_lock(two, MODEL), pytest.raises(UserError, match="being taken"):
+    with local_lock(two, MODEL), pytest.raises(UserError, match="another process holds the lock"):
         check_aliases(heard, two)
     with registry_lock(two, MODEL), pytest.raises(UserError, match="holds the registry lock"):
         # from another workspace: its own lock is free, the server's is not
