@@ -41,12 +41,7 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     scenes = {"recipe": [stage_version("catalog"), stage_version("scenes")], "seed": settings.seed, **time, "imagery": imagery}
     return {
         "locations": {"recipe": stage_version("locations"), "seed": settings.seed, "sampling": decisive(settings)},
-        "scenes": {
-            "recipe": [stage_version("catalog"), stage_version("scenes")],
-            "seed": settings.seed,
-            **time,
-            "imagery": imagery,
-        },
+        "scenes": scenes,
         "archive": {"recipe": stage_version("archive"), "imagery": imagery},
         "probe_set": {
             "recipe": [stage_version("benchmarks"), stage_version("probe_set")],
