@@ -1,10 +1,11 @@
 """The training loop: exact resumption, figures, schedules, and what stops it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,9 +82,9 @@ def config(folder: Path, opts: Pretraining) -> RunConfig:
     return RunConfig(pack=folder, target=folder, pretraining=opts)
 
 
-def run(folder: Path, opts: Pretraining, name: str = "caco", batches: Batches | None = None, sinks: Sequence = ()) -> Objective:
+def run(folder: Path, opts: Pretraining, name: str = "caco", batches: Batches | None = None, **given: Any) -> Objective:
     objective = make(name)
-    train(objective, batches or Batches(len(objective.plan.views)), config(folder, opts), sinks=sinks)
+    train(objective, batches or Batches(len(objective.plan.views)), config(folder, opts), **given)
     return objective
 
 
