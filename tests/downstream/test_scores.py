@@ -161,7 +161,7 @@ def test_a_misfit_is_found_before_any_task_is_scored(ready, lines, monkeypatch):
     settings = ready.model_copy(update={"downstream": ready.downstream.model_copy(update={"tasks": tasks})})
     Encoder.random(ARCHITECTURE, Preprocessing.of_pack((*RGB, "B08"), "seco", 32), 5).save(settings.paths.encoder, {}, {})
     monkeypatch.setattr(
-        "caco_assets.downstream.scoring.score_task.judge", lambda *_: pytest.fail("scored before all tasks were looked at")
+        "caco_assets.downstream.scoring.score_task.score_task", lambda *_: pytest.fail("scored before all tasks were looked at")
     )
     with pytest.raises(UserError, match=r"bands: .*B08.*; give an encoder of bands it has, or leave the task out"):
         score(settings)

@@ -132,7 +132,7 @@ def test_the_threshold_of_change_is_the_best_of_a_slow_sweep():
     logits = torch.from_numpy((masks * 1.5 - 2 + rng.normal(0, 1, masks.shape))[:, None].astype(np.float32))
     masks[0] = IGNORE
     kind = Change()
-    score, threshold = kind.verdict(kind.evidence(logits, masks))
+    score, threshold = kind.validation_score(kind.counts_for_validation(logits, masks))
     slow = {}
     for step in range(5, 100, 5):
         guess = kind.answers(logits, step / 100)

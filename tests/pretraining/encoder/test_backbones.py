@@ -53,7 +53,7 @@ def trained(name: str, bands: tuple[str, ...]) -> Encoder:
 )
 def test_a_backbone_of_any_bands_trains_saves_loads_and_gives_features(tmp_path, chips, name, bands, width, channels):
     encoder = trained(name, bands)
-    encoder.save(tmp_path, recipe={}, data={})
+    encoder.save(tmp_path, training_config={}, data={})
     loaded = Encoder.load(tmp_path)
     assert loaded.identity == encoder.identity
     features = loaded.features(chips, ARCHIVE)
@@ -90,7 +90,7 @@ def test_a_transformer_behind_another_size_is_saved_and_loaded_with_its_own_posi
     transformer: Encoder, chips: np.ndarray, tmp_path: Path
 ):
     smaller = transformer.with_preprocessing(Preprocessing.of_pack(RGB, "seco", 32))
-    smaller.save(tmp_path, recipe={}, data={})
+    smaller.save(tmp_path, training_config={}, data={})
     loaded = Encoder.load(tmp_path)
     assert loaded.identity == smaller.identity
     assert np.array_equal(loaded.features(chips, ARCHIVE), smaller.features(chips, ARCHIVE))

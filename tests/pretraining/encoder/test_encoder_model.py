@@ -101,7 +101,7 @@ def test_another_preprocessing_shares_the_weights(encoder: Encoder):
 
 
 def test_saving_and_loading_gives_the_same_encoder(encoder: Encoder, chips: np.ndarray, tmp_path: Path):
-    encoder.save(tmp_path / "encoder", recipe={"epochs": 1}, data={"pack": "abc"})
+    encoder.save(tmp_path / "encoder", training_config={"epochs": 1}, data={"pack": "abc"})
     loaded = Encoder.load(tmp_path / "encoder")
     assert loaded.identity == encoder.identity
     assert np.array_equal(loaded.features(chips, ARCHIVE), encoder.features(chips, ARCHIVE))
