@@ -1,4 +1,4 @@
-"""Versions of what each stage makes, read from `stage_versions.yaml`."""
+"""Output versions of the stages, read from `stage_versions.yaml`."""
 
 from functools import cache
 from pathlib import Path
@@ -12,10 +12,10 @@ def _table() -> dict[str, str]:
 
 
 def recipe(stage: str) -> str:
-    """Version of the stage's recipe."""
+    """Version of the stage."""
     return _table()[stage]
 
 
 def recipes() -> dict[str, str]:
-    """Stage → version of its recipe."""
+    """Stage → its version."""
     return dict(_table())
