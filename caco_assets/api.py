@@ -1,4 +1,4 @@
-"""What a notebook or a service needs of the package: `from caco_assets import load_encoder`."""
+"""Public API for notebooks and services: `from caco_assets import load_encoder`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def load_encoder(uri: str = "models:/caco-resnet18@champion", profile: str = "embedded") -> Encoder:
-    """A registered encoder with its preprocessing: `load_encoder().features(pixels, pixel_format)`.
+    """Load a registered encoder with its preprocessing: `load_encoder().features(pixels, pixel_format)`.
 
     Args:
         uri: `models:/name@champion`, `models:/name/3`, or the folder of an encoder.
-        profile: whose tracking server knows the name.
+        profile: the profile whose tracking server is used.
 
     Raises:
-        UserError: no such model, alias, version or folder, or it is damaged.
+        UserError: the model, alias, version or folder does not exist or is damaged.
     """
     from caco_assets.registry.package.mlflow_model import load_encoder as load
     from caco_assets.resources.mlflow.client import open_tracking

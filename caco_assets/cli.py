@@ -1,4 +1,4 @@
-"""The `caco` command line: each command is one call into a room; a `UserError` is printed as one line and exits with 2."""
+"""The `caco` command line: each command calls one room; a `UserError` is printed on one line with exit status 2."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from caco_assets.observability.logs import log_to_stderr
 
 
 class _Group(click.Group):
-    """Turns a `UserError` into one line and exit status 2; Ctrl-C into 130, a training stopped by SIGTERM into 143."""
+    """Prints a `UserError` on one line and exits with 2; exits with 130 on Ctrl-C and 143 when SIGTERM stopped a training."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -22,7 +22,7 @@ from caco_assets.validation.assets import build_checks
 
 def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
     """The asset graph for one profile."""
-    # only the catalogs of the embedded Earth and of a folder are made here; any other exists already
+    # the chain makes catalogs only of the embedded Earth and of a folder; any other exists already
     sources = {"synthetic": synthetic.catalog, "folder": imagery.catalog}
     kind = settings.imagery.source.kind
     catalog = sources.get(kind, dg.AssetSpec("catalog", group_name="imagery"))
@@ -61,7 +61,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             "training": TrainingProcess(),
         },
         loggers={"console": console},
-        # one process: with one per step, each would import torch again
+        # one process: separate step processes would each import torch
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(chain, downstream.evaluation_matrix(settings))

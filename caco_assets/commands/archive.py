@@ -1,4 +1,4 @@
-"""Commands on the archive of chips: `caco archive …`."""
+"""Commands for the chip archive: `caco archive …`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def archive_verify(profile: str, workers: int | None, repair: bool) -> None:
 
 
 def _shards(settings: Settings) -> int | None:
-    """How many shards there must be; none while the places are not drawn."""
+    """Expected number of shards; None before the places are drawn."""
     from caco_assets.core.products import recorded
 
     if not (settings.paths.records / "locations.json").exists():

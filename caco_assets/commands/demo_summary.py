@@ -1,4 +1,4 @@
-"""What `make demo` ends with: the scorecard, the report, the version that serves, and how to open the UIs."""
+"""Summary printed by `make demo`: the scorecard, the report, the serving version and how to open the UIs."""
 
 from __future__ import annotations
 

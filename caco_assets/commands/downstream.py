@@ -34,7 +34,7 @@ def probe_set(profile: str) -> None:
 @profile_option
 @click.option("--encoder", help="Judge this one alone: a name of `caco encoder import`, or the folder of an encoder.")
 def score(profile: str, encoder: str | None) -> None:
-    """Downstream: judge the encoder and the baselines."""
+    """Downstream: evaluate the encoder and the baselines."""
     from caco_assets.downstream.stage import score as run
     from caco_assets.downstream.stage import score_imported
 

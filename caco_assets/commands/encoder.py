@@ -1,4 +1,4 @@
-"""Commands on encoders that come in from outside."""
+"""Commands for external encoders."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def import_(
     size: int | None,
     preprocessing: Path | None,
 ) -> None:
-    """Make an encoder of WEIGHTS: a .ckpt, .pth or .safetensors file, an encoder's folder, or torchgeo:NAME.
+    """Import an encoder from WEIGHTS: a .ckpt, .pth or .safetensors file, an encoder's folder, or torchgeo:NAME.
 
-    Tensors alone are read; nothing that the file may hold is run.
+    Only tensors are read; no code in the file is run.
     """
     from caco_assets.pretraining.pretrained.import_weights import Wish, import_encoder
 

@@ -1,4 +1,4 @@
-"""`caco evaluate`: any encoder on one task or all of them."""
+"""`caco evaluate`: evaluates any encoder on one task or all tasks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def evaluate(
     limit: int | None,
     baselines: bool,
 ) -> None:
-    """Downstream: judge any encoder on one task or all, print and record the rows."""
+    """Downstream: evaluate any encoder on one task or all, print and record the rows."""
     from caco_assets.downstream.evaluate import beside, evaluations_file
     from caco_assets.downstream.evaluate import evaluate as run
     from caco_assets.downstream.scoring.gpu_pool import gpus
@@ -102,9 +102,9 @@ def request_of_task(
     limit: int | None = None,
     optional: bool = False,
 ) -> TaskRequest:
-    """What is judged on: the data given, else the profile's, else the embedded twin, which is drawn where it is not there yet.
+    """The task to evaluate, on the given data, else the profile's, else the embedded twin, which is generated if missing.
 
-    An optional task that the encoder cannot take part in is reported as not measured; another is an error.
+    An optional task that the encoder does not support is reported as not measured; otherwise it is an error.
     """
     from caco_assets.downstream.evaluate import TaskRequest, data_of
 
@@ -132,7 +132,7 @@ def _twin(settings: Settings, task: str) -> Path:
 
 
 def _table(rows: list[ScoreRow], twins: list[str]) -> str:
-    """One section for each task, protocol, method, size and metric, with published figures where they belong."""
+    """One section for each task, protocol, method, size and metric, with published figures where they apply."""
     from caco_assets.downstream.score_rows import write_rows
     from caco_assets.evaluation.scorecard import scorecard, scorecard_text
 

@@ -1,4 +1,4 @@
-"""The command `caco footprints`: where the pictures of a folder lie, as a file that `sampling.exclude` takes."""
+"""The command `caco footprints`: writes the footprints of a folder's images to a file for `sampling.exclude`."""
 
 from __future__ import annotations
 

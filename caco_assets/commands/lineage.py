@@ -1,4 +1,4 @@
-"""Commands about where versions come from: `caco lineage`, `caco restore`, `caco gc`."""
+"""Commands for the lineage of versions: `caco lineage`, `caco restore`, `caco gc`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caco_assets.core.errors import UserError
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
-    """Registry: what made the version WHAT (models:/name@champion), as a tree; or, with `data HASH`, who used these bytes.
+    """Registry: what made the version WHAT (models:/name@champion), as a tree; or, with `data HASH`, what used these bytes.
 
     HASH is the md5 of a product, of a shard or of a file in one, as Dagster, DVC and the tree show it, or its first characters.
     """
@@ -44,7 +44,7 @@ def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new home.")
 @profile_option
 def restore(uri: str, out: Path, profile: str) -> None:
-    """Registry: bring back the data and settings that made the version URI, in a home of their own."""
+    """Registry: restore the data and settings that made the version URI into a separate home folder."""
     from caco_assets.registry.lineage.restore import restore as run
 
     click.echo(run(settings_of(profile), uri, out).text())
@@ -56,7 +56,7 @@ def restore(uri: str, out: Path, profile: str) -> None:
 @click.option("--remote", is_flag=True, help="Look at DVC's remote too; only where no other home pushes there.")
 @click.option("--older-than", default=14.0, show_default=True, help="Days that remains of interrupted work and caches must be old.")
 def gc(profile: str, yes: bool, remote: bool, older_than: float) -> None:
-    """Registry: show what no version, branch, tag or profile needs; with --yes, delete it."""
+    """Registry: show data that no version, branch, tag or profile references; with --yes, delete it."""
     from tqdm import tqdm
 
     from caco_assets.registry.lineage.gc import find_garbage

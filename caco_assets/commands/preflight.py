@@ -1,4 +1,4 @@
-"""What can be known to fail before the first step of a run that takes minutes or days."""
+"""Early checks for problems that would fail a long run later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def preflight(settings: Settings) -> None:
     """Check names, folders and the policy that later stages will need.
 
     Raises:
-        UserError: the first thing that could not work; nothing has been done yet.
+        UserError: the first problem found; nothing has been done yet.
     """
     from caco_assets.downstream.tasks import find_task
     from caco_assets.pretraining.objectives import objective_class

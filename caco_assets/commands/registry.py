@@ -15,7 +15,7 @@ from caco_assets.settings import load_settings
 @profile_option
 @click.option("--encoder", help="Register this one: a name of `caco encoder import`, or the folder of an encoder.")
 def register(profile: str, encoder: str | None) -> None:
-    """Registry: the encoder becomes a version, alias challenger."""
+    """Registry: register the encoder as a version with the alias challenger."""
     from caco_assets.registry.scored_encoder import ScoredEncoder
     from caco_assets.registry.stage import register as run
     from caco_assets.registry.stage import register_imported
@@ -34,7 +34,7 @@ def register(profile: str, encoder: str | None) -> None:
 @click.option("--override", is_flag=True, help="Promote despite failed rules (allowed users only); needs --reason.")
 @click.option("--reason", default="", help="Why; kept with the version.")
 def promote(profile: str, override: bool, reason: str) -> None:
-    """Registry: let the policy decide on the challenger."""
+    """Registry: apply the promotion policy to the challenger."""
     from caco_assets.registry.stage import decide
     from caco_assets.registry.stage import release as publish
     from caco_assets.resources.mlflow.client import open_tracking

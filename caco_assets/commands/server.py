@@ -1,4 +1,4 @@
-"""Commands on a team's server: `caco server run|exec|health|migrate|save-objects|load-objects`."""
+"""Commands for a team's server: `caco server run|exec|health|migrate|save-objects|load-objects`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def server() -> None:
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address that it binds.")  # noqa: S104 - in a container's own network
 @click.option("--port", type=int, help="Default: as usual for the service.")
 def run(name: str, host: str, port: int | None) -> None:
-    """Become one of the processes: code, webserver, daemon or mlflow."""
+    """Run one of the processes: code, webserver, daemon or mlflow."""
     from caco_assets.services.server_processes import become
 
     become(name, host, port)
@@ -29,7 +29,7 @@ def run(name: str, host: str, port: int | None) -> None:
 @server.command("exec", context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(command: tuple[str, ...]) -> None:
-    """Become COMMAND, which finds the secrets in its environment: dvc, psql, a shell."""
+    """Run COMMAND (dvc, psql, a shell) with the secrets in its environment."""
     from caco_assets.services.server_processes import become_other
 
     become_other(list(command))
@@ -37,7 +37,7 @@ def execute(command: tuple[str, ...]) -> None:
 
 @server.command()
 def health() -> None:
-    """Say whether the process that was started here is well, by the exit status: 0 or 1."""
+    """Check the health of the process started here; exit status 0 (healthy) or 1."""
     from caco_assets.services.server_processes import healthy
 
     sys.exit(0 if healthy() else 1)
@@ -45,7 +45,7 @@ def health() -> None:
 
 @server.command()
 def migrate() -> None:
-    """Make databases and buckets that are missing, and migrate those of an earlier version."""
+    """Create missing databases and buckets, and migrate those of an earlier version."""
     from caco_assets.services.migrate import migrate
 
     migrate()
@@ -54,7 +54,7 @@ def migrate() -> None:
 @server.command("save-objects")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def save_objects(folder: Path) -> None:
-    """Copy what the store holds into FOLDER; what lies there already is not copied again."""
+    """Copy the store's objects into FOLDER; existing copies are kept."""
     from caco_assets.services.object_backup import save
 
     save(folder)
@@ -63,7 +63,7 @@ def save_objects(folder: Path) -> None:
 @server.command("load-objects")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def load_objects(folder: Path) -> None:
-    """Copy FOLDER back into the store; an object of the same size is left alone."""
+    """Copy FOLDER back into the store; objects of the same size are kept."""
     from caco_assets.services.object_backup import load
 
     load(folder)

@@ -1,4 +1,4 @@
-"""What the commands share: the option that names a profile, its settings, and how a product is shown."""
+"""Helpers shared by the commands: the profile option, its settings and the display of a product."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ profile_option = click.option(
 
 
 def settings_of(profile: str) -> Settings:
-    """The profile's settings, in a home folder that is ready to use."""
+    """Load the profile's settings and prepare its home folder."""
     from caco_assets.resources.dvc.home import ensure_home
 
     settings = load_settings(profile)
@@ -26,7 +26,7 @@ def settings_of(profile: str) -> Settings:
 
 
 def show(product: Product) -> None:
-    """Print what a stage made: its path, its hash, and its facts a line each."""
+    """Print a stage's product: its path, its hash and its facts, one per line."""
     state = "unchanged" if product.reused else "made"
     click.echo(f"{product.name}: {state} {product.path} ({product.content_hash})")
     for name, value in product.facts.items():

@@ -1,4 +1,4 @@
-"""Commands on the months of a workspace: `caco vintages`, `caco drift`, `caco parent`."""
+"""Commands for the vintages of a workspace: `caco vintages`, `caco drift`, `caco parent`."""
 
 from __future__ import annotations
 

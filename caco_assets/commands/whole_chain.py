@@ -1,4 +1,4 @@
-"""Commands on the whole chain: `caco settings`, `caco demo`, `caco up`."""
+"""Commands for the whole chain: `caco settings`, `caco demo`, `caco up`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caco_assets.commands.shared import profile_option, settings_of
 @profile_option
 @click.option("--write", is_flag=True, help="Write what the DVC stages depend on into the workspace.")
 def settings(profile: str, write: bool) -> None:
-    """Show the settings as they are after profile and environment."""
+    """Show the settings after applying the profile and the environment."""
     from caco_assets.resources.dvc.params import write_stage_settings
 
     resolved = settings_of(profile)

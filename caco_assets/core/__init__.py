@@ -1,1 +1,1 @@
-"""What every room uses and what knows no room: errors, atomic files, locks, products, progress, object stores."""
+"""Shared foundations that import no room: errors, atomic files, locks, products, progress, object stores."""

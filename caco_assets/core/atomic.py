@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from filelock import lock_descriptor
 
-# Writers of one file wait for milliseconds.
+# Writers of the same file wait only milliseconds for each other.
 _POLL_S = 0.01
 
 

@@ -1,4 +1,4 @@
-"""What a run ran in, in a few words: so that another run can be told to be the same."""
+"""Summary of a run's software environment, for comparing runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @cache
 def environment() -> dict[str, str]:
-    """`python`, `torch`: versions; `packages`: sha256 of what is installed; `lock`: of the checkout's lock file, if there is one.
+    """`python`, `torch`: versions; `packages`: sha256 of the installed packages; `lock`: of the checkout's lock file, if any.
 
-    Read from the packages' metadata: nothing is imported.
+    Versions come from package metadata; nothing is imported.
     """
     installed = sorted({f"{found.name}=={found.version}" for found in metadata.distributions()})
     words = {

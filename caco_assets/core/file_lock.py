@@ -1,4 +1,4 @@
-"""File locks between processes and threads, which the kernel releases however their holder ends."""
+"""File locks between processes and threads; the kernel releases a lock when its holder ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def file_lock(path: Path, what: str, *, wait_s: float | None = None) -> Iterator
 
     Args:
         path: the lock file. It is created and left in place: removing it would let two processes lock two files of the same name.
-        what: is protected, for the messages.
+        what: the protected resource, for messages.
         wait_s: longest wait for another holder, in seconds; 0: do not wait; None: no limit.
 
     Raises:
@@ -60,7 +60,7 @@ def is_locked(path: Path) -> bool | None:
 
 
 def try_lock(file: IO[str], *, shared: bool = False) -> bool:
-    """Take a lock on an open file, or turn the one held into the other kind, if nobody is in the way; closing it releases.
+    """Take a lock on an open file, or convert the one held, if no other lock conflicts; closing the file releases it.
 
     filelock has no shared lock that the kernel releases (see `docs/decisions/0023-file-locks.md`).
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
-# urllib3 cuts longer waits; how long is too long is for callers to say
+# urllib3 cuts longer waits; callers set their own limit
 _HEADERS = Retry(retry_after_max=10**9)
 
 
@@ -19,13 +19,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     try:
         return _HEADERS.parse_retry_after(text)
-    except (InvalidHeader, ValueError, OverflowError):  # a date that no calendar has
+    except (InvalidHeader, ValueError, OverflowError):  # an invalid date
         return None
 
 
 def backoff_s(failures: int, first_s: float, longest_s: float, rng: random.Random) -> float:
-    """Seconds to wait after so many failures: random, up to `first_s`, doubled for each further failure up to `longest_s`.
+    """Seconds to wait after `failures` failures: random, up to `first_s`, doubled for each further failure up to `longest_s`.
 
-    "Full jitter" (Brooker, "Exponential Backoff And Jitter", AWS 2015): clients that failed together do not come back together.
+    "Full jitter" (Brooker, "Exponential Backoff And Jitter", AWS 2015): clients that failed together do not retry together.
     """
     return rng.uniform(0, min(longest_s, first_s * 2 ** (failures - 1)))

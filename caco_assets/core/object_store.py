@@ -1,12 +1,12 @@
-"""Files in an object store by their address: `s3://bucket/…`, `gs://bucket/…`, `az://container/…`; whole, or by a range of bytes.
+"""Reads and writes files in object stores (`s3://bucket/…`, `gs://bucket/…`, `az://container/…`), whole or by byte range.
 
-Apache Arrow's own clients, which need no package beside pyarrow. Who may read and write is said as each provider's tools expect it,
-never in an address:
+It uses Apache Arrow's clients, which need only pyarrow. Credentials come from each provider's usual environment variables,
+never from an address:
 
-| | login | address of a store of one's own |
+| | login | address of a self-hosted store |
 |---|---|---|
 | `s3` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, or the machine's role | `AWS_ENDPOINT_URL`, else `CACO_VERSIONS__ENDPOINT` |
-| `gs` | `GOOGLE_APPLICATION_CREDENTIALS`, or the machine's role | `STORAGE_EMULATOR_HOST` (asked without a login) |
+| `gs` | `GOOGLE_APPLICATION_CREDENTIALS`, or the machine's role | `STORAGE_EMULATOR_HOST` (used without a login) |
 | `az` | `AZURE_STORAGE_ACCOUNT` with `AZURE_STORAGE_KEY`, or the machine's role | `AZURE_STORAGE_SERVICE_ENDPOINT` |
 """
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 ADDRESS = r"^(s3|gs|az)://[^/@?#]+(/[^?#]*)?$"
-"""What an address looks like; a login has no place in it."""
+"""Pattern of an address, which must not contain a login."""
 _OPENED = 256
-"""Files whose size is remembered: asking costs a request."""
+"""Number of file sizes that are cached: each lookup costs a request."""
 _PART = 8 << 20
-"""Bytes sent at once: every store takes parts of this size, and Google's only multiples of 256 KiB."""
+"""Bytes per upload part: every store accepts this size; Google needs multiples of 256 KiB."""
 _PATIENCE_S = 120
-"""Google's client asks a store that does not answer for a quarter of an hour; the others give up by themselves."""
+"""Google's client would retry an unresponsive store for 15 minutes; the others time out by themselves."""
 
 
 def is_store(text: str) -> bool:
@@ -43,12 +43,12 @@ def is_store(text: str) -> bool:
 
 
 def join(address: str, *parts: str) -> str:
-    """An address below another one."""
+    """Append path components to an address."""
     return "/".join((address.rstrip("/"), *parts))
 
 
 def size(address: str) -> int | None:
-    """Bytes of a file; none: it is not there.
+    """Size of a file in bytes; None: it does not exist.
 
     Raises:
         UserError: the store cannot be asked.
@@ -59,7 +59,7 @@ def size(address: str) -> int | None:
 
 
 def read(address: str) -> bytes:
-    """A whole file.
+    """Read a whole file.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -75,7 +75,7 @@ def read(address: str) -> bytes:
 
 
 def read_range(address: str, offset: int, length: int) -> bytes:
-    """Some bytes of a file that never changes, by one request (two for its first); fewer where it ends. Threads may share it.
+    """Read a byte range of an immutable file in one request (two for the first); shorter at the end of the file. Thread-safe.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -85,16 +85,16 @@ def read_range(address: str, offset: int, length: int) -> bytes:
 
 
 def write(address: str, data: bytes) -> None:
-    """A whole file at once; see `Upload`."""
+    """Write a whole file at once; see `Upload`."""
     with Upload(address) as upload:
         upload.write(data)
 
 
 class Upload(io.RawIOBase):
-    """A file on its way into a store, in parts; nobody sees it before it is whole and its size has been confirmed."""
+    """A multipart upload: readers see the file only after it is complete and its size is confirmed."""
 
     def __init__(self, address: str) -> None:
-        """Begin.
+        """Start the upload.
 
         Raises:
             UserError: the store cannot be asked.
@@ -108,19 +108,19 @@ class Upload(io.RawIOBase):
 
     @property
     def md5(self) -> str:
-        """Of what was written so far."""
+        """MD5 of the bytes written so far."""
         return self._md5.hexdigest()
 
     def writable(self) -> bool:
-        """As a stream says it."""
+        """Always True (part of the stream interface)."""
         return True
 
     def tell(self) -> int:
-        """Bytes so far."""
+        """Number of bytes written so far."""
         return self._written
 
     def write(self, data: Any) -> int:
-        """Add bytes; sent once there are enough for a part."""
+        """Add bytes; they are sent once there are enough for a part."""
         self._md5.update(data)
         self._written += len(data)
         self._waiting += data
@@ -134,7 +134,7 @@ class Upload(io.RawIOBase):
         _asked(self.address, lambda: self._stream.write(part))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Finish, or after an error leave no file of this name.
+        """Finish the upload; after an error, leave no file of this name.
 
         Raises:
             UserError: the store does not hold what was sent.
@@ -144,7 +144,7 @@ class Upload(io.RawIOBase):
             self._send(len(self._waiting))
         _asked(self.address, self._stream.close)
         if kind is not None:
-            # Arrow's streams have no way to be given up: the part that came is whole now, and removed
+            # Arrow's streams cannot be aborted: closing publishes the incomplete file, which is then deleted
             _asked(self.address, lambda: self._files.delete_file(self._path))
             return
         if (there := size(self.address)) != self._written:
@@ -165,11 +165,11 @@ def _asked[T](address: str, ask: Callable[[], T]) -> T:
 
 
 Key = tuple[str, ...]
-"""A kind of store and all of the environment that leads to it but the secrets."""
+"""A store type and the environment that selects it, without the secrets."""
 
 
 def _find(address: str) -> tuple[FileSystem, str]:
-    """The store of an address, and the path in it."""
+    """The file system of an address, and the path in it."""
     key, path = _key(address)
     return _client(key), path
 
@@ -197,7 +197,7 @@ def _s3(endpoint: str, other: str, region: str, default_region: str, _: str) -> 
 
     own: dict[str, Any] = {"region": region or default_region} if region or default_region else {}
     if endpoint := endpoint or other:
-        # a store of one's own has no regions, and seldom reads the checksums that Amazon's client puts behind a request
+        # a self-hosted store has no regions and seldom supports the trailing checksums of Amazon's client
         own = {"region": "us-east-1", **own, "endpoint_override": endpoint}
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")

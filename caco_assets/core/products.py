@@ -1,4 +1,4 @@
-"""Data products: written atomically, reused when nothing they depend on has changed, and named by the hash that DVC gives them."""
+"""Data products: written atomically, reused while their inputs are unchanged, and identified by DVC's hash."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Product:
-    """One finished data product on disk: what an asset, a DVC stage and a command hand on instead of pixels."""
+    """One finished data product on disk, which assets, DVC stages and commands pass on instead of pixels."""
 
     name: str
     """The product's name: the same word as its Dagster asset and its DVC stage."""
     path: Path
     """The file or folder."""
     fingerprint: str
-    """sha256 over everything it was made from: recipe version, settings, content hashes of its inputs."""
+    """sha256 over everything it was made from: stage version, settings, content hashes of its inputs."""
     content_hash: str
     """md5 as DVC computes it (`….dir` for a folder)."""
     facts: Facts = field(default_factory=dict)
-    """Counts and figures for people, JSON-able."""
+    """Counts and figures for display, JSON-able."""
     reused: bool = False
-    """True when nothing had changed and no work was done."""
+    """True if the existing product was reused."""
 
 
 def file_md5(path: Path) -> str:
@@ -53,7 +53,7 @@ def content_hash(path: Path, seen: Callable[[Path], None] = lambda _file: None) 
 
     Args:
         path: a file or a folder.
-        seen: told each file of a folder once it has been read, for progress.
+        seen: called with each file of a folder after it is read, for progress.
     """
     if path.is_file():
         return file_md5(path)
@@ -67,13 +67,13 @@ def content_hash(path: Path, seen: Callable[[Path], None] = lambda _file: None) 
 
 
 def fingerprint(recipe: str, inputs: Mapping[str, Any]) -> str:
-    """sha256 of a recipe version and of everything that can change its result (JSON-able, order does not matter)."""
+    """sha256 of a stage version and of everything that can change its result (JSON-able, order does not matter)."""
     text = json.dumps({"recipe": recipe, "inputs": inputs}, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def partial_of(path: Path, mark: str) -> Path:
-    """Where the product of fingerprint `mark` is made; files beside it whose names begin so are removed when it is finished."""
+    """Scratch path for the product of fingerprint `mark`; files beside it with this prefix are removed when it is finished."""
     return path.with_name(f".{path.name}.partial-{mark[:12]}")
 
 
@@ -86,24 +86,24 @@ def produce(
     inputs: Mapping[str, Any],
     make: Callable[[Path], Facts],
 ) -> Product:
-    """Make the product at `path`, or reuse it when its fingerprint and its content are those on record.
+    """Make the product at `path`, or reuse it if its fingerprint and content match its record.
 
     Args:
         name: the product's name; may hold `/` (`archive/shard=0003`).
-        path: where the finished file or folder stands.
+        path: the finished file or folder.
         records: folder of the small JSON records, outside any tracked folder.
         recipe: version of the code that makes it (see `stage_versions.yaml`).
-        inputs: everything else that decides its content.
+        inputs: everything else that determines its content.
         make: writes the product to the path it is given (a file, or a folder that it creates) and returns its facts. An
-            interrupted `make` finds what it left there when it is called again with the same fingerprint, and may go on from it.
+            interrupted `make` that is called again with the same fingerprint finds its partial output and may resume from it.
 
     Raises:
-        UserError: the disk is full; what is finished is kept.
+        UserError: the disk is full; finished work is kept.
     """
     mark = fingerprint(recipe, inputs)
     _restore(path)
     if (known := _reusable(records, name, path, mark)) is not None:
-        # killed after its record was written: what it still held is of no use to anybody
+        # remove leftovers of a run that was killed after it wrote the record
         _clear(path, mark[:12])
         return known
     partial = partial_of(path, mark)
@@ -112,7 +112,7 @@ def produce(
         facts = json.loads(json.dumps(make(partial), default=_plain))
         if not partial.exists():
             raise FileNotFoundError(f"{name}: make returned without writing {partial}")
-        # hashed before the swap: an interruption here costs nothing that was made
+        # hashed before the swap, so that an interruption here loses no work
         product = Product(name, path, mark, content_hash(partial), facts)
         _swap(partial, path)
         _write_record(records, product)
@@ -125,7 +125,7 @@ def produce(
 
 
 def recorded(records: Path, name: str) -> Product:
-    """The product as its record describes it.
+    """Read the product from its record.
 
     Raises:
         UserError: it has not been made yet.
@@ -144,7 +144,7 @@ def _reusable(records: Path, name: str, path: Path, mark: str) -> Product | None
     if product.fingerprint != mark or product.path != _absolute(path):
         return None
     if record["signature"] != _signature(path):
-        # touched since (a `dvc checkout`, a copy): the bytes decide
+        # modification times changed (a `dvc checkout`, a copy), so compare the content
         if content_hash(path) != product.content_hash:
             return None
         _write_record(records, product)
@@ -167,7 +167,7 @@ def _product(records: Path, record: Mapping[str, Any]) -> Product:
 
 
 def _write_record(records: Path, product: Product) -> None:
-    # the path is relative to the records, so that a workspace that has moved still knows its products
+    # the path is relative to the records, so that a workspace can be moved
     where = Path(os.path.relpath(_absolute(product.path), _absolute(records))).as_posix()
     fields = {**asdict(product), "path": where, "signature": _signature(product.path)}
     fields.pop("reused")
@@ -175,15 +175,15 @@ def _write_record(records: Path, product: Product) -> None:
 
 
 def _absolute(path: Path) -> Path:
-    """Absolute and without `..`; symbolic links stay, for a workspace may be one."""
+    """Absolute path without `..`; symbolic links are kept because a workspace may be one."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`, Path.resolve follows links
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: paths and dates as text, numpy's numbers and arrays as Python's.
+    """JSON equivalents of other types: paths and dates as text, numpy numbers and arrays as Python's.
 
     Raises:
-        TypeError: anything else, whose text might differ from run to run.
+        TypeError: any other type, whose text might differ between runs.
     """
     if isinstance(value, Path):
         return value.as_posix()
@@ -195,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 
 def _signature(path: Path) -> str:
-    """Sizes and modification times below `path`: cheap to compare before reading bytes."""
+    """Sizes and modification times below `path`: a cheap comparison before reading bytes."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
@@ -209,7 +209,7 @@ def _swap(partial: Path, path: Path) -> None:
     if not path.is_dir() and not partial.is_dir():
         partial.replace(path)
         return
-    # a folder cannot be replaced in one step; `_restore` undoes the first of the two if the second never came
+    # a folder cannot be replaced in one step; `_restore` undoes the first step if the second did not happen
     _remove(_aside(path))
     if path.exists():
         path.replace(_aside(path))
@@ -218,14 +218,14 @@ def _swap(partial: Path, path: Path) -> None:
 
 
 def _restore(path: Path) -> None:
-    """Put the old product back if a swap was interrupted between its two steps."""
+    """Restore the old product if a swap was interrupted between its two steps."""
     aside = _aside(path)
     if aside.exists() and not path.exists():
         aside.replace(path)
 
 
 def _clear(path: Path, mark: str = "") -> None:
-    """Remove what runs towards `path` have left beside it: all of them, or those of one fingerprint."""
+    """Remove scratch files beside `path`: all of them, or those of one fingerprint."""
     for stale in path.parent.glob(f".{glob.escape(path.name)}.partial-{mark}*"):
         _remove(stale)
     _remove(_aside(path))

@@ -1,4 +1,4 @@
-"""Progress of a long step as plain log lines: what, how far, how fast, time left. Works in a terminal, a log file and Dagster."""
+"""Logs the progress of a long step as plain lines (count, rate, time left) for terminals, log files and Dagster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-# A line each five seconds: often enough to see life, rare enough to keep logs readable.
+# A line every five seconds shows activity and keeps logs readable.
 INTERVAL_S = 5.0
 
 
@@ -23,7 +23,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Count `n` more units; `note` (a loss, a rate) stands at the end of the line."""
+        """Count `n` more units; `note` (a loss, a rate) is appended to the line."""
         self._done += n
         now = time.monotonic()
         if now - self._last >= INTERVAL_S:
@@ -41,7 +41,7 @@ class Progress:
             self._done, self._total, elapsed, prefix=self._what, unit=f" {self._unit}", ncols=0, initial=self._resumed
         )
         self._logged = self._done
-        # the blank before the unit is for "4 chips/s"; a slow step reads "2.0s/chip"
+        # the space before the unit gives "4 chips/s"; a slow step reads "2.0s/chip"
         logger.info(f"{meter.replace('s/ ', 's/')} {note}".rstrip())
 
 

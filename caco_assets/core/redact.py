@@ -1,4 +1,4 @@
-"""Takes secrets out of messages."""
+"""Removes secrets from messages."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _USER = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def without_secrets(text: str) -> str:
-    """A message without the query part of addresses (tokens stand there) and without user names and passwords."""
+    """The message without query strings of addresses (which may hold tokens), user names and passwords."""
     return _USER.sub("", _QUERY.sub("", text)) if "://" in text else text

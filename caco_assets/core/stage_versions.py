@@ -1,4 +1,4 @@
-"""Versions of what each stage makes, read from `stage_versions.yaml`."""
+"""Output versions of the stages, read from `stage_versions.yaml`."""
 
 from functools import cache
 from pathlib import Path

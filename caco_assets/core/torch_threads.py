@@ -1,4 +1,4 @@
-"""How many threads torch shares an operation among, for a while."""
+"""Temporary limit on the number of threads that torch uses per operation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads for what this thread asks of it."""
+    """Limit the threads that torch uses for calls from this thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,1 +1,1 @@
-"""What people and machines can see of work under way: logs with fields, and figures for Prometheus. Known to every room."""
+"""Structured logs and Prometheus metrics, used by every room."""

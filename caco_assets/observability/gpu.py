@@ -1,6 +1,6 @@
-"""How busy the GPUs of this machine are, read from NVIDIA's management library (NVML).
+"""GPU utilization and memory of this machine, read from NVIDIA's management library (NVML).
 
-Needs the package `nvidia-ml-py` (extra `gpu`); without it, or without a driver, there are no figures.
+Needs the package `nvidia-ml-py` (extra `gpu`); without it or a driver, no metrics are reported.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 
 class Gpu(NamedTuple):
-    """One GPU now."""
+    """The current state of one GPU."""
 
     number: str
     busy: float
-    """Share of the last second in which a kernel ran."""
+    """Fraction of the last second in which a kernel ran."""
     used_bytes: int
     bytes: int
 
 
 def gpus() -> list[Gpu]:
-    """The GPUs whose figures can be read; a GPU that is split (MIG) has no utilization and is left out."""
+    """The readable GPUs; a partitioned GPU (MIG) reports no utilization and is left out."""
     try:
         import pynvml as nvml  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -39,7 +39,7 @@ def _read(nvml: Any, number: int) -> Gpu | None:
     try:
         device = nvml.nvmlDeviceGetHandleByIndex(number)
         busy = nvml.nvmlDeviceGetUtilizationRates(device).gpu
-        # version 2 leaves out what the driver reserves for itself, as nvidia-smi does
+        # version 2 excludes memory reserved by the driver, as nvidia-smi does
         memory = nvml.nvmlDeviceGetMemoryInfo(device, version=nvml.nvmlMemory_v2)
     except nvml.NVMLError:
         return None

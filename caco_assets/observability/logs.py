@@ -1,8 +1,8 @@
-"""Where log lines go, and the fields that they carry: run, vintage, shard. `CACO_LOG=json` writes each line as a JSON object.
+"""Log output with fields (run, vintage, shard) on each line, as text or, with `CACO_LOG=json`, as JSON objects.
 
 Modules log to `logging.getLogger(__name__)`. A command shows the lines on standard error; Dagster captures them (`python_logs` in
-`dagster.yaml`); a training that Dagster started sends them there. Fields are bound by a command or a Dagster run for its whole
-process, and by a stage while it works on a shard.
+`dagster.yaml`), including those of a training that it started. A command or a Dagster run binds fields for its whole
+process, and a stage binds them while it works on a shard.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def structured() -> bool:
 
 
 def bind(**fields: str) -> None:
-    """Fields of every line that this process logs from now on."""
+    """Add fields to every line that this process logs from now on."""
     _PROCESS.update(fields)
 
 
 @contextmanager
 def bound(**fields: str) -> Iterator[None]:
-    """Further fields of the lines that this thread logs while the block runs."""
+    """Add fields to the lines that this thread logs while the block runs."""
     token = _HERE.set({**(_HERE.get() or {}), **fields})
     try:
         yield
@@ -45,12 +45,12 @@ def bound(**fields: str) -> Iterator[None]:
 
 
 def fields() -> dict[str, str]:
-    """The fields of a line that is logged now."""
+    """The fields currently bound."""
     return {**_PROCESS, **(_HERE.get() or {})}
 
 
 def json_line(message: str, level: str = "info", when: datetime | None = None, **more: str) -> str:
-    """One JSON object: `time` (UTC), `level`, `message`, then the fields; a line that is one already stays."""
+    """One JSON object: `time` (UTC), `level`, `message`, then the fields; a line that already is one is unchanged."""
     if message.startswith(_START):
         return message
     time = (when or datetime.now(UTC)).isoformat(timespec="milliseconds")
@@ -58,7 +58,7 @@ def json_line(message: str, level: str = "info", when: datetime | None = None, *
 
 
 class _Stderr(logging.Handler):
-    """One line per record on what is standard error at that moment."""
+    """Writes one line per record to the current standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -90,7 +90,7 @@ def log_to_stderr() -> None:
 
 @contextmanager
 def not_on_stderr() -> Iterator[None]:
-    """Stop showing lines on standard error while the block runs: something else captures them."""
+    """Show no lines on standard error while the block runs, because something else captures them."""
     shown = _STDERR in PACKAGE.handlers
     PACKAGE.removeHandler(_STDERR)
     try:
@@ -102,7 +102,7 @@ def not_on_stderr() -> Iterator[None]:
 
 @contextmanager
 def log_to(log: Callable[[int, str], None], *, this_thread: bool = False) -> Iterator[None]:
-    """Hand level and text of each line to `log` while the block runs; with `this_thread`, those of the calling thread alone."""
+    """Pass level and text of each line to `log` while the block runs; with `this_thread`, only lines of the calling thread."""
     handler, level = _Forward(log, threading.get_ident() if this_thread else None), PACKAGE.level
     PACKAGE.setLevel(logging.INFO)
     PACKAGE.addHandler(handler)
@@ -114,5 +114,5 @@ def log_to(log: Callable[[int, str], None], *, this_thread: bool = False) -> Ite
 
 
 def log_nothing() -> None:
-    """Drop the lines of this process: another one logs for both."""
+    """Drop the lines of this process because another process logs for it."""
     PACKAGE.setLevel(logging.CRITICAL)

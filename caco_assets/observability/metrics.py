@@ -1,8 +1,8 @@
-"""Figures of work under way for Prometheus: one table of all of them, and two functions that every room may call.
+"""Prometheus metrics of running work: a table of all metrics and the functions that update them.
 
-Runs are processes that come and go, several on a machine. So each writes its figures to files of a folder that all of the machine
-share, by `prometheus_client`'s own multi-process mode, and one exporter serves them (`caco metrics`). The folder is named by that
-library's variable, `PROMETHEUS_MULTIPROC_DIR`; without it nothing is counted and nothing is imported.
+Runs are short-lived processes, several per machine. Each writes its metrics to files in a folder that all processes of the machine
+share (`prometheus_client`'s multi-process mode), and one exporter serves them (`caco metrics`). The folder is named by that
+library's variable, `PROMETHEUS_MULTIPROC_DIR`; if it is unset, nothing is counted or imported.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metric(NamedTuple):
-    """One figure."""
+    """One metric."""
 
     name: str
-    """As in Prometheus, but for the ending `_total` of a counter."""
+    """Name in Prometheus, without the suffix `_total` of a counter."""
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
@@ -44,8 +44,8 @@ METRICS = (
     Metric("caco_training_probe", "gauge", "The last probe during training."),
     Metric("caco_training_heard_timestamp_seconds", "gauge", "When a step was last heard of."),
 )
-"""What the workers count. The exporter adds what it reads from outside of them: see `resources/exporter.py`."""
-# a shard of some chips, and one of thousands over a slow line
+"""Metrics of the workers. The exporter adds its own: see `resources/prometheus_exporter.py`."""
+# from a shard of a few chips to one of thousands over a slow connection
 _SECONDS = (1.0, 10.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10_800.0)
 
 
@@ -56,7 +56,7 @@ def count(name: str, amount: float = 1.0, **labels: str) -> None:
 
 
 def gauge(name: str, value: float, **labels: str) -> None:
-    """Set a gauge; of several processes the one that spoke last is believed."""
+    """Set a gauge; the most recent value of all processes wins."""
     if FOLDER in os.environ:
         _of(name, labels).set(value)
 
@@ -74,8 +74,8 @@ def _of(name: str, labels: dict[str, str]) -> Any:
 
 @cache
 def _known() -> dict[str, Any]:
-    """The library's objects, which write to the folder."""
-    # the library decides when it is imported, and the files need a folder
+    """The `prometheus_client` objects, which write to the folder."""
+    # the library chooses its mode on import, and the files need a folder
     Path(os.environ[FOLDER]).mkdir(parents=True, exist_ok=True)
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

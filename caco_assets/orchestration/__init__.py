@@ -1,1 +1,1 @@
-"""When the chain runs: jobs, schedules, sensors and the form of a retraining."""
+"""Jobs, schedules, sensors and the retraining form, which decide when the chain runs."""

@@ -13,7 +13,7 @@ from caco_assets.sampling.partitions import announce_shards, shard_range_tags
 from caco_assets.settings import Settings
 
 IN_PROCESS = "caco/in_process"
-"""Tag of runs that are executed by the process that started them."""
+"""Tag of runs executed in the process that started them."""
 
 
 def materialize(chain: dg.JobDefinition, settings: Settings) -> None:

@@ -42,7 +42,7 @@ def warn_of_old_name(context: dg.HookContext) -> None:
 
 
 LOOK = dg.define_asset_job("look", _DATA, description="Old name of `data_only`.", hooks={warn_of_old_name})
-"""For callers that launch the job by its name."""
+"""Alias of the renamed job, for callers that launch it by its old name."""
 
 
 class Challenger(dg.Config):
@@ -65,7 +65,7 @@ def judge_version(config: Challenger, profile: Profile, tracking: TrackingResour
 
 @dg.job(description="Scores one registered version and lets the promotion policy decide on it.")
 def judge_challenger() -> None:
-    """One step: score and decide."""
+    """Score the version and decide on it."""
     judge_version()
 
 
@@ -81,5 +81,5 @@ def release_version(profile: Profile, tracking: TrackingResource) -> None:
 
 @dg.job(description="Releases the serving version: exports and model card, once per version.")
 def release_champion() -> None:
-    """One step."""
+    """Run `release_version`."""
     release_version()

@@ -14,7 +14,7 @@ from caco_assets.resources.profile import Profile
 from caco_assets.resources.vintages import finished_month
 from caco_assets.sampling.partitions import announce_shards
 
-# Somebody is waiting for the run that the form has requested.
+# A user is waiting for the run that the form has requested.
 FORM_INTERVAL_S = 15
 
 

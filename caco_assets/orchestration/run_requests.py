@@ -33,7 +33,7 @@ def run_request(
     superseded: Sequence[str] = (),
     **overrides: Any,
 ) -> dg.RunRequest:
-    """A run of the whole chain, or of its data part, for one vintage.
+    """Request a run of the whole chain, or of its data part, for one vintage.
 
     Args:
         settings: of the profile.
@@ -58,7 +58,7 @@ def run_request(
 
 
 def reason_to_skip(settings: Settings, vintage: str, instance: dg.DagsterInstance) -> str | None:
-    """Why no run of a vintage should start, if so: it has been retrained, here or by another scheduler, or a run is in progress."""
+    """Why no run of a vintage should start, if so: it was retrained, here or by another scheduler, or a run is in progress."""
     if (done := finished(settings).get(vintage)) is not None:
         return f"vintage {vintage} was retrained at {done.at} by run {done.run_id}: version {done.version}"
     tags = {"vintage": vintage, "profile": settings.profile}
@@ -67,7 +67,7 @@ def reason_to_skip(settings: Settings, vintage: str, instance: dg.DagsterInstanc
 
 
 def last_drift_check(settings: Settings) -> dict[str, Any] | None:
-    """The last drift check of this workspace, by any run or command; none yet: None."""
+    """The last drift check of this workspace, by any run or command; None if there is none."""
     try:
         return recorded(settings.paths.records, "drift").facts
     except UserError:

@@ -49,7 +49,7 @@ def drift_checks(settings: Settings) -> list[dg.ScheduleDefinition]:
         job=DATA_ONLY,
         cron_schedule=cron,
         execution_timezone=settings.automation.timezone,
-        # a time in the profile is a wish to run it
+        # setting a time in the profile turns the schedule on
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Fetches the data of the month that has just ended and checks it for drift; trains nothing.",
     )
@@ -66,7 +66,7 @@ def drift_checks(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 
 def _checked(settings: Settings, vintage: str) -> str | None:
-    """The result of the last drift check, if it was of this vintage."""
+    """The result of the last drift check, if it checked this vintage."""
     verdict = last_drift_check(settings)
     if verdict is None or verdict["vintage"] != vintage:
         return None

@@ -38,7 +38,7 @@ def drifted(context: dg.SensorEvaluationContext, profile: Profile) -> dg.RunRequ
 
 
 def _no_cause(settings: Settings, verdict: dict[str, Any]) -> str | None:
-    """Why the last drift check is no reason to retrain, if so."""
+    """Why the last drift check does not call for retraining, if so."""
     vintage, reference, mode = verdict["vintage"], verdict["reference"], settings.automation.retrain_on_drift
     if not verdict["findings"]:
         return f"vintage {vintage} is like {reference}: every rule holds, no need to retrain"
@@ -78,7 +78,7 @@ def alias_moved(context: dg.SensorEvaluationContext, profile: Profile, tracking:
 
     settings = profile.settings()
     try:
-        # the lines of the registry stand in the log of this tick
+        # the registry's log lines appear in the log of this tick
         with log_to(context.log.log, this_thread=True):
             server = tracking.open(settings)
             manual = check_aliases(settings, server)

@@ -1,1 +1,1 @@
-"""One file per outside system."""
+"""Clients of external systems, one file or folder per system."""

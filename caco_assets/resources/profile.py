@@ -1,4 +1,4 @@
-"""The profile of a code location as a Dagster resource: a name and a home folder; the settings are read from them.
+"""The profile of a code location as a Dagster resource: a name and a home folder, from which the settings are read.
 
 A run that uses it holds the workspace lock (see `workspace_lock.py`): two runs never write the same products at once.
 """
@@ -16,9 +16,9 @@ from caco_assets.resources.dagster.workspace_lock import acquire
 from caco_assets.settings import Settings, load_settings
 
 WHOLE_VINTAGE = ("chain", "data_only", "look")
-"""Jobs that make a whole vintage: such a run has its workspace to itself. Others (a backfill of shards) share it."""
+"""Jobs that make a whole vintage: such a run has exclusive use of the workspace. Others (a backfill of shards) share it."""
 FIRST_STEP = "locations"
-"""The step that a vintage starts with."""
+"""The first step of a vintage."""
 NO_PRODUCTS = ("judge_challenger", "release_champion", "retrain")
 """Jobs that make no product and need no lock."""
 
@@ -33,17 +33,17 @@ class Profile(dg.ConfigurableResource):
     vintage: str | None = None
     """The vintage of this run, `YYYY-MM`; none: the profile's own."""
     warm_start: str | None = None
-    """What this run's training starts from, `none` or `champion`; none: as the profile says."""
+    """The training's starting point, `none` or `champion`; unset: the profile's."""
     epochs: int | None = None
-    """Epochs of this run's training; none: as the profile says."""
+    """Training epochs of this run; none: the profile's."""
     force: bool = False
-    """Look up the warm-start parent again, even if this vintage has begun already."""
+    """Look up the warm-start parent again, even if this vintage has already started."""
 
     def settings(self) -> Settings:
         """The checked settings.
 
         Raises:
-            UserError: a wrong key or value, or a variable of the environment contradicts the run.
+            UserError: a wrong key or value, or an environment variable contradicts the run.
         """
         training = {"warm_start": self.warm_start, "epochs": self.epochs}
         training = {name: value for name, value in training.items() if value is not None}
@@ -51,7 +51,7 @@ class Profile(dg.ConfigurableResource):
         if self.vintage is not None:
             overrides["vintage"] = self.vintage
         settings = load_settings(self.name, home=Path(self.home), **overrides)
-        # variables of the environment win over the run: it would make another vintage than its tags say
+        # environment variables win over the run, which would then make another vintage than its tags say
         loaded = {"vintage": settings.vintage, **{name: getattr(settings.pretraining, name) for name in training}}
         for name, value in {"vintage": self.vintage, **training}.items():
             if value is not None and loaded[name] != value:
@@ -61,15 +61,15 @@ class Profile(dg.ConfigurableResource):
         return settings
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Lock the workspace for the run until its process ends; schedules and sensors make nothing and need no lock.
+        """Lock the workspace for the run until its process ends; schedules and sensors make no products and need no lock.
 
-        There is no teardown: callers could no longer hand a resource that has one to a schedule, a sensor or an op.
+        There is no teardown: Dagster would then refuse to pass the resource directly to a schedule, a sensor or an op.
         """
         run = context.run
         if run is None or context.instance is None:
             return
         home = Path(context.instance.root_directory)
         exclusive = None if run.job_name in NO_PRODUCTS else run.job_name in WHOLE_VINTAGE
-        # retried "from failure", or with a choice of steps; an in-process run lists all of its steps
+        # retried "from failure" or with selected steps; an in-process run lists all of its steps
         resumed = bool(exclusive) and run.step_keys_to_execute is not None and FIRST_STEP not in run.step_keys_to_execute
         acquire(self.settings(), home, run.run_id, f"run {run.run_id} ({run.job_name})", exclusive=exclusive, resumed=resumed)

@@ -1,6 +1,6 @@
-"""Serves the figures of all processes of this machine to Prometheus, and what Dagster and the machine say at that moment.
+"""Serves the metrics of all processes of this machine, and the state of Dagster and the machine, to Prometheus.
 
-`caco metrics` runs it, once per machine (in a pod: as a container beside the worker, with the folder of the figures shared).
+`caco metrics` runs it, once per machine (in a pod: as a sidecar of the worker that shares its metrics folder).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READ = (
     Metric("caco_gpu_memory_used_bytes", "gauge", "Memory of a GPU in use.", ("gpu",)),
     Metric("caco_gpu_memory_bytes", "gauge", "Memory of a GPU.", ("gpu",)),
 )
-"""What is read when Prometheus asks, beside what the workers have counted."""
+"""Metrics that are read at each scrape, besides those of the workers."""
 _STATUSES = {"queued": dg.DagsterRunStatus.QUEUED, "starting": dg.DagsterRunStatus.STARTING, "started": dg.DagsterRunStatus.STARTED}
 
 
@@ -39,7 +39,7 @@ class _Reader:
         self._workspace, self._instance = workspace, instance
 
     def collect(self) -> Iterator[Family]:
-        """The figures of `READ`, as they are now."""
+        """The current values of `READ`."""
         from prometheus_client.core import GaugeMetricFamily
 
         families = {one.name: GaugeMetricFamily(one.name, one.help, labels=one.labels) for one in READ}
@@ -61,11 +61,11 @@ def serve(host: str, port: int, workspace: Path, ready: Callable[[int], None]) -
     Args:
         host: address to listen on.
         port: 0: a free one.
-        workspace: whose disk is told of, and whose Dagster (where `DAGSTER_HOME` names one).
-        ready: told the port.
+        workspace: the workspace whose disk, and Dagster (if `DAGSTER_HOME` is set), are reported.
+        ready: called with the port.
 
     Raises:
-        UserError: no folder of figures is named, or the port is taken.
+        UserError: no metrics folder is set, or the port is taken.
     """
     if FOLDER not in os.environ:
         raise UserError(f"{FOLDER} is not set: name one folder there for this command and for the workers, whose figures it serves")

@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster: the one of `RAY_ADDRESS`, else a local one that ends with the work."""
+"""Connects to the Ray cluster at `RAY_ADDRESS`, else to a local one that stops with the block."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def cluster(cores: int) -> Iterator[None]:
-    """Connect to the cluster while the block runs; a connection that this process already has is used and kept.
+    """Connect to the cluster while the block runs; an existing connection of this process is reused and kept open.
 
     Args:
-        cores: a local cluster counts at least so many, so that on a small machine tasks take turns.
+        cores: the least number of cores that a local cluster reports, so that tasks take turns on a small machine.
     """
-    # no usage statistics, for any user
+    # no usage statistics
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # by default Ray's workers have a lower priority than other programs
+    # by default, Ray lowers the priority of its workers
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 

@@ -1,4 +1,4 @@
-"""The months of a workspace: which is due, which have been retrained, which were missed; one small file for each."""
+"""Tracks the vintages of a workspace (due, retrained, missed) in one small file each."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Finished:
 
     vintage: str
     run_id: str
-    """Of the orchestrator."""
+    """Id of the orchestrator's run."""
     version: str
-    """In the registry."""
+    """Version number in the registry."""
     promoted: bool
-    """It passed the policy."""
+    """Whether it passed the policy."""
     at: str
     """When, UTC."""
 
 
 def finished_month(moment: datetime) -> str:
-    """The last month that is over at `moment`: the vintage that can be made now."""
+    """The last month that has ended at `moment`: the newest vintage that can be made."""
     return f"{moment.replace(day=1) - timedelta(days=1):%Y-%m}"
 
 
 def note_finished(settings: Settings, run_id: str, version: str, promoted: bool) -> Finished:
-    """Write that the vintage of the settings has been retrained."""
+    """Record the settings' vintage as retrained."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     entry = Finished(settings.vintage, run_id, version, promoted, now)
     write_atomic(_folder(settings) / f"{settings.vintage}.json", json.dumps(asdict(entry), indent=1) + "\n")
@@ -41,7 +41,7 @@ def note_finished(settings: Settings, run_id: str, version: str, promoted: bool)
 
 
 def finished(settings: Settings) -> dict[str, Finished]:
-    """Vintage → what became of it, oldest first."""
+    """Vintage → its outcome, oldest first."""
     found = {}
     for file in sorted(_folder(settings).glob("*.json")):
         try:
@@ -54,13 +54,13 @@ def finished(settings: Settings) -> dict[str, Finished]:
 
 
 def missed(settings: Settings, due: str) -> list[str]:
-    """The vintages between the last one retrained and `due`, without these two; none where nothing has been retrained yet."""
+    """The vintages between the last one retrained and `due`, exclusive; empty if nothing has been retrained yet."""
     known = [vintage for vintage in finished(settings) if vintage < due]
     return months_between(known[-1], due)[1:] if known else []
 
 
 def months_between(first: str, after: str) -> list[str]:
-    """The months from `first` to before `after`, as `YYYY-MM`."""
+    """The months from `first` up to but excluding `after`, as `YYYY-MM`."""
     low, high = (int(text[:4]) * 12 + int(text[5:]) - 1 for text in (first, after))
     return [f"{month // 12:04d}-{month % 12 + 1:02d}" for month in range(low, high)]
 

@@ -1,4 +1,4 @@
-"""The desk: Dagster UI, MLflow UI and the workspace's pages as child processes on loopback, stopped together."""
+"""The local stack: Dagster UI, MLflow UI and the workspace's pages as child processes on loopback, stopped together."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from caco_assets.settings import Settings
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-# Both UIs answer within a quarter of a minute even while the database migrates; three mean that something is wrong.
+# Both UIs answer within 15 s even while the database migrates; three minutes mean that something is wrong.
 START_S = 180.0
 STOP_S = 10.0
 
 
 def free_port(wanted: int) -> int:
-    """`wanted` if nothing listens there, else a port that the system says is free."""
+    """`wanted` if it is free, else a free port chosen by the system."""
     for port in (wanted, 0):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,7 +43,7 @@ def commands(settings: Settings, ports: Mapping[str, int]) -> dict[str, list[str
     from caco_assets.resources.mlflow.client import server_arguments
 
     python, location = sys.executable, ["-m", "caco_assets.definitions"]
-    # one worker: a desk has one user, and each worker takes a quarter of a GB
+    # one worker: a local stack has one user, and each worker takes 250 MB
     mlflow = [python, "-m", "mlflow", "server", "--workers", "1"]
     return {
         "dagster": [python, "-m", "dagster_webserver", "-h", HOST, "-p", str(ports["dagster"]), *location],
@@ -54,10 +54,10 @@ def commands(settings: Settings, ports: Mapping[str, int]) -> dict[str, list[str
 
 
 def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
-    """Start everything, print where it is, and wait for Ctrl-C or for one of the processes to end.
+    """Start all processes, print their addresses, and wait until Ctrl-C or the end of a process.
 
     Raises:
-        UserError: a process ended by itself or did not answer; its log is named.
+        UserError: a process ended or did not answer; the message names its log.
     """
     from caco_assets.resources.dagster.instance import open_instance
 
@@ -69,7 +69,7 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
     logs = settings.paths.workspace / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     home = dagster_home(settings)
-    # its databases exist before two processes look for them
+    # create its databases before two processes open them
     open_instance(home).dispose()
     environment = {
         **os.environ,
@@ -83,7 +83,7 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
     try:
         for name, command in commands(settings, ports).items():
             with (logs / f"{name}.log").open("wb") as log:
-                # a session of its own, so that Ctrl-C reaches only us and each child is stopped in order
+                # a separate session, so that Ctrl-C reaches only this process and children are stopped in order
                 children[name] = subprocess.Popen(
                     command, cwd=settings.home, env=environment, stdout=log, stderr=log, stdin=DEVNULL, start_new_session=True
                 )
@@ -139,7 +139,7 @@ def _stop(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:
-    # the group: web servers have workers of their own
+    # stop the whole group: web servers have worker processes
     try:
         os.killpg(child.pid, number)
     except ProcessLookupError:

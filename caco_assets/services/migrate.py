@@ -1,4 +1,4 @@
-"""The databases and buckets of a team's server: made where they are missing, brought to the version of the installed packages."""
+"""Creates missing databases and buckets of a team's server and migrates databases to the installed versions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 DAGSTER, MLFLOW, LOGINS = "dagster", "mlflow", "mlflow_auth"
 DATABASES = (DAGSTER, MLFLOW, LOGINS)
 WAIT_S = 60.0
-"""PostgreSQL makes its first files while others start."""
+"""Longest wait for PostgreSQL, which initializes its files while other services start."""
 _TRY_AGAIN_S = 1.0
 _URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")
 _KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
-"""What names a bucket; the last one may be left out."""
+"""Variables that name buckets; the last one is optional."""
 
 
 def migrate() -> None:
-    """Make what is missing, and migrate what an earlier version has left; twice is as good as once.
+    """Create what is missing and migrate what an earlier version left; idempotent.
 
     Raises:
         UserError: PostgreSQL or the store does not answer, or a migration failed.
@@ -42,7 +42,7 @@ def migrate() -> None:
     home = instance_home(find_home() / "workspace")
     _run([sys.executable, "-m", "dagster", "instance", "migrate"], {"DAGSTER_HOME": str(home)})
     logger.info("migrate: dagster is up to date")
-    # an empty database is filled by the server itself, which the upgrade cannot do
+    # the server itself initializes an empty database; the upgrade cannot
     if _has_tables(MLFLOW):
         _run([sys.executable, "-m", "mlflow", "db", "upgrade", f"postgresql:///{MLFLOW}"])
     _run([sys.executable, "-m", "mlflow.server.auth", "db", "upgrade", "--url", f"postgresql:///{LOGINS}"])
@@ -50,7 +50,7 @@ def migrate() -> None:
 
 
 def make_databases() -> list[str]:
-    """Make the databases that are missing; their names."""
+    """Create the missing databases and return their names."""
     from psycopg2 import sql
 
     with _connected("postgres") as cursor:
@@ -63,7 +63,7 @@ def make_databases() -> list[str]:
 
 
 def make_buckets() -> list[str]:
-    """Make the buckets of artifacts, data versions and archive that are missing; their names."""
+    """Create the missing buckets of artifacts, data versions and archive and return their names."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     wanted = {
@@ -80,19 +80,19 @@ def make_buckets() -> list[str]:
 
 
 def store() -> Any:
-    """The S3 store: boto3's client, at the address of `CACO_VERSIONS__ENDPOINT` where it is not Amazon's."""
+    """A boto3 client of the S3 store, at `CACO_VERSIONS__ENDPOINT` if set, else Amazon's."""
     import boto3
 
     return boto3.client("s3", endpoint_url=os.environ.get("CACO_VERSIONS__ENDPOINT"), region_name=_region())
 
 
 def _region() -> str:
-    # a store of one's own has no regions, and boto3 insists on one
+    # a self-hosted store has no regions, but boto3 requires one
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
 class _connected:  # noqa: N801 - used as a context manager
-    """A cursor in one database, outside of transactions; waits for the server."""
+    """A cursor in one database, in autocommit mode; waits for the server."""
 
     def __init__(self, database: str) -> None:
         self._database = database

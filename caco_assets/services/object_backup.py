@@ -1,7 +1,7 @@
-"""A team's object store copied to a folder and back: a backup that any S3 store can be filled from.
+"""Copies a team's object store to a folder and back, as a backup that can be restored to any S3 store.
 
-What DVC keeps never changes (its name is its content), and what MLflow keeps is written once: an object of the same size is the
-same.
+DVC's objects never change (they are named by content hash) and MLflow writes its objects once, so an object of the same size is
+unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _URIS = ("CACO_MLFLOW_ARTIFACTS", "CACO_VERSIONS__REMOTE")
 _KEPT = (*_URIS, "CACO_IMAGERY__ARCHIVE")
-"""What names a bucket; the last one may be left out."""
+"""Variables that name buckets; the last one is optional."""
 
 
 def save(folder: Path) -> None:
@@ -43,7 +43,7 @@ def save(folder: Path) -> None:
 
 
 def load(folder: Path) -> None:
-    """Copy `folder/BUCKET/KEY` into the store, whose buckets are made where they are missing.
+    """Copy `folder/BUCKET/KEY` into the store and create missing buckets.
 
     Raises:
         UserError: a variable is missing.
@@ -68,7 +68,7 @@ def _opened() -> Any:
 
 
 def _objects(client: Any) -> Iterator[tuple[str, str, int]]:
-    """Bucket, key and size in bytes of everything."""
+    """Bucket, key and size in bytes of every object."""
     kept = [uri for name in _KEPT if (uri := os.environ.get(name, "")).startswith("s3://")]
     for bucket in sorted({uri.removeprefix("s3://").partition("/")[0] for uri in kept}):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):

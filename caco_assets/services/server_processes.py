@@ -1,6 +1,6 @@
-"""The processes of a team's server: what each needs to know, its command line, and whether it is well.
+"""The processes of a team's server: required variables, command line and health check of each.
 
-A process reads its secrets from files, checks that nothing is missing, and becomes the program that does the work: no secret is in
+A process reads its secrets from files, checks that nothing is missing, and execs the program that does the work: no secret is in
 a command line or in the description of a container.
 """
 
@@ -30,7 +30,7 @@ CODE_SERVER, ARTIFACTS, ENDPOINT = "CACO_CODE_SERVER", "CACO_MLFLOW_ARTIFACTS", 
 """`host:port` of the code server; where MLflow keeps artifacts (`s3://bucket/mlflow`); address of the store."""
 MLFLOW_WORKERS = 2
 _CONNECTION_S = 1
-"""Age at which a connection is made anew: less than any server takes to start."""
+"""Age in seconds at which a connection is replaced: less than any server takes to start."""
 LOCATION = "caco"
 HEALTH_S = 10.0
 Environment = dict[str, str]
@@ -38,14 +38,14 @@ Environment = dict[str, str]
 
 @dataclass(frozen=True)
 class Service:
-    """One kind of process."""
+    """One type of process."""
 
     port: int
-    """Where it listens by default; 0: nowhere."""
+    """Default port; 0: it does not listen."""
     needs: tuple[str, ...]
-    """Variables beside those that the settings check."""
+    """Required variables besides those that the settings check."""
     command: Callable[[str, int, Environment], list[str]]
-    """Host, port and environment, which it may add to → its command line."""
+    """Host, port and environment (to which it may add) → command line."""
     healthy: Callable[[int], bool]
 
 
@@ -60,7 +60,7 @@ def _code(host: str, port: int, environ: Environment) -> list[str]:
 
 
 def _webserver(host: str, port: int, environ: Environment) -> list[str]:
-    # it keeps a connection to each storage open, and after a restart of PostgreSQL would ask its next question over a dead one
+    # it keeps a connection to each storage open; after a restart of PostgreSQL the next query would use a dead connection
     fresh = ["--db-pool-recycle", str(_CONNECTION_S)]
     return _dagster("dagster_webserver", "-h", host, "-p", str(port), "--log-format", "json", *fresh, *_code_server(environ))
 
@@ -121,20 +121,20 @@ SERVICES = {
 
 
 def become(name: str, host: str, port: int | None) -> NoReturn:
-    """Turn this process into one of `SERVICES`.
+    """Replace this process by one of `SERVICES`.
 
     Raises:
-        UserError: the deployment is one without servers, or a variable is missing.
+        UserError: the deployment has no servers, or a variable is missing.
     """
     program, environ = prepare(name, host, port)
     os.execve(program[0], program, environ)  # noqa: S606 - there is nothing for a shell to read
 
 
 def become_other(command: list[str]) -> NoReturn:
-    """Turn this process into another program that finds the secrets in its environment.
+    """Replace this process by another program with the secrets in its environment.
 
     Raises:
-        UserError: a secret cannot be read, or there is no such program.
+        UserError: a secret cannot be read, or the program does not exist.
     """
     read_secrets()
     try:
@@ -144,7 +144,7 @@ def become_other(command: list[str]) -> NoReturn:
 
 
 def prepare(name: str, host: str, port: int | None) -> tuple[list[str], Environment]:
-    """Command line and environment of a service; writes its home and a note for `healthy`."""
+    """Command line and environment of a service; creates its home and the file that `healthy` reads."""
     where, service = deployment(), SERVICES[name]
     if not where.shared:
         raise UserError(f"{VARIABLE}={where.name}: servers are for `server` and `cluster`; `caco up` opens the UIs of one machine")
@@ -153,7 +153,7 @@ def prepare(name: str, host: str, port: int | None) -> tuple[list[str], Environm
     environ = {**os.environ, "CACO_HOME": str(find_home())}
     os.environ["CACO_HOME"] = environ["CACO_HOME"]
     environ["DAGSTER_HOME"] = str(instance_home(find_home() / "workspace"))
-    # servers are read by machines first
+    # server logs are read mainly by machines
     environ.setdefault("CACO_LOG", "json")
     listens = port or service.port
     command = service.command(host, listens, environ)
@@ -162,10 +162,10 @@ def prepare(name: str, host: str, port: int | None) -> tuple[list[str], Environm
 
 
 def healthy() -> bool:
-    """Whether the service that this container (or folder for temporary files) runs answers.
+    """Whether the service of this container (or temporary folder) answers.
 
     Raises:
-        UserError: none was started here.
+        UserError: no service was started here.
     """
     try:
         note = json.loads(_note().read_text())
@@ -184,7 +184,7 @@ def _dagster(module: str, *arguments: str) -> list[str]:
 
 
 def _code_server(environ: Mapping[str, str]) -> list[str]:
-    """Where the code is served, under one name: schedules and sensors are known by it, whatever the address."""
+    """Options that connect to the code server; its location name is fixed because it identifies schedules and sensors."""
     host, _, port = environ[CODE_SERVER].rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"{CODE_SERVER}={environ[CODE_SERVER]}: is written host:port, such as code:4000")

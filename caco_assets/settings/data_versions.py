@@ -1,4 +1,4 @@
-"""The section `versions`: where every version of the data is kept."""
+"""The section `versions`: storage of data versions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from caco_assets.settings.frozen import Frozen
 
 
 class Versions(Frozen):
-    """Where DVC keeps every version of the data."""
+    """Where DVC stores data versions."""
 
     remote: str | None = None
-    """A folder, `s3://bucket/folder` or another address that DVC knows; none: as `.dvc/config` says, a folder in the workspace."""
+    """A folder, `s3://bucket/folder` or another DVC address; none: the folder set in `.dvc/config`, in the workspace."""
     endpoint: str | None = Field(default=None, pattern=r"^https?://")
-    """Address of the S3 store, where it is not Amazon's."""
+    """Address of the S3 store, if it is not Amazon's."""
 
     @model_validator(mode="after")
     def _endpoint_of_a_store(self) -> Versions:

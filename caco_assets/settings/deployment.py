@@ -1,4 +1,4 @@
-"""Where the chain runs: `CACO_DEPLOYMENT` names one of three kinds, and that one word says where all state is kept.
+"""Deployment types: `CACO_DEPLOYMENT` selects one of three, which determines where all state is stored.
 
 | | `local` | `server` | `cluster` |
 |---|---|---|---|
@@ -7,8 +7,8 @@
 | MLflow | SQLite in the workspace | a server with a login | a server with a login |
 | data versions | a folder in the workspace | an object store | an object store |
 
-PostgreSQL is found by libpq's own variables (`PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`), so that no address with a password in it
-exists anywhere. Any secret may be given as a file (`PGPASSWORD_FILE`): it is read when a process starts and is in no command line.
+PostgreSQL is configured by libpq's variables (`PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`), so no address contains a password.
+Any secret may be given as a file (`PGPASSWORD_FILE`): it is read when a process starts and appears in no command line.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from caco_assets.settings.model import Settings
 
 VARIABLE = "CACO_DEPLOYMENT"
 DATABASE = ("PGHOST", "PGUSER", "PGPASSWORD")
-"""What leads to PostgreSQL."""
+"""Connection variables of PostgreSQL."""
 STORE = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-"""What opens an S3 store, where the machine's own role does not."""
+"""Keys of an S3 store, for machines without a role that opens it."""
 TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """The chain's login at the MLflow server."""
 MLFLOW_SERVER = (
@@ -34,7 +34,7 @@ MLFLOW_SERVER = (
     "MLFLOW_FLASK_SERVER_SECRET_KEY",
     "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
 )
-"""What the MLflow server makes its first account with, signs its forms with, and encrypts the secrets of its webhooks with."""
+"""The MLflow server's first account, its key for signing forms and its key for encrypting webhook secrets."""
 SECRETS = (*DATABASE, *STORE, *TRACKING, *MLFLOW_SERVER)
 """Variables that may be given as `NAME_FILE`."""
 
@@ -66,33 +66,33 @@ run_launcher:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What one kind of deployment means."""
+    """One deployment type."""
 
     name: str
     needs: tuple[str, ...] = ()
-    """Variables without which no run works; a secret one may be given as `NAME_FILE`."""
+    """Variables that every run needs; a secret may be given as `NAME_FILE`."""
     launcher: str = _PROCESSES
     """How a run is started: a section of `dagster.yaml`."""
     storage: str = ""
     """Where runs are kept: a section of `dagster.yaml`; none: SQLite beside it."""
     shared: bool = False
-    """State is kept by servers, which the settings must name."""
+    """Whether servers keep the state; the settings must name them."""
 
     def require(self, names: Iterable[str], environ: Mapping[str, str]) -> None:
-        """Stop where variables are missing.
+        """Check that variables are set.
 
         Raises:
-            UserError: names all of them.
+            UserError: names all missing variables.
         """
         missing = [f"{name} (or {name}_FILE)" if name in SECRETS else name for name in names if not environ.get(name)]
         if missing:
             raise UserError(f"{VARIABLE}={self.name}: {', '.join(missing)}: not set; deploy/README.md says what belongs there")
 
     def check(self, settings: Settings) -> None:
-        """Stop where a profile would keep state in the workspace that others are to see.
+        """Check that a shared deployment's profile keeps no shared state in the workspace.
 
         Raises:
-            UserError: names the variable and what it has to be.
+            UserError: names the variable and the value it needs.
         """
         if not self.shared:
             return
@@ -122,10 +122,10 @@ DEPLOYMENTS = {
 
 
 def deployment(environ: Mapping[str, str] = os.environ) -> Deployment:
-    """The deployment that the environment names; `local` where it names none.
+    """The deployment that the environment names; default `local`.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: there is no such deployment.
     """
     name = environ.get(VARIABLE) or "local"
     if name not in DEPLOYMENTS:
@@ -154,7 +154,7 @@ def read_secrets(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def enter(environ: MutableMapping[str, str] = os.environ) -> Deployment:
-    """The deployment of this process, its secrets read and all variables there.
+    """Read the secrets, check the variables and return this process's deployment.
 
     Raises:
         UserError: one line that names what is wrong or missing.

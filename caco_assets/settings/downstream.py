@@ -14,23 +14,23 @@ from caco_assets.settings.frozen import Frozen
 
 
 class TaskData(Frozen):
-    """Where one task's data lies and how it is judged."""
+    """Data and evaluation settings of one task."""
 
     task: str
     """A name in the table of `downstream/tasks.py`."""
     data: Path | None = None
-    """The archive or folder as its authors ship it; none: the embedded twin."""
+    """The archive or folder as published; none: the embedded twin."""
     optional: bool = False
     """An optional task whose data is absent is reported as not measured, with the reason; otherwise absence is an error."""
     protocols: tuple[Literal["paper", "clean"], ...] = ("paper", "clean")
     sizes: tuple[int, ...] = (64,)
     """Input sides in pixels of the `clean` protocol; `paper` is always 64."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many images per split (a seeded choice, said in every row); none: all."""
+    """At most this many images per split (a seeded choice, recorded in every row); none: all."""
     tile: int | None = Field(default=None, ge=32, multiple_of=32)
     """Side in pixels of the tiles of a task with a class for each pixel; none: the task's own."""
     fine_tune: bool = False
-    """Train the whole network on the task too, not only a layer on frozen features: minutes on a GPU, hours without."""
+    """Train the whole network on the task too, not only a layer on frozen features: minutes on a GPU, hours without one."""
 
 
 class FineTune(Frozen):
@@ -41,17 +41,17 @@ class FineTune(Frozen):
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", serialization_alias="optimiser")
     """`sgd`: with momentum 0.9."""
     learning_rates: tuple[float, ...] = Field(default=(1e-4, 1e-3), min_length=1)
-    """The validation part chooses among them; the `paper` protocol takes the first."""
+    """The validation split selects one; the `paper` protocol uses the first."""
     weight_decay: float = Field(default=0.05, ge=0)
     paper_size: int = Field(default=224, ge=32)
-    """Input side in pixels where `paper` is a fine-tuning; elsewhere `sizes` of the row says it."""
+    """Input side in pixels if `paper` fine-tunes; otherwise `sizes` of the row applies."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of training in which the rate rises to its height, from which a cosine takes it to zero."""
+    """Fraction of training in which the rate rises to its maximum; a cosine then lowers it to zero."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bfloat16 on a GPU that has it, else float32."""
+    """`auto`: bfloat16 on a GPU that supports it, else float32."""
 
     def __repr_args__(self) -> ReprArgs:
-        """With the first name of `optimizer`: the keys of measured scores are made from this text."""
+        """Keep the original name of `optimizer`, because the keys of measured scores are made from this text."""
         return [("optimiser" if name == "optimizer" else name, value) for name, value in super().__repr_args__()]
 
 
@@ -59,41 +59,41 @@ class Dense(Frozen):
     """How a decoder is trained on a task with a class for each pixel, by Adam."""
 
     epochs: int = Field(default=100, ge=1)
-    """Of a decoder on a frozen encoder."""
+    """Epochs of a decoder on a frozen encoder."""
     fine_tune_epochs: int = Field(default=100, ge=1)
-    """Of a decoder together with its encoder."""
+    """Epochs of a decoder trained together with its encoder."""
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Of the decoder."""
+    """Learning rate of the decoder."""
     encoder_rate: float = Field(default=1e-4, gt=0)
-    """Of an encoder that is trained too."""
+    """Learning rate of an encoder that is trained too."""
     weight_decay: float = Field(default=1e-4, ge=0)
     decay: float = Field(default=0.95, gt=0, le=1)
-    """Factor of the rates after each epoch."""
+    """Factor applied to the rates after each epoch."""
     cache_gb: float = Field(default=8.0, ge=0)
-    """The most that the kept features of one part may take; above it tiles are encoded at every step."""
+    """Largest size in GB of the cached features of one split; above it, tiles are encoded at every step."""
     paper_seeds: int | None = Field(default=None, ge=1)
-    """So many of `seeds` in the `paper` protocol; none: all."""
+    """Number of `seeds` used by the `paper` protocol; none: all."""
 
 
 class Downstream(Frozen):
-    """How good is it?"""
+    """Tasks, protocols and budgets of an evaluation."""
 
     tasks: dict[str, TaskData] = Field(default_factory=dict)
-    """Name of the row in scores → what to run."""
+    """Name of the score row → the task to run."""
     baselines: tuple[Literal["random", "imagenet", "raw_statistics"], ...] = ("random", "imagenet", "raw_statistics")
     encoders: tuple[str, ...] = ()
-    """Names of imported encoders (`caco encoder import`) that stand beside the profile's own in scores and report."""
+    """Names of imported encoders (`caco encoder import`) that scores and report compare with the profile's own."""
     allow_overlap: bool = False
-    """Test images that lie on pretraining places are a warning instead of an error: for published sets, whose places are given."""
+    """Test images that lie on pretraining places are a warning instead of an error: for published sets, whose places are fixed."""
     seeds: tuple[int, ...] = (0, 1, 2)
     paper_epochs: int = Field(default=100, ge=1)
     bootstrap: int = Field(default=1000, ge=100)
     dense: Dense = Dense()
-    """On archives: the published decoder."""
+    """Decoder training on archives, as published."""
     dense_twin: Dense = Dense(epochs=5, fine_tune_epochs=4, batch_size=4, paper_seeds=1)
     """On embedded twins: what two cores do in a minute or two."""
     fine_tune: FineTune = FineTune()
-    """On archives: like published fine-tuning."""
+    """Fine-tuning on archives, similar to published fine-tuning."""
     fine_tune_twin: FineTune = FineTune(epochs=6, batch_size=16, learning_rates=(1e-3,), paper_size=64)
     """On embedded twins: what two cores do in a minute or two."""

@@ -1,4 +1,4 @@
-"""Errors of a profile or of a `CACO_…` variable as one line: field, value, what is allowed."""
+"""One-line errors of a profile or a `CACO_…` variable: field, value, what is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from caco_assets.settings.model import Settings
 
 
 def check_environment() -> None:
-    """Reject a `CACO_…` variable that looks like a setting and names none: it would be ignored silently."""
+    """Reject a `CACO_…` variable that looks like a setting but names none, because it would be silently ignored."""
     for name in sorted(os.environ):
         if not name.upper().startswith("CACO_") or name.upper() in ("CACO_HOME", "CACO_PROFILE", "CACO_DEPLOYMENT"):
             continue

@@ -13,7 +13,7 @@ from caco_assets.settings.imagery_sources import FolderSource, Source, Synthetic
 
 
 class Imagery(Frozen):
-    """Which pixels."""
+    """Scenes and chips to fetch."""
 
     source: Source = SyntheticSource()
     bands: tuple[str, ...] = Field(default=S2_BANDS, min_length=1)
@@ -22,7 +22,7 @@ class Imagery(Frozen):
     resolution: float = Field(default=10.0, gt=0)
     """Metres per pixel."""
     seasons: int = Field(default=5, ge=1)
-    """Dates wanted per period; CACo needs at least 3."""
+    """Dates per period; CACo needs at least 3."""
     min_seasons: int = Field(default=3, ge=1)
     """A place with fewer clear dates in either period goes to quarantine."""
     period_months: int = Field(default=12, ge=1, le=1200)
@@ -32,15 +32,15 @@ class Imagery(Frozen):
     max_scene_cloud: float = Field(default=90.0, ge=0, le=100)
     """Scenes cloudier than this (percent) are not even tried."""
     candidates: int = Field(default=8, ge=1, le=100)
-    """Scenes of its own window that are listed for a place's season, the least cloudy first; more help under frequent cloud."""
+    """Candidate scenes per place and season, least cloudy first; a higher number helps under frequent cloud."""
     workers: int = Field(default=2, ge=1)
     """Threads that decode and encode pixels, and read files on this machine."""
     connections: int = Field(default=32, ge=1, le=256)
-    """Requests under way at once to providers whose files are read over HTTP."""
+    """Concurrent requests to providers whose files are read over HTTP."""
     archive: str | None = Field(default=None, pattern=ADDRESS)
-    """Where the chips themselves are kept: `s3://bucket/folder`, `gs://…` or `az://container/…`; none: in the workspace."""
+    """Where the chips are stored: `s3://bucket/folder`, `gs://…` or `az://container/…`; none: in the workspace."""
     launcher: Literal["inline", "ray"] = "inline"
-    """`inline`: one shard after the other in this process; `ray`: a task for each on a Ray cluster, of `workers` cores."""
+    """`inline`: one shard after another in this process; `ray`: one task per shard on a Ray cluster, with `workers` cores each."""
 
     @model_validator(mode="after")
     def _enough_seasons(self) -> Imagery:

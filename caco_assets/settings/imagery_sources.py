@@ -1,4 +1,4 @@
-"""Where imagery comes from: one section per kind of source."""
+"""Imagery sources: one section per source type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SyntheticSource(Frozen):
     benchmark_images_per_class: int = Field(default=100, ge=10)
     """Size of the EuroSAT twin: images in each of the ten classes."""
     calendar: str | None = Field(default=None, pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
-    """The vintage whose periods say when overpasses happen, so that vintages near it share scenes; none: the run's own."""
+    """The vintage whose periods set the overpass dates, so that nearby vintages share scenes; none: the run's own."""
 
 
 class FolderSource(Frozen):
@@ -50,34 +50,34 @@ class CatalogSource(Frozen):
 PROVIDERS: dict[str, dict[str, str | int]] = {
     # public bucket of GeoTIFFs (COG); answers are limited to 6 MB
     "earth_search": {"url": "https://earth-search.aws.element84.com/v1", "page_size": 100},
-    # GeoTIFFs (COG) behind tokens that anyone may have for the asking
+    # GeoTIFFs (COG) behind tokens that are free for anyone
     "planetary_computer": {
         "url": "https://planetarycomputer.microsoft.com/api/stac/v1",
         "signer": "planetary_computer",
         "page_size": 250,
     },
-    # JPEG 2000 in an S3 store that needs keys of one's own
+    # JPEG 2000 in an S3 store that needs the user's own keys
     "cdse": {"url": "https://stac.dataspace.copernicus.eu/v1", "signer": "s3", "page_size": 250},
 }
-"""What a named provider publishes of itself; every value can be set otherwise."""
+"""Published values of each named provider; every value can be overridden."""
 
 
 class StacApiSource(Frozen):
-    """A STAC API: a named provider, or any other by its `url`."""
+    """A STAC API: a named provider, or any other given by `url`."""
 
     kind: Literal["stac_api"] = "stac_api"
     provider: Literal["earth_search", "planetary_computer", "cdse"] | None = None
-    """Fills the fields below with what it publishes."""
+    """The provider, whose published values fill the fields below."""
     url: str
     """Address of the API's landing page."""
     collection: str = "sentinel-2-l2a"
     """Name of the collection of Sentinel-2 Level-2A."""
     signer: Literal["none", "planetary_computer", "s3"] = "none"
-    """How files are made readable: as they are, with tokens of the Planetary Computer, or from S3 with the keys in `AWS_…`."""
+    """How files are accessed: directly, with tokens of the Planetary Computer, or from S3 with the keys in `AWS_…`."""
     page_size: int = Field(default=250, ge=1, le=10_000)
-    """Items asked for at a time; smaller pages follow where the server cannot send so many."""
+    """Items per page; reduced automatically if the server cannot send that many."""
     connections: int = Field(default=4, ge=1, le=64)
-    """Searches at a time."""
+    """Concurrent searches."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,21 +90,21 @@ class StacApiSource(Frozen):
 
 
 class SecoLayoutSource(Frozen):
-    """A set in the layout of SeCo and CACo (`000123/<date>/B4.tif`), made an archive once by `caco archive import`."""
+    """A set in the layout of SeCo and CACo (`000123/<date>/B4.tif`), converted to an archive once by `caco archive import`."""
 
     kind: Literal["seco_layout"] = "seco_layout"
     periods: Literal["gap", "halves", "calendar"] = "gap"
-    """What parts a place's dates in early and late: their longest pause, their number, or the profile's calendar."""
+    """How a place's dates are split into early and late: at their longest gap, by count, or by the profile's calendar."""
     scale: float | None = Field(default=None, gt=0)
-    """Reflectance per digital number; none: what a file says, else 1/255 for uint8 and 1/10 000 for 16 bits."""
+    """Reflectance per digital number; none: the file's value, else 1/255 for uint8 and 1/10 000 for 16 bits."""
     offset: float | None = None
-    """Reflectance at digital number 0; none: what a file says, else 0."""
+    """Reflectance at digital number 0; none: the file's value, else 0."""
     nodata: float | None = None
-    """Digital number that means no data; none: what a file says."""
+    """Digital number that means no data; none: the file's value."""
 
     @field_serializer("kind")
     def _first_name(self, kind: str, info: FieldSerializationInfo) -> str:
-        """Dumps keep the first name of the kind, as those of renamed fields do (see `Frozen`)."""
+        """Keep the original name of the kind in dumps, as for renamed fields (see `Frozen`)."""
         return kind if info.by_alias is False else "published"
 
 

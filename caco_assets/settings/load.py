@@ -26,7 +26,7 @@ def profile_names() -> list[str]:
 
 
 def find_home() -> Path:
-    """`CACO_HOME`, else the nearest folder upwards that holds `dvc.yaml`, else the working directory."""
+    """`CACO_HOME`, else the nearest parent folder with `dvc.yaml`, else the working directory."""
     if home := os.environ.get("CACO_HOME"):
         return Path(home).expanduser().resolve()
     here = Path.cwd().resolve()
@@ -42,8 +42,8 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
         overrides: nested values that win over the profile (not over the environment).
 
     Raises:
-        UserError: no such profile, an unknown key, a value that is not allowed, or something that `CACO_DEPLOYMENT` asks for is
-            not there; names the field, the value and what is allowed.
+        UserError: no such profile, an unknown key, a value that is not allowed, or a variable that `CACO_DEPLOYMENT` needs is
+            missing; names the field, the value and what is allowed.
     """
     name = profile or os.environ.get("CACO_PROFILE") or "embedded"
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
@@ -75,14 +75,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        # another kind of source has other fields: nothing of the old one stays
+        # another source type has other fields, so none of the old ones are kept
         other = both and value.get("kind", merged[key].get("kind")) != merged[key].get("kind")
         merged[key] = _merge(merged[key], value) if both and not other else value
     return merged
 
 
 def _expand(value: Any, home: Path) -> Any:
-    """Replace `${NAME}` by the environment's value; `CACO_REAL` and `CACO_DATA` have defaults beside and below the home folder."""
+    """Replace `${NAME}` by the environment's value; `CACO_REAL` and `CACO_DATA` default to folders beside and below home."""
     defaults = {"CACO_REAL": str(home.parent / "shared" / "real"), "CACO_DATA": str(home / "data")}
     if isinstance(value, dict):
         return {key: _expand(item, home) for key, item in value.items()}

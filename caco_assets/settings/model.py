@@ -22,7 +22,7 @@ from caco_assets.settings.validation import Validation
 
 
 class Settings(BaseSettings):
-    """Everything that decides a run. Frozen; a wrong key or value stops before work starts."""
+    """All settings of a run. Frozen; a wrong key or value is an error before work starts."""
 
     model_config = SettingsConfigDict(env_prefix="CACO_", env_nested_delimiter="__", frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     vintage: str = Field(default="2026-11", pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """The late period ends with this month."""
     gap_years: int = Field(default=4, ge=1, le=100)
-    """The early period lies this many years before the late one."""
+    """Years by which the early period precedes the late one."""
     sampling: Sampling = Sampling()
     imagery: Imagery = Imagery()
     validation: Validation = Validation()
@@ -86,10 +86,10 @@ class Settings(BaseSettings):
 
     @cached_property
     def paths(self) -> Paths:
-        """Where everything of this profile lives."""
+        """Paths of this profile's files."""
         return Paths(home=self.home, workspace=self.home / "workspace", profile=self.profile)
 
     @property
     def shards(self) -> int:
-        """Number of shards that `sampling.places` fill."""
+        """Number of shards for `sampling.places`."""
         return -(-self.sampling.places // self.sampling.places_per_shard)

@@ -16,7 +16,7 @@ class Paths(Frozen):
 
     @property
     def root(self) -> Path:
-        """All that belongs to this profile."""
+        """Root folder of this profile."""
         return self.workspace / self.profile
 
     @property
@@ -26,12 +26,12 @@ class Paths(Frozen):
 
     @property
     def catalog(self) -> Path:
-        """Static STAC catalog: `catalog.json`, `items.parquet`, and for the embedded Earth the COGs and `truth/`."""
+        """Static STAC catalog: `catalog.json`, `items.parquet` and, for the embedded Earth, the COGs and `truth/`."""
         return self.root / "catalog"
 
     @property
     def change_truth(self) -> Path:
-        """Where the imagery says which places have truly changed: parquet with `location_id` and `changed`."""
+        """Ground truth of change from the imagery: parquet with `location_id` and `changed`."""
         return self.catalog / "truth" / "change.parquet"
 
     @property
@@ -56,7 +56,7 @@ class Paths(Frozen):
 
     @property
     def quarantine(self) -> Path:
-        """`quarantine.parquet`: every chip refused, with reason codes."""
+        """`quarantine.parquet`: every rejected chip, with reason codes."""
         return self.root / "data" / "quarantine.parquet"
 
     @property
@@ -71,7 +71,7 @@ class Paths(Frozen):
 
     @property
     def encoders(self) -> Path:
-        """A folder for each encoder that came in from outside (`caco encoder import`)."""
+        """Folder with one folder per imported encoder (`caco encoder import`)."""
         return self.root / "encoders"
 
     def encoder_scores(self, name: str) -> Path:
@@ -100,5 +100,5 @@ class Paths(Frozen):
 
     @property
     def cache(self) -> Path:
-        """Features and other things that are quick to lose."""
+        """Features and other files that can be deleted and recomputed."""
         return self.root / "cache"

@@ -10,7 +10,7 @@ from caco_assets.settings.frozen import Frozen
 
 
 class Pretraining(Frozen):
-    """What has changed?"""
+    """The objective, the encoder and its training."""
 
     objective: str = "caco"
     """A registered name of `pretraining/objectives/`."""
@@ -19,15 +19,15 @@ class Pretraining(Frozen):
     backbone: str = "resnet18"
     """A timm name."""
     bands: tuple[str, ...] = Field(default=("B04", "B03", "B02"), min_length=1)
-    """Of the images that the encoder sees, in this order."""
+    """Bands of the encoder's input images, in this order."""
     pack_bands: tuple[str, ...] | None = None
-    """Of the pack, which may hold more than `bands`, so that one pack serves encoders of several band sets; none: `bands`."""
+    """Bands of the pack, which may be more than `bands`, so that one pack serves several band sets; none: `bands`."""
     stretch: Literal["seco", "seco_fine", "eurosat", "reflectance"] = "seco"
     """How reflectance becomes uint8 in the pack (see `pretraining/stretch.py`)."""
     image_size: int = Field(default=224, ge=32)
     crop_scale: tuple[float, float] = (0.2, 1.0)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Deviation of the blur in pixels; the published range belongs to images of 264 pixels, smaller ones lose their texture."""
+    """Standard deviation of the blur in pixels; the published range is for 264-pixel images and erases texture in smaller ones."""
     embedding_dim: int = Field(default=128, ge=2)
     batch_size: int = Field(default=256, ge=2)
     """Images per step over all processes; even for objectives that need both periods of a place."""
@@ -35,9 +35,9 @@ class Pretraining(Frozen):
     queue_size: int = Field(default=16_384, ge=1)
     temperature: float = Field(default=0.07, gt=0)
     momentum: float = Field(default=0.999, ge=0, le=1)
-    """Of the key encoder's moving average."""
+    """Momentum of the key encoder's moving average."""
     geo_clusters: int = Field(default=100, ge=2)
-    """Regions of the Earth that `gssl` tells apart."""
+    """Number of regions of the Earth that `gssl` distinguishes."""
     ema_beta: float = Field(default=0.8, ge=0, lt=1)
     """Weight of the old value in the moving average of the change ratio."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -51,33 +51,33 @@ class Pretraining(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
-    """`torch.compile` for the encoders and, on a GPU, for the colours of the views; worth its minutes on a GPU alone."""
+    """`torch.compile` for the encoders and, on a GPU, for the colours of the views; worth its compile time only on a GPU."""
     pack_on_gpu: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of a GPU's free memory that the pack may take; a larger pack is streamed from this machine's."""
+    """Largest fraction of a GPU's free memory that the pack may take; a larger pack is streamed from host memory."""
     threads: int = Field(default=0, ge=0)
     """CPU threads for the views; 0: all cores."""
     warm_start: Literal["none", "champion"] = "none"
-    """`champion`: training begins with the weights of the version that serves (where there is one); `none`: from scratch."""
+    """`champion`: training starts from the weights of the serving version, if any; `none`: from scratch."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints."""
     checkpoint_minutes: float = Field(default=10.0, gt=0)
-    """Minutes between checkpoints within an epoch: the most that a kill can cost."""
+    """Minutes between checkpoints within an epoch: the most training time that a kill can lose."""
     launcher: Literal["inline", "process", "torchrun", "ray"] = "inline"
-    """`inline`: in the process of the command (Dagster always gives it one of its own); else a name of `pretraining/launch.py`."""
+    """`inline`: in the command's process (Dagster always uses a separate one); else a name of `pretraining/launch.py`."""
     processes: int = Field(default=1, ge=1)
-    """Processes that share each batch, on each machine: one per GPU; for `torchrun` and `ray`."""
+    """Processes per machine that share each batch, one per GPU; for `torchrun` and `ray`."""
     nodes: int = Field(default=1, ge=1)
-    """Machines with so many processes each; for `ray`."""
+    """Machines with `processes` processes each; for `ray`."""
     restarts: int = Field(default=8, ge=0)
-    """Times that training goes on from its last checkpoint when a machine or a process is lost; for `ray`."""
+    """Times that training resumes from its last checkpoint when a machine or a process is lost; for `ray`."""
     squared_distances: bool = False
-    """Squared distances in the change ratio, as the published formula says and the published code does not."""
+    """Square the distances in the change ratio, as in the published formula but not the published code."""
     aligned_seasons: bool = False
-    """The long-term distance compares one season of both periods, as the published formula says and the published code does not."""
+    """The long-term distance compares the same season of both periods, as in the published formula but not the published code."""
     probe_every: int = Field(default=0, ge=0)
     """Epochs between probes during training; 0: none."""
     probe_task: str | None = None
-    """The row of `downstream.tasks` from whose training and validation parts the probe during training takes its images."""
+    """The row of `downstream.tasks` whose training and validation splits supply the images of the probe during training."""
 
     @property
     def packed_bands(self) -> tuple[str, ...]:

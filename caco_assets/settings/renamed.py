@@ -1,4 +1,4 @@
-"""Settings under their names of the last release: accepted for one release, with a warning."""
+"""Accepts the last release's names of settings, with a warning, for one release."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = {
     "downstream.fine_tune.optimiser": "optimizer",
     "downstream.fine_tune_twin.optimiser": "optimizer",
 }
-"""Old key, by its place in the settings tree → new key of the same section."""
+"""Path of the old key in the settings tree → new key of the same section."""
 VALUES = {"imagery.source.kind": {"published": "seco_layout"}}
 """Key → old value → new value."""
 
@@ -26,12 +26,12 @@ def current_names(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, 
 
     Args:
         values: the settings tree, or a part of it.
-        warn: log one line per old name and process; False for what an earlier release has written itself.
+        warn: log one line per old name and process; False for files that an earlier release wrote.
     """
     current = copy.deepcopy(dict(values))
     for path, new in KEYS.items():
         section, old = _find(current, path)
-        # both names: the old one stays, and is reported as an unknown key
+        # with both names present, the old one stays and is reported as an unknown key
         if section is not None and old in section and new not in section:
             section[new] = section.pop(old)
             if warn:
@@ -46,7 +46,7 @@ def current_names(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, 
 
 
 def _find(values: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:
-    """The section that a path leads to, if it is there, and the last part of the path."""
+    """The section at a path, if it exists, and the last part of the path."""
     *sections, key = path.split(".")
     found: Any = values
     for name in sections:

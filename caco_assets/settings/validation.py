@@ -1,4 +1,4 @@
-"""Settings of the room `validation`: which data stops the chain."""
+"""Settings of the room `validation`: limits above which data stops the chain."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from caco_assets.settings.frozen import Frozen
 
 
 class Drift(Frozen):
-    """How far a vintage may be from the last one that was accepted."""
+    """Limits on the drift of a vintage from the last accepted one."""
 
     severity: Literal["blocking", "warning"] = "blocking"
-    """`blocking`: the chain stops before training until a person accepts it; `warning`: the promotion policy has the last word."""
+    """`blocking`: the chain stops before training until a person accepts it; `warning`: the promotion policy decides."""
     places: int = Field(default=64, ge=1)
-    """Places whose chips are measured: a seeded choice, the same for every vintage."""
+    """Number of places whose chips are measured: a seeded choice, the same for every vintage."""
     mean: float = Field(default=0.2, gt=0)
-    """Largest change of a band's mean reflectance, as a share of the older."""
+    """Largest change of a band's mean reflectance, relative to the older vintage."""
     spread: float = Field(default=0.35, gt=0)
-    """Largest change of a band's standard deviation, as a share of the older."""
+    """Largest change of a band's standard deviation, relative to the older vintage."""
     strange: float = Field(default=0.05, ge=0, le=1)
-    """Largest share of chips whose mean lies far outside of what the older vintage has seen in that band."""
+    """Largest share of chips whose mean is far outside the older vintage's range in that band."""
     cover: float = Field(default=0.15, gt=0, le=1)
-    """Largest share of the ground that may have another cover: half the sum of the differences of the shares."""
+    """Largest share of the area with another land cover: half the sum of the absolute differences of the class shares."""
     clear_sky: float = Field(default=0.2, gt=0, le=1)
     """Largest change of the share of tried scenes that were clear."""
 
 
 class Validation(Frozen):
-    """When data is bad enough to stop."""
+    """Data quality limits that stop the chain."""
 
     max_quarantined: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of wanted chips that may be in quarantine."""
+    """Largest share of expected chips that may be in quarantine."""
     drift: Drift = Drift()

@@ -1,1 +1,1 @@
-"""Dagster: the workspace's instance, the workspace lock, the run launcher, asset metadata."""
+"""Dagster: the workspace's instance, the workspace lock, the run launcher and asset metadata."""

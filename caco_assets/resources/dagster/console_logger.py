@@ -1,6 +1,6 @@
-"""The console log of a run in one line per message: time, step, what is happening. Dagster's own event log keeps everything.
+"""Console log of a run: one line per message with time, step and text. Dagster's event log keeps everything.
 
-`CACO_LOG=json`: JSON objects with the run, its step, and the fields of `watch/logs.py`.
+With `CACO_LOG=json`, lines are JSON objects with the run, its step and the fields of `observability/logs.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Lines(logging.Formatter):
 
 
 class _Speaking(logging.Filter):
-    """Messages of the assets and failures; Dagster's own engine events stay in the event log."""
+    """Passes messages of the assets and failures; Dagster's engine events stay in the event log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         event = getattr(record, "dagster_meta", {}).get("dagster_event")

@@ -1,4 +1,4 @@
-"""The Dagster instance of a workspace: its `dagster.yaml` and logs under `workspace/dagster`, no telemetry, runs in order."""
+"""The Dagster instance of a workspace: its `dagster.yaml` and logs under `workspace/dagster`, without telemetry."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ _EARLIER = (
     "44b8911c61e3439dfe1b07a1fb23327ec262937641ba21895079d5bcfe347aac",
     "5aa15f83429c09093b7d3ffcca049fa938bbfd096ffc498bbca58f888fb90f8d",
 )
-"""SHA-256 of the files that earlier versions wrote: such a file was not edited and is replaced."""
+"""SHA-256 of the files that earlier versions wrote: a matching file was not edited and is replaced."""
 _MOVED = {b"caco_assets.resources.launcher": b"caco_assets.resources.dagster.run_launcher"}
-"""Modules that earlier versions named in the file; in an edited one the new name is put in."""
+"""Module names that earlier versions wrote to the file → new names; they are replaced in an edited file too."""
 
 
 def dagster_home(settings: Settings) -> Path:
     """Folder for `DAGSTER_HOME`, with its `dagster.yaml` for the deployment; an edited one is kept.
 
     Raises:
-        UserError: the edited one keeps runs in SQLite, where the deployment has a database.
+        UserError: the edited file keeps runs in SQLite although the deployment has a database.
     """
     return instance_home(settings.paths.workspace)
 
@@ -98,7 +98,7 @@ def instance_home(workspace: Path) -> Path:
 
 
 def dagster_yaml(where: Deployment) -> str:
-    """The instance of a deployment."""
+    """Contents of `dagster.yaml` for a deployment."""
     return _BEFORE + where.launcher + _AFTER + where.storage
 
 
@@ -107,10 +107,10 @@ def _sha256(content: bytes) -> str:
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
-    """The instance in this folder, as `DAGSTER_HOME` of this process and its children; close it.
+    """Open the instance in this folder and make it `DAGSTER_HOME` of this process and its children. The caller closes it.
 
-    Dagster makes its SQLite files when it is first opened, and two processes that do so at once break each other ("table already
-    exists"): here one waits for the other.
+    Dagster creates its SQLite files on first use, and two processes that do so at once fail ("table already
+    exists"), so a lock lets one wait for the other.
     """
     os.environ["DAGSTER_HOME"] = str(home)
     with file_lock(home / "open.lock", f"Dagster instance in {home}"):

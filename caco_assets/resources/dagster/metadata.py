@@ -1,4 +1,4 @@
-"""How a product is shown in Dagster: its hash as data version, its facts as metadata, its pictures inline."""
+"""Dagster metadata of products: the hash as data version, facts as typed values, pictures inline."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import dagster as dg
 from caco_assets.core.products import Product
 
 PAGES_URL = "http://127.0.0.1:3001"
-"""Where `caco up` serves the pages of the workspace unless the port is taken."""
+"""Default address of the workspace's pages in `caco up`."""
 
 
 def describe(product: Product, data_version: str | None = None, /, **extra: dg.MetadataValue) -> dg.MaterializeResult:
-    """A materialization that names the product's content and says what is in it.
+    """A materialization with the product's data version and metadata.
 
     Args:
-        product: what was made.
-        data_version: the hash that stands for the asset, where its product alone does not say what follows from it.
+        product: the product.
+        data_version: the asset's hash, where the product's hash alone does not determine downstream results.
         extra: further metadata.
     """
     metadata: dict[str, dg.MetadataValue] = {
@@ -45,7 +45,7 @@ def picture(source: bytes | Path, title: str) -> dg.MetadataValue:
 
 
 def page(root: Path, path: Path) -> dg.MetadataValue:
-    """A link to a page below the profile's folder, as `caco up` serves it (`CACO_PAGES_URL` where that is not the usual port)."""
+    """A link to a page below the profile's folder, as `caco up` serves it (`CACO_PAGES_URL` overrides the default address)."""
     return dg.MetadataValue.url(f"{os.environ.get('CACO_PAGES_URL', PAGES_URL)}/{path.relative_to(root).as_posix()}")
 
 

@@ -1,9 +1,9 @@
-"""Dagster's launcher of local run processes, which also detects runs whose process died together with its parents.
+"""A launcher of local run processes that also detects runs whose process died together with its parents.
 
-Dagster notices by itself when a run's process is killed. When the daemon and the web server that started it are killed too, nothing
-notices, and the run would stay "started" forever with its pool slots taken. Here the process holds a lock that ends with it.
+Dagster itself detects a killed run process. If the daemon and the web server that started it are killed too, nothing
+notices, and the run would stay "started" forever with its pool slots taken. Here the process holds a lock until it ends.
 
-The only module that imports from `dagster._core`: launchers have no public base for health checks. A test names the version that
+Only this module imports from `dagster._core`: launchers have no public base class for health checks. A test names the version that
 this was checked with.
 """
 
@@ -59,7 +59,7 @@ class LocalRunLauncher(dg.DefaultRunLauncher):
     def _is_gone(self, run: dg.DagsterRun) -> bool:
         """Whether the process of a run that holds no lock yet is gone, by its process number in the run's events."""
         if json.loads(run.tags.get(GRPC_INFO, "{}")).get("host", "localhost") != "localhost":
-            # a code server in another container or on another machine: its process numbers mean nothing here
+            # the code server runs in another container or machine, so its process number means nothing here
             return False
         entries = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]

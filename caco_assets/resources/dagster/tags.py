@@ -1,4 +1,4 @@
-"""Run tags that Dagster reads. It has no public names for them: a test compares these with the installed version's."""
+"""Run tags that Dagster reads. Dagster has no public names for them; a test compares these with the installed version's."""
 
 PARTITION_RANGE_START = "dagster/asset_partition_range_start"
 PARTITION_RANGE_END = "dagster/asset_partition_range_end"

@@ -1,6 +1,6 @@
 """The workspace lock: one run of the whole chain at a time, whichever scheduler or command started it.
 
-Both files are locked by the kernel, so a lock ends with its process. `turn.lock` is shared by runs that make single products and
+The kernel locks both files, so a lock ends with its process. `turn.lock` is shared by runs that make single products and
 exclusive for a run of the whole chain; a second run waits, then reuses what the first has made or resumes where it died.
 `life/RUN.lock` shows that the process of a run is alive (see `run_launcher.py`).
 """
@@ -29,7 +29,7 @@ _HELD: dict[Path, ExitStack] = {}
 """The locks of this process, by profile folder."""
 POLL_S = 1.0
 LOG_EVERY_S = 600.0
-"""Between two log lines of a waiting run."""
+"""Seconds between two log lines of a waiting run."""
 
 
 def acquire(settings: Settings, home: Path, run_id: str, holder: str, *, exclusive: bool | None, resumed: bool = False) -> None:
@@ -41,10 +41,10 @@ def acquire(settings: Settings, home: Path, run_id: str, holder: str, *, exclusi
         run_id: of the run.
         holder: names the run in the messages of waiting ones.
         exclusive: the run makes a whole vintage; None: it makes no product and needs no lock but its heartbeat.
-        resumed: it starts in the middle of a vintage, from products of an earlier run.
+        resumed: the run starts in the middle of a vintage, from products of an earlier run.
 
     Raises:
-        UserError: as `workspace_lock`.
+        UserError: see `workspace_lock`.
     """
     release(settings.paths.root)
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ atexit.register(release)
 
 @contextmanager
 def workspace_lock(settings: Settings, run_id: str, holder: str, *, exclusive: bool, resumed: bool = False) -> Iterator[None]:
-    """Hold the workspace lock while the block runs; wait for it if need be.
+    """Hold the workspace lock while the block runs; wait for it if necessary.
 
     Args:
         settings: the profile.
@@ -76,7 +76,7 @@ def workspace_lock(settings: Settings, run_id: str, holder: str, *, exclusive: b
         resumed: the run starts in the middle of its vintage.
 
     Raises:
-        UserError: the products here belong to another vintage, or a run of another vintage is making some: this run would take them
+        UserError: the products here belong to another vintage, or a run of another vintage is making some; this run would take them
             for its own.
     """
     root = settings.paths.root

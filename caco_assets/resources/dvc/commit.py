@@ -1,4 +1,4 @@
-"""DVC: which bytes a data product is, kept in a cache and pushed to a remote, so that any old version can come back."""
+"""Commits data products to DVC's cache and pushes them to a remote, so that any old version can be restored."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class DataVersions(dg.ConfigurableResource):
     """Commits stages of the home's `dvc.yaml` and pushes them to the remote."""
 
     push: bool = True
-    """Push after each commit; a failed push fails the asset."""
+    """Push after each commit; if the push fails, the asset fails."""
     retries: int = 3
-    """So often is an asset tried again whose push has failed; what is made is reused then."""
+    """Retries of an asset whose push failed; a retry reuses finished products."""
     retry_s: float = 30.0
-    """Seconds until it is tried again: a store that is away is seldom back sooner."""
+    """Seconds before a retry: a store that is down seldom recovers sooner."""
     _in_a_run: bool = PrivateAttr(default=False)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - Dagster passes it
-        """Dagster calls this where the resource serves a run, which can be asked to try again."""
+        """Called by Dagster when the resource serves a run, which can be retried."""
         self._in_a_run = True
 
     def commit(self, settings: Settings, stage: str) -> dict[str, str]:
-        """Record what lies in the workspace as the outputs of `stage`: cache, `dvc.lock`, remote.
+        """Record the workspace's outputs of `stage` in the cache, `dvc.lock` and the remote.
 
         Returns:
             Output path relative to the home → md5.
 
         Raises:
-            UserError: the remote cannot be reached, or DVC's lock is held for too long; in a run of Dagster, `RetryRequested`.
+            UserError: the remote cannot be reached, or DVC's lock is held for too long; in a Dagster run, `RetryRequested` instead.
         """
         try:
             return self._commit(settings, stage)
@@ -62,7 +62,7 @@ class DataVersions(dg.ConfigurableResource):
 
         ensure_home(settings)
         write_stage_settings(settings)
-        # DVC takes a bare stage name relative to the working directory, which need not be the home folder
+        # DVC resolves a bare stage name relative to the working directory, which may not be the home folder
         pipeline = settings.home / "dvc.yaml"
         target, what = f"{pipeline}:{stage}@{settings.profile}", f"dvc commit {stage}@{settings.profile}"
         with repository(settings.home, what) as repo:
@@ -78,7 +78,7 @@ class DataVersions(dg.ConfigurableResource):
 
 
 def commit_stale(settings: Settings) -> None:
-    """Commit what was made since it was last committed: by commands, which leave that to whoever needs the versions.
+    """Commit products made since the last commit, by commands, which do not commit themselves.
 
     Raises:
         UserError: see `DataVersions.commit`.
@@ -99,7 +99,7 @@ def commit_stale(settings: Settings) -> None:
 
 
 def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
-    """Whether the archive that the lock names consists of the shards on record."""
+    """Whether the archive in the lock consists of the recorded shards."""
     (folder,) = [md5 for md5 in known.values() if md5.endswith(".dir")]
     files = listings(settings.home, [folder]).get(folder)
     if files is None:
@@ -117,7 +117,7 @@ def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
 def _push(repo: Any, target: str, what: str) -> None:
     try:
         repo.push([target])
-    # the client of each kind of store raises errors of its own
+    # each store's client raises its own exception types
     except Exception as error:
         remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
         raise UnavailableError(f"{what}: not pushed: {_one_line(error)}; {remedy}") from error

@@ -1,4 +1,4 @@
-"""Objects in DVC's cache and remote that nothing needs: named first, deleted after, under DVC's lock."""
+"""Finds and deletes unreferenced objects in DVC's cache and remote, under DVC's lock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Store:
-    """One store of objects: what is in it that nothing needs."""
+    """One object store and its unreferenced objects."""
 
     kind: str
     """`cache` or `remote`."""
@@ -33,13 +33,13 @@ class Store:
     waste: Mapping[str, int]
     """md5 → bytes."""
     products: Mapping[str, str]
-    """md5 of the waste → the product it was part of."""
+    """md5 of an unreferenced object → the product it was part of."""
     delete: Callable[[], None]
-    """Removes the waste; only while the block of `garbage` lasts."""
+    """Removes the unreferenced objects; valid only inside the block of `garbage`."""
 
     @property
     def bytes(self) -> int:
-        """All that would be freed."""
+        """Bytes that deletion would free."""
         return sum(self.waste.values())
 
     def by_product(self) -> dict[str, tuple[int, int]]:
@@ -53,18 +53,18 @@ class Store:
 
 @contextmanager
 def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remote: bool) -> Iterator[list[Store]]:
-    """What could go from the cache and, if wanted, from the remote. Nobody commits, pushes or fetches while the block lasts.
+    """Find unreferenced objects in the cache and optionally the remote; DVC's lock is held while the block runs.
 
     Args:
         home: the home folder.
-        needed: md5 of files and folders to keep beside those that `dvc.lock` names here and in every branch and tag of git; of
+        needed: md5 of files and folders to keep besides those that `dvc.lock` names here and in every git branch and tag; for
             folders, their files too.
-        named: md5 → product, for people.
-        remote: look at the remote too. It must serve this home alone.
+        named: md5 → product, for display.
+        remote: search the remote too. It must serve only this home.
 
     Raises:
-        UserError: a branch cannot be read, so nobody knows what it needs, or the cache lies outside the home.
-        UnavailableError: the remote cannot be asked, or DVC's lock is held.
+        UserError: a branch cannot be read, so its references are unknown, or the cache lies outside the home.
+        UnavailableError: the remote cannot be reached, or DVC's lock is held.
     """
     with repository(home, "caco gc") as repo:
         cache = repo.cache.local
@@ -77,14 +77,14 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
             stores.append((REMOTE, _remote_store(repo)))
         for folder in sorted(each for each in keep if each.endswith(".dir")):
             files = next((found for _, store in stores if (found := listing(store, folder)) is not None), None)
-            # hashes of products that are no outputs of a stage (a shard, an encoder) name nothing in a store
+            # hashes of products that are not stage outputs (a shard, an encoder) do not occur in a store
             if files is None and (folder in locked or folder in named):
                 logger.info(f"gc: {folder} is needed, but is in no store that is looked at: what it consists of is not known")
             keep.update((files or {}).values())
         try:
             yield [_look(kind, store, keep, named) for kind, store in stores]
         finally:
-            # DVC remembers what it has seen in the remote
+            # DVC caches an index of the remote
             repo.drop_data_index()
 
 
@@ -107,7 +107,7 @@ def _remote_store(repo: Repo) -> Any:
     try:
         store = repo.cloud.get_remote_odb(None, "gc")
         store.fs.exists(store.path)
-    # the client of each kind of store raises errors of its own
+    # each store's client raises its own exception types
     except Exception as error:
         raise UnavailableError(f"caco gc: the remote cannot be asked: {' '.join(str(error).split())[:200]}") from error
     return store
@@ -127,7 +127,7 @@ def _look(kind: str, store: Any, keep: set[str], named: Mapping[str, str]) -> St
                 products[file] = product
 
     def delete() -> None:
-        # folders first: one that is left lists files that are there
+        # folders first: a folder that remains must list only existing files
         for paths in ([each for each in waste if each.endswith(".dir")], [each for each in waste if not each.endswith(".dir")]):
             if paths:
                 store.fs.remove([store.oid_to_path(each) for each in paths])

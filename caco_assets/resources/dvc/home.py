@@ -1,4 +1,4 @@
-"""Home folders (`dvc.yaml`, `.dvc/`, `mlflow/`, `workspace/`): a checkout is one; any other folder becomes one on first use."""
+"""Home folders (`dvc.yaml`, `.dvc/`, `mlflow/`, `workspace/`): a checkout is one, and any other folder becomes one on first use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PACKAGE = Path(__file__).parents[2]
 # beside the package in a checkout, inside it in an installed wheel
 _TEMPLATE = _PACKAGE.parent if (_PACKAGE.parent / "dvc.yaml").exists() else _PACKAGE / "_home"
 _PROBED_LINE = re.compile(r"^(\s*- probed: )\[(.*)\]$", re.MULTILINE)
-# the profile and the model whose artifacts a new home's are named after
+# the profile and model in the template's artifact names, which a new home replaces by its own
 _LIKE, _MODEL = "embedded", "caco-resnet18"
 _PROFILES_LINE = re.compile(r"^(\s*- profiles: )\[(.*)\]$", re.MULTILINE)
 
 
 def ensure_home(settings: Settings) -> None:
-    """Make `settings.home` a home folder if it is not one yet. Existing files stay; only DVC's remote follows the settings.
+    """Make `settings.home` a home folder if it is not one yet. Existing files are kept; only DVC's remote follows the settings.
 
     Raises:
         UserError: the home's `dvc.yaml` does not list the profile, so its data would not be versioned.
@@ -51,14 +51,14 @@ def ensure_home(settings: Settings) -> None:
 
 
 def template(name: str) -> Path:
-    """The file that a new home folder gets under this name."""
+    """The template of a file in a new home folder."""
     return _TEMPLATE / name
 
 
 def _artifacts_of(template: str, settings: Settings) -> str:
-    """The template, whose `artifacts:` (the last section, a line each) name the data sets and the model of this profile."""
+    """The template with `artifacts:` (the last section, one per line) renamed for this profile's data sets and model."""
     head, mark, entries = template.partition("\nartifacts:\n")
-    # DVC's names of artifacts have no underscore
+    # DVC's artifact names allow no underscore
     data, model = (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in (settings.profile, settings.registry.model))
     own = [line.replace(f"{_LIKE}-", f"{data}-", 1) for line in entries.splitlines(keepends=True) if f"  {_LIKE}-" in line]
     own += [line.replace(_MODEL, model) for line in entries.splitlines(keepends=True) if f"  {_MODEL}:" in line]

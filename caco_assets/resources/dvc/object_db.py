@@ -1,4 +1,4 @@
-"""DVC's store of objects: what folders consist of, and old versions brought into a home of their own."""
+"""Access to DVC's object store: lists folders and restores old versions into a separate home."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FOLDER = ".dir"
 
 
 def listings(home: Path, hashes: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What the folders among `hashes` consist of: md5 of the folder → file in it → md5; those that the cache lacks are left out."""
+    """Contents of the folders among `hashes`: md5 of the folder → file in it → md5; folders missing from the cache are left out."""
     folders = sorted({each for each in hashes if each.endswith(_FOLDER)})
     if not folders:
         return {}
@@ -31,7 +31,7 @@ def listings(home: Path, hashes: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def listing(store: Any, folder: str) -> dict[str, str] | None:
-    """File → md5 of one folder in a store of objects; None where the store lacks it."""
+    """File → md5 of one folder in an object store; None if the store lacks it."""
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
@@ -43,19 +43,19 @@ def listing(store: Any, folder: str) -> dict[str, str] | None:
 
 
 def folder_md5(files: Mapping[str, str]) -> str:
-    """The name that DVC gives a folder of these files (name → md5); see `products.content_hash`."""
+    """DVC's hash of a folder of these files (name → md5); see `products.content_hash`."""
     listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
 
 
 def bring(source: Path, target: Path, hashes: Iterable[str]) -> None:
-    """Put objects into the cache of the home `target`: from the cache of `source`, and what that lacks from its remote.
+    """Put objects into the cache of the home `target`, from the cache of `source` or else from its remote.
 
-    On one file system they are linked and cost nothing.
+    On the same file system they are linked, without copying.
 
     Raises:
-        UserError: some are in neither.
-        UnavailableError: the remote cannot be asked.
+        UserError: some objects are in neither.
+        UnavailableError: the remote cannot be reached.
     """
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.transfer import transfer
@@ -97,6 +97,6 @@ def _fetch(repo: Repo, hashes: Iterable[str]) -> None:
 
     try:
         repo.cloud.pull([HashInfo("md5", each) for each in hashes])
-    # the client of each kind of store raises errors of its own
+    # each store's client raises its own exception types
     except Exception as error:
         raise UnavailableError(f"restore: the remote cannot be read: {' '.join(str(error).split())[:300]}") from error

@@ -1,4 +1,4 @@
-"""What each DVC stage depends on beside its inputs, one small JSON file per stage."""
+"""Writes the version and settings that each DVC stage depends on, one small JSON file per stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caco_assets.settings import Settings
 
 
 def write_stage_settings(settings: Settings) -> Path:
-    """Write what each DVC stage depends on beside its inputs: its recipe's version and the settings that decide its output."""
+    """Write what each DVC stage depends on besides its inputs: its version and the settings that determine its output."""
     folder = settings.paths.root / "settings"
     for stage, values in stage_settings(settings).items():
         path, text = folder / f"{stage}.json", json.dumps(values, indent=1, sort_keys=True) + "\n"
@@ -22,14 +22,14 @@ def write_stage_settings(settings: Settings) -> Path:
 
 
 def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
-    """DVC stage → recipe version and the settings that decide its output, JSON-able and free of machine paths."""
+    """DVC stage → stage version and the settings that determine its output, JSON-able and without machine paths."""
     from caco_assets.sampling.fingerprint_inputs import decisive
 
     everything = settings.model_dump(mode="json", exclude={"home"})
     imagery: dict[str, Any] = {**everything["imagery"], "source": {**everything["imagery"]["source"]}}
     imagery["source"].pop("path", None)
     if imagery["source"].get("calendar") in (None, settings.vintage):
-        imagery["source"].pop("calendar", None)  # it decides nothing then
+        imagery["source"].pop("calendar", None)  # it has no effect then
     imagery.pop("workers")
     imagery.pop("connections")
     imagery.pop("launcher")

@@ -1,4 +1,4 @@
-"""Which remote DVC uses: `versions.remote`, written to `.dvc/config.local`, so that `dvc push` at a prompt uses the same."""
+"""Writes `versions.remote` to `.dvc/config.local`, so that `dvc push` at a prompt uses the same remote."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SECTION = f"'remote \"{NAME}\"'"
 
 
 def set_remote(settings: Settings) -> None:
-    """Bring `.dvc/config.local`, which no repository tracks, in line with `versions.remote`; other entries there stay.
+    """Update the untracked `.dvc/config.local` to match `versions.remote`; other entries are kept.
 
     Raises:
-        UserError: the file is not a configuration.
+        UserError: the file is not a valid configuration.
     """
     path = settings.home / ".dvc" / "config.local"
     old = path.read_text() if path.exists() else ""
@@ -37,7 +37,7 @@ def set_remote(settings: Settings) -> None:
 
 
 def _change(config: configparser.ConfigParser, settings: Settings) -> bool:
-    """Make `config` say what the settings want; True if it did not."""
+    """Update `config` to match the settings; True if it changed."""
     wanted = _wanted(settings)
     known = dict(config[_SECTION]) if config.has_section(_SECTION) else {}
     chosen = config.get("core", "remote", fallback=None) == NAME
@@ -58,6 +58,6 @@ def _wanted(settings: Settings) -> dict[str, str]:
     remote, endpoint = settings.versions.remote, settings.versions.endpoint
     if remote is None:
         return {}
-    # DVC would take a relative folder as relative to its own
+    # DVC would resolve a relative folder against `.dvc`
     url = remote if "://" in remote else str((settings.home / Path(remote).expanduser()).resolve())
     return {"url": url, **({"endpointurl": endpoint} if endpoint else {})}

@@ -1,4 +1,4 @@
-"""A home's DVC repository as the library opens it: its lock, what `dvc.lock` names, and what was ever committed here."""
+"""A home's DVC repository: its lock, the entries of `dvc.lock` and the history of commits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from caco_assets.settings import Settings
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-# Another process may hold DVC's lock for the length of one commit; longer than this means that something hangs.
+# Another process may hold DVC's lock for one commit; a longer wait means that something hangs.
 LOCK_WAIT_S = 60.0
 _TRY_AGAIN_S = 0.5
-# files that every run writes and that no version consists of
+# files that every run writes and that are part of no version
 _NO_DATA = "settings"
 
 
@@ -32,11 +32,11 @@ class UnavailableError(UserError):
 
 @contextmanager
 def repository(home: Path, what: str) -> Iterator[Repo]:
-    """The repository, locked for the length of the block.
+    """The repository, locked while the block runs.
 
     Args:
         home: the home folder.
-        what: said in the error.
+        what: the operation, for the error message.
 
     Raises:
         UnavailableError: another process holds the lock for longer than `LOCK_WAIT_S`.
@@ -44,7 +44,7 @@ def repository(home: Path, what: str) -> Iterator[Repo]:
     from dvc.lock import LockError
     from dvc.repo import Repo, lock_repo
 
-    # "Updating lock file" for every stage of every run is noise
+    # suppress "Updating lock file" for every stage of every run
     logging.getLogger("dvc").setLevel(logging.WARNING)
     deadline = time.monotonic() + LOCK_WAIT_S
     with Repo(str(home)) as repo:
@@ -64,7 +64,7 @@ def repository(home: Path, what: str) -> Iterator[Repo]:
 
 
 def stages_of(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The entries of `dvc.lock` that are about data of this profile: stage (`archive`) → `cmd`, `deps`, `outs`."""
+    """The entries of `dvc.lock` for this profile's data: stage (`archive`) → `cmd`, `deps`, `outs`."""
     path = settings.home / "dvc.lock"
     known = (yaml.safe_load(path.read_text()) or {}).get("stages", {}) if path.exists() else {}
     parted = {tuple(name.split("@", 1)): entry for name, entry in known.items() if "@" in name}
@@ -83,7 +83,7 @@ def data_versions(settings: Settings) -> dict[str, str]:
 
 
 def remember(settings: Settings, stage: str) -> None:
-    """Add the outputs of a stage to the list of all that was committed here: names for bytes that no lock names any more."""
+    """Add a stage's outputs to the commit history, which names objects that `dvc.lock` no longer lists."""
     path = _history_file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     known = {(entry["path"], entry["md5"]) for entry in history(settings)}
@@ -95,7 +95,7 @@ def remember(settings: Settings, stage: str) -> None:
 
 
 def history(settings: Settings) -> list[dict[str, Any]]:
-    """What was committed in this home, of any profile, oldest first: `when`, `profile`, `stage`, `path`, `md5`, `size`."""
+    """Everything committed in this home, for any profile, oldest first: `when`, `profile`, `stage`, `path`, `md5`, `size`."""
     path = _history_file(settings)
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
 

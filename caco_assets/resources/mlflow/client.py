@@ -48,7 +48,7 @@ class RequestRefusedError(UserError):
 
 @dataclass(frozen=True)
 class Tracking:
-    """One tracking server and its registry: a database in the workspace, or a server of the user's."""
+    """One tracking server and its registry: a database in the workspace, or the user's own server."""
 
     uri: str
     experiment: str

@@ -1,4 +1,4 @@
-"""MLflow as a Dagster resource: the profile's tracking server, and a run that is opened by its first metrics."""
+"""MLflow as a Dagster resource: the profile's tracking server, and runs that open on their first metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One MLflow run of one room: tags, settings as parameters, live metrics, files and input data."""
+"""MLflow runs of the rooms: tags, settings as parameters, live metrics, files and input data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Most metrics and parameters in one request: MLflow's limits.
 _METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100
-# Metrics are sent this often: a live curve without a request per step.
+# Seconds between requests: live curves without a request per step.
 FLUSH_S = 3.0
 # Pause before the next try when the server does not answer; training must not wait for it.
 RETRY_S = 60.0
@@ -198,7 +198,7 @@ def open_run(
 
 
 def mark_orphans_killed(tracking: Tracking, has_ended: Callable[[str], bool]) -> list[str]:
-    """Mark runs as killed whose process has died: those with status RUNNING whose Dagster run has ended.
+    """Mark as killed the runs whose process has died: those with status RUNNING whose Dagster run has ended.
 
     Args:
         tracking: the server.
