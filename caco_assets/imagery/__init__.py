@@ -1,1 +1,1 @@
-"""Which pixels."""
+"""Imagery: finds, reads and archives the pixels of each place."""

@@ -1,4 +1,4 @@
-"""Assets of the room `imagery`."""
+"""Dagster assets of imagery: catalog, scenes, archive and quarantine."""
 
 import warnings
 
@@ -68,5 +68,5 @@ def quarantine(profile: Profile, versions: DataVersions) -> dg.MaterializeResult
     hashes = versions.commit(settings, "archive")
     archive_hash = hashes[settings.paths.archive.relative_to(settings.home).as_posix()]
     preview = picture(chips_preview(settings.paths.archive), "chips of a few places over the dates")
-    # what follows reads the archive, of which the refusals are a part: its hash, not theirs, says whether anything has changed
+    # later stages read the archive, which includes the refusals: its hash, not theirs, shows whether anything has changed
     return describe(product, archive_hash, archive_hash=dg.MetadataValue.text(archive_hash), chips=preview)

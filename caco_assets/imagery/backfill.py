@@ -11,7 +11,7 @@ from caco_assets.settings import Settings
 
 
 def ingest_shards(settings: Settings, shards: Sequence[int]) -> Iterator[tuple[int, Product]]:
-    """Make these shards where `imagery.launcher` says; yields each as it is finished.
+    """Make these shards with the launcher of `imagery.launcher`; yields each as it is finished.
 
     Raises:
         UserError: see `ingest_shard`.

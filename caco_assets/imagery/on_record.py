@@ -1,4 +1,4 @@
-"""Runs the stages of imagery on the products that are on record: for commands, assets and notebooks."""
+"""Runs the imagery stages on the recorded products, for commands, assets and notebooks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def plan(settings: Settings) -> Product:
     """Choose the scenes for every place, period and season: `stage.plan`.
 
     Raises:
-        UserError: locations or catalog are not there; see `stage.plan` for the others.
+        UserError: locations or catalog are missing; see `stage.plan` for the others.
     """
     return stage.plan(settings, recorded(settings.paths.records, "locations"), _own_catalog(settings))
 
 
 def ingest_shard(settings: Settings, shard: int) -> Product:
-    """Read the chips of one shard into the archive: `stage.ingest_shard`. A shard that was imported stays as it is.
+    """Read the chips of one shard into the archive: `stage.ingest_shard`. An imported shard is left unchanged.
 
     Raises:
-        UserError: locations, scenes, catalog or the imported shard are not there; see `stage.ingest_shard` for the others.
+        UserError: locations, scenes, catalog or the imported shard are missing; see `stage.ingest_shard` for the others.
     """
     from caco_assets.imagery.archive.shard import shard_name
 
@@ -45,6 +45,6 @@ def collect(settings: Settings) -> Product:
 
 
 def _own_catalog(settings: Settings) -> Product | None:
-    """The catalog that was made for this profile; none: the settings name one that lies elsewhere."""
+    """The catalog that was made for this profile; None: the settings name an external one."""
     own = isinstance(settings.imagery.source, SyntheticSource | FolderSource)
     return recorded(settings.paths.records, "catalog") if own else None

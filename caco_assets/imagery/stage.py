@@ -27,7 +27,7 @@ def index_folder(settings: Settings) -> Product:
     """Index the profile's folder of GeoTIFFs as a static STAC catalog.
 
     Raises:
-        UserError: the profile's source is no folder, or the folder cannot be used; says why.
+        UserError: the profile's source is not a folder, or the folder cannot be used; the message says why.
     """
     source = settings.imagery.source
     if not isinstance(source, FolderSource):
@@ -58,7 +58,7 @@ class ShardInputs:
     locations: Product
     scenes: Product
     catalog: Product | None
-    """None: the settings name a catalog that lies elsewhere."""
+    """None: the settings name an external catalog."""
 
 
 def plan(settings: Settings, locations: Product, catalog: Product | None) -> Product:
@@ -67,7 +67,7 @@ def plan(settings: Settings, locations: Product, catalog: Product | None) -> Pro
     Args:
         settings: of the profile.
         locations: the places.
-        catalog: the profile's own; none: the settings name one that lies elsewhere.
+        catalog: the profile's own; None: the settings name an external one.
 
     Raises:
         UserError: the imagery is an imported archive, the catalog cannot be read, or it has no usable scene.
@@ -96,7 +96,7 @@ def plan(settings: Settings, locations: Product, catalog: Product | None) -> Pro
 
 
 def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product:
-    """Read the chips of one shard into the archive: the whole shard or nothing of it.
+    """Read the chips of one shard into the archive, atomically.
 
     Raises:
         UserError: there is no such shard, or the provider does not serve its files.
@@ -158,7 +158,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
             records=records,
             recipe=stage_version("archive"),
             inputs={
-                # the shard's own rows: places that join other shards leave it as it is
+                # the shard's own rows: places that join other shards do not change it
                 "scenes": rows_hash(table),
                 "catalog": _catalog_identity(settings, inputs.catalog),
                 "chip": chip,
@@ -167,7 +167,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
             },
             make=make,
         )
-        # a file of a folder may change under its name, and is quick to read again
+        # a file of a folder may change under its name, and is cheap to read again
         if not isinstance(imagery.source, FolderSource) and not has_note(note, product):
             write_reuse_note(note, product, reading, table.to_pylist(), _places(settings, inputs.locations, shard))
         return product
@@ -183,7 +183,7 @@ def collect(settings: Settings, shards: Sequence[Product]) -> Product:
         shards: every shard of the archive, by number.
 
     Raises:
-        UserError: the object store that the settings name does not take the archive's list.
+        UserError: the object store of the settings rejects the archive's manifest.
     """
     from caco_assets.imagery.archive.manifest import publish
     from caco_assets.imagery.archive.shard import QUARANTINE, shard_folders
@@ -285,7 +285,7 @@ def _archive_facts(shards: list[Facts]) -> Facts:
         for reason, number in facts["refused"].items():
             refused[reason] = refused.get(reason, 0) + number
     counted = ("places", "places_complete", "chips", "taken_over", "widened", "bytes")
-    # an imported archive has taken nothing over
+    # an imported archive reuses no chips
     total = {name: sum(facts.get(name, 0) for facts in shards) for name in counted}
     clear = sum(facts["clear_fraction"] * facts["chips"] for facts in shards) / max(total["chips"], 1)
     return {"shards": len(shards), **total, "clear_fraction": round(clear, 4), "refused": dict(sorted(refused.items()))}

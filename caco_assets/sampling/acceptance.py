@@ -14,7 +14,7 @@ from caco_assets.settings import Settings
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Where places may lie, whatever the strategy."""
+    """Where places are allowed, for every strategy."""
 
     region: Region
     land: Mask
@@ -27,7 +27,7 @@ class Acceptance:
 
 
 def acceptance_of(settings: Settings) -> Acceptance:
-    """The acceptance tests of a profile, with only the zones that a chip can meet.
+    """The acceptance tests of a profile, with only the zones that a chip can intersect.
 
     Raises:
         UserError: the region is empty or lies outside the Earth, a benchmark is not known, or a file cannot be used.

@@ -1,4 +1,4 @@
-"""Assets of the room `sampling`."""
+"""Dagster assets of sampling: the places."""
 
 import dagster as dg
 

@@ -40,7 +40,7 @@ class Zone:
     box: tuple[float, float, float, float]
     """west, south, east, north in degrees."""
     precision: str
-    """How the box was found and how generous it is."""
+    """How the box was derived and how large its margin is."""
     source: str
     licence: str
 
@@ -66,7 +66,7 @@ def known_benchmarks() -> tuple[str, ...]:
 
 
 def chip_boxes(lon: Floats, lat: Floats, chip_km: float) -> tuple[Floats, Floats, Floats, Floats]:
-    """west, south, east, north (each (N,), degrees) of boxes that hold the chips of `chip_km` on a side around the points.
+    """west, south, east, north (each (N,), degrees) of boxes that contain the chips of `chip_km` on a side around the points.
 
     A box is at most a tenth wider than the chip. Longitudes go beyond ±180 where it crosses the antimeridian.
     """
@@ -80,7 +80,7 @@ def chip_boxes(lon: Floats, lat: Floats, chip_km: float) -> tuple[Floats, Floats
 
 
 class Zones:
-    """The polygons that no chip may meet, and the test for it."""
+    """The polygons that no chip may intersect, and the test for it."""
 
     def __init__(self, shapes: Shapes, chip_km: float) -> None:
         """Keep single polygons (see `polygons.clean`) and the side of a chip in km."""
@@ -91,7 +91,7 @@ class Zones:
         return len(self.shapes)
 
     def touched(self, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
-        """Whether the chip around each point (N,) in degrees meets a zone, or may meet it (see `chip_boxes`)."""
+        """Whether the chip around each point (N,) in degrees intersects a zone, or may intersect it (see `chip_boxes`)."""
         hit = np.zeros(len(lon), bool)
         if len(self.shapes) == 0:
             return hit
@@ -103,7 +103,7 @@ class Zones:
         return hit
 
     def within(self, region: tuple[float, float, float, float] | None) -> Zones:
-        """The zones that a chip of a place in `region` (west, south, east, north) can meet."""
+        """The zones that a chip of a place in `region` (west, south, east, north) can intersect."""
         if region is None or len(self.shapes) == 0:
             return self
         west, south, east, north = region
@@ -124,10 +124,10 @@ class Zones:
 
 
 def zones_of(settings: Settings) -> Zones:
-    """The zones that `sampling.exclude_benchmarks` and `sampling.exclude` put in force.
+    """The zones that `sampling.exclude_benchmarks` and `sampling.exclude` activate.
 
     Raises:
-        UserError: a benchmark that has no known footprints, or a file or folder that cannot be used; says what to do.
+        UserError: a benchmark that has no known footprints, or a file or folder that cannot be used; the message says what to do.
     """
     sampling, imagery = settings.sampling, settings.imagery
     names = known_benchmarks() if sampling.exclude_benchmarks is None else sampling.exclude_benchmarks

@@ -1,4 +1,4 @@
-"""The inputs that decide the places of a profile: settings in force, and the content of the files they name."""
+"""The inputs that decide the places of a profile: the active settings, and the content of the files they name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ALWAYS = ("strategy", "places", "cities", "sigma_km", "min_distance_km", "region
 
 
 def decisive(settings: Settings) -> dict[str, Any]:
-    """The settings of the room as they enter a fingerprint and DVC's stage settings: JSON-able, free of machine paths.
+    """The sampling settings as they enter a fingerprint and DVC's stage settings: JSON-able, free of machine paths.
 
-    Zones that no chip of the region can meet are left out: a new one elsewhere changes nothing here.
+    Zones that no chip of the region can intersect are left out: a new zone elsewhere changes nothing here.
 
     Raises:
         UserError: a benchmark or a file of the settings cannot be used.

@@ -1,4 +1,4 @@
-"""Footprints of georeferenced GeoTIFFs: where the images of a data set lie."""
+"""Footprints of georeferenced GeoTIFFs: the locations of a data set's images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caco_assets.sampling.polygons import Shapes, clean
 
 PATTERN = "**/*.tif*"
 EDGE_STEP_M = 10_000
-"""An edge that is straight in a projection is curved in degrees: every 10 km a point, which leaves a gap of 2 m."""
+"""An edge that is straight in a projection is curved in degrees: a point every 10 km leaves a gap of 2 m."""
 _METRES_PER_DEGREE = 111_320
 _MOST_POINTS = 40
 
@@ -42,7 +42,7 @@ def read_footprints(folder: Path, pattern: str = PATTERN) -> Footprints:
 
     Args:
         folder: of the GeoTIFFs.
-        pattern: which files, as `Path.glob` understands it: `**/*_B02.tif` opens one band of each BigEarthNet patch.
+        pattern: which files, as for `Path.glob`: `**/*_B02.tif` opens one band of each BigEarthNet patch.
 
     Raises:
         UserError: no such folder, no file of that pattern, or none with a georeference.
@@ -100,10 +100,10 @@ def raster_footprint(path: Path) -> Polygon:
 
 
 def write_footprints(found: Footprints, path: Path) -> None:
-    """Write footprints as GeoParquet (columns `name`, `geometry`), or as GeoJSON for a name that ends so.
+    """Write footprints as GeoParquet (columns `name`, `geometry`), or as GeoJSON, by the file's suffix.
 
     Raises:
-        UserError: another ending.
+        UserError: another suffix.
     """
     import geopandas as gpd
 
@@ -134,6 +134,6 @@ def _to_degrees(wkt: str):  # noqa: ANN202 - pyproj is imported where it is need
 
 
 def _whole(shape: Polygon) -> Polygon | MultiPolygon:
-    """One geometry of what `clean` made of a footprint."""
+    """One geometry from the parts that `clean` makes of a footprint."""
     parts = clean(np.array([shape], object))
     return parts[0] if len(parts) == 1 else MultiPolygon(parts.tolist())

@@ -112,7 +112,7 @@ def read_gazetteer(path: Path) -> list[City]:
     Rows without a name, a position or inhabitants are left out; ids that occur twice are kept once.
 
     Raises:
-        UserError: no such file, or not one of the two formats; says what is missing.
+        UserError: no such file, or not one of the two formats; the message says what is missing.
     """
     if not path.exists():
         raise UserError(f"sampling.gazetteer={path}: no such file")

@@ -18,12 +18,12 @@ def location_id(index: int) -> str:
 
 
 def shards_of(lon: NDArray[np.float64], lat: NDArray[np.float64], places_per_shard: int, shard_by: str) -> NDArray[np.int32]:
-    """Shard of each place: so many places a shard, in order of acceptance or along a curve that keeps neighbours together.
+    """Shard of each place: places in order of acceptance or along a curve that keeps neighbors together.
 
     Args:
         lon: degrees, in order of acceptance.
         lat: degrees.
-        places_per_shard: all shards but the last have as many.
+        places_per_shard: size of every shard but the last.
         shard_by: `arrival` or `nearby` (Hilbert's curve over the whole Earth).
     """
     turn = np.arange(len(lon))

@@ -24,7 +24,7 @@ _PLACE, _BAR, _REST = "#c2410c", "#0f766e", "#94a3b8"
 
 
 def world_map(locations: Path) -> bytes:
-    """The places of `locations.parquet` on a map of the world (and, if they are near each other, enlarged), as PNG bytes."""
+    """The places of `locations.parquet` on a map of the world (and, if they are close together, enlarged), as PNG bytes."""
     from matplotlib.figure import Figure
 
     from caco_assets.sampling.land import coarse_land
@@ -46,7 +46,7 @@ def world_map(locations: Path) -> bytes:
 
 
 def spread(locations: Path) -> bytes:
-    """Places by country, by latitude (beside what equal density on the sphere would give) and by distance to their city, as PNG."""
+    """Places by country, by latitude (compared with equal density on the sphere) and by distance to their city, as PNG."""
     from matplotlib.figure import Figure
 
     table = _read(locations, "lat", "country", "distance_km")
@@ -78,7 +78,7 @@ def _density(figure: Figure, axes: Axes, lon: Floats, lat: Floats) -> None:
 
 def _close_up(axes: Axes, lon: Floats, lat: Floats) -> None:
     axes.scatter(lon, lat, s=8, c=_PLACE, linewidths=0, alpha=0.8)
-    # kilometres look alike in both directions
+    # a kilometer has the same length in both directions
     axes.set_aspect(1 / max(float(np.cos(np.radians(lat.mean()))), 0.01), adjustable="datalim")
     axes.ticklabel_format(useOffset=False)
     axes.locator_params(nbins=4)
@@ -115,7 +115,7 @@ def _distances(axes: Axes, distance: Floats) -> None:
     top = max(float(np.quantile(distance, 0.995)), 0.1)
     counts, edges = np.histogram(distance, 40, (0, top))
     axes.stairs(100 * counts / len(distance), edges, fill=True, color=_BAR)
-    axes.margins(y=0.12)  # room for the words
+    axes.margins(y=0.12)  # space for the labels
     middle = float(np.median(distance))
     axes.axvline(middle, color=_PLACE, linewidth=1.2)
     side = -1 if middle > top / 2 else 1

@@ -1,4 +1,4 @@
-"""Whether images of a test set lie where the encoder was pretrained."""
+"""Finds test images that overlap the places the encoder was pretrained on."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from caco_assets.settings import Settings
 
 @dataclass(frozen=True)
 class Overlap:
-    """Places whose chips meet an image."""
+    """Places whose chips intersect an image."""
 
     places: int
     """Places compared."""
     met: tuple[str, ...]
-    """`location_id` of those that meet one."""
+    """`location_id` of those that intersect one."""
 
 
 def overlap(settings: Settings, outlines: NDArray[np.float64]) -> Overlap:
     """Compare the places of `locations.parquet` with the outlines of images.
 
     Args:
-        settings: the profile: where its places are kept, and how large a chip is.
+        settings: of the profile: the location of its places, and the chip size.
         outlines: (N, 4, 2) corners in degrees.
     """
     from pyarrow import parquet
@@ -45,7 +45,7 @@ def chip_km(settings: Settings) -> float:
 
 
 def zone_outlines(benchmark: str) -> NDArray[np.float64]:
-    """(N, 4, 2) corners of the known zones of a benchmark, but for those of training images alone."""
+    """(N, 4, 2) corners of the known zones of a benchmark, except those of training images."""
     boxes = [zone.box for zone in known_zones() if zone.benchmark == benchmark and zone.split != "train"]
     corners = [[(west, north), (east, north), (east, south), (west, south)] for west, south, east, north in boxes]
     return np.array(corners, np.float64).reshape(-1, 4, 2)

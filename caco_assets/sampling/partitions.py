@@ -6,7 +6,7 @@ from caco_assets.resources.dagster.tags import PARTITION_RANGE_END, PARTITION_RA
 from caco_assets.settings import Settings
 
 SHARDS = dg.DynamicPartitionsDefinition(name="shards")
-"""A shard of places: the unit of work, retry, resume and distribution. `locations` announces them."""
+"""A shard of places: the unit of work, retry, resume and distribution. `locations` adds them."""
 
 
 def shard_key(shard: int) -> str:
@@ -20,5 +20,5 @@ def shard_range_tags(settings: Settings) -> dict[str, str]:
 
 
 def announce_shards(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Make the partitions known before a run that covers them is launched."""
+    """Add the partitions before launching a run that covers them."""
     instance.add_dynamic_partitions(str(SHARDS.name), [shard_key(shard) for shard in range(settings.shards)])

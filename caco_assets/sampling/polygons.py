@@ -62,9 +62,9 @@ def clean(shapes: Shapes) -> Shapes:
 
 
 def cut_at_antimeridian(polygon: Polygon) -> list[BaseGeometry]:
-    """A polygon that goes across the antimeridian, as its parts on both sides; any other one as it is.
+    """A polygon that goes across the antimeridian, as its parts on both sides; any other one unchanged.
 
-    It may be drawn beyond ±180 degrees, or jump from 180 to -180: an edge longer than 180 degrees of longitude is taken for a
+    It may be drawn beyond ±180 degrees, or jump from 180 to -180: an edge longer than 180 degrees of longitude is assumed to be a
     jump, unless it runs from one edge of the map to the other (Antarctica).
     """
     lon = shapely.get_coordinates(polygon.exterior)[:, 0]
@@ -87,7 +87,7 @@ def cut_at_antimeridian(polygon: Polygon) -> list[BaseGeometry]:
 def covered(shapes: Shapes, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
     """Which points (N,) in degrees lie in one of the polygons, their edges included."""
     shapely.prepare(shapes)
-    # the tree is of the points, so that the large, prepared polygons are the ones that are asked
+    # the tree is of the points, so that the large polygons are the prepared ones
     points = np.asarray(shapely.points(np.column_stack([lon, lat])), object)
     found = shapely.STRtree(points).query(shapes, predicate="intersects")[1]
     inside = np.zeros(len(lon), bool)
@@ -100,7 +100,7 @@ def enclosing_box(shapes: Shapes) -> tuple[float, float, float, float]:
     west, south, east, north = shapely.bounds(shapes).T
     order = np.argsort(west)
     reached = np.maximum.accumulate(east[order])
-    # the widest stretch of longitude without a polygon stays outside; the last one goes around the back of the map
+    # the widest stretch of longitude without a polygon stays outside; the last one wraps around the map
     gaps = np.append(west[order][1:] - reached[:-1], west.min() + 360 - reached[-1])
     widest = int(np.argmax(gaps))
     if widest == len(order) - 1:

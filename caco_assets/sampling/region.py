@@ -18,14 +18,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Region:
-    """Where places are kept; without box and polygons the whole Earth."""
+    """The region that keeps places; without box and polygons the whole Earth."""
 
     box: Box | None = None
     shapes: Shapes | None = field(default=None, compare=False)
     """Polygons in degrees."""
 
     def contains(self, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
-        """Which points (N,) lie inside box and polygons, their edges included."""
+        """Which points (N,) are inside box and polygons, their edges included."""
         good = in_box(self.box, lon, lat)
         if self.shapes is not None:
             good[good] = covered(self.shapes, lon[good], lat[good])
@@ -38,7 +38,7 @@ class Region:
 
 
 def in_box(box: Box | None, lon: Floats, lat: Floats) -> NDArray[np.bool_]:
-    """Which points (N,) lie in the box."""
+    """Which points (N,) are in the box."""
     if box is None:
         return np.ones(len(lon), bool)
     west, south, east, north = box

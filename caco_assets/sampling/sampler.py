@@ -20,12 +20,12 @@ DRAWS_PER_PLACE = 100
 """Candidates tried per wanted place before giving up (and at least `MIN_BATCHES` batches)."""
 MIN_BATCHES = 50
 REJECTIONS = ("outside_region", "ocean", "excluded", "too_close")
-"""Why a candidate is no place, in the order of the tests: each sees what the ones before it let through."""
+"""Reasons for rejecting a candidate, in the order of the tests: each test sees what passed the ones before."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """The accepted places, in order of acceptance, and how many candidates fell by the way."""
+    """The accepted places, in order of acceptance, and the number of rejected candidates."""
 
     lon: Floats
     lat: Floats
@@ -41,7 +41,7 @@ def draw(sampling: Sampling, seed: int, cities: Cities, acceptance: Acceptance) 
     """Places by the strategy of `sampling`.
 
     Args:
-        sampling: the settings of the room.
+        sampling: settings.
         seed: of the stream; the places of a smaller `sampling.places` are the first of a larger one.
         cities: from `gazetteer.cities_of`.
         acceptance: tests that candidates must pass.
@@ -54,7 +54,7 @@ def draw(sampling: Sampling, seed: int, cities: Cities, acceptance: Acceptance) 
     if strategy == "grid":
         if sampling.min_distance_km == 0:
             raise UserError("sampling.min_distance_km=0: strategy grid needs a spacing above 0 km")
-        # the grid does not ask whether a point is on land: with imagery of one's own, that decides
+        # the grid does not test for land: for a user's own imagery, its coverage decides
         lon, lat, _, counts = _accept(sampling, grid_stream(box, sampling.min_distance_km), acceptance, strict=False)
         return _named(lon, lat, cities, counts)
     if strategy == "uniform_land":
@@ -78,14 +78,14 @@ def _accept(
 ) -> tuple[Floats, Floats, NDArray[np.int64], dict[str, int]]:
     """The first `sampling.places` candidates of `stream` that pass the tests; `strict`: land and spacing too.
 
-    A stream that ends gives what it had.
+    A stream that ends gives fewer.
     """
     spacing = Spacing(sampling.min_distance_km)
     counts: dict[str, int] = dict.fromkeys(("drawn", *REJECTIONS), 0)
     tests: dict[str, Callable[[Floats, Floats], NDArray[np.bool_]]] = {
         "outside_region": acceptance.region.contains,
         "ocean": acceptance.land,
-        # before the spacing: an excluded candidate must not keep others away
+        # before the spacing: an excluded candidate must not block others
         "excluded": lambda lon, lat: ~acceptance.zones.touched(lon, lat),
         "too_close": lambda lon, lat: spacing.accept(unit_vectors(lon, lat)),
     }
@@ -96,7 +96,7 @@ def _accept(
     endless = sampling.strategy != "grid"
     limit = max(MIN_BATCHES * BATCH, DRAWS_PER_PLACE * sampling.places)
     for lon, lat, origin in stream:
-        # rounded as they are stored, so that what is tested is what is written
+        # rounded as they are stored, so that the tested values are the written ones
         batch: tuple[Floats, Floats, NDArray] = (np.round(lon, 6), np.round(lat, 6), origin)
         counts["drawn"] += len(lon)
         for name, test in tests.items():

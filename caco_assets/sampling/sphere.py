@@ -12,7 +12,7 @@ EARTH_RADIUS_KM = 6371.0088
 Floats = NDArray[np.float64]
 
 BLOCK = (512, 16_384)
-"""Fewest and most points that `Spacing` compares at a time."""
+"""Minimum and maximum number of points that `Spacing` compares at a time."""
 
 
 def destination(lon: Floats, lat: Floats, bearing: Floats, distance_km: Floats) -> tuple[Floats, Floats]:
@@ -42,7 +42,7 @@ def unit_vectors(lon: Floats, lat: Floats) -> Floats:
 
 
 def chord(distance_km: float) -> float:
-    """Length of the straight line, on the unit sphere, between points that far apart on the surface."""
+    """Length of the straight line, on the unit sphere, between points at this distance on the surface."""
     return float(2 * np.sin(min(distance_km / EARTH_RADIUS_KM, np.pi) / 2))
 
 
@@ -55,9 +55,9 @@ def distance_km(lon: Floats, lat: Floats, other_lon: Floats, other_lat: Floats) 
 
 
 class Spacing:
-    """Accepts points one after the other unless an accepted one is nearer than a distance; works in blocks.
+    """Accepts points in order unless an accepted one is closer than a distance; works in blocks.
 
-    Two search trees hold what is accepted: a large one, rebuilt only when the small one has grown to a quarter of it, so that
+    Two search trees hold the accepted points: a large one, rebuilt only when the small one has grown to a quarter of it, so that
     a million points cost a few dozen builds.
     """
 
@@ -68,7 +68,7 @@ class Spacing:
         self._trees: list[KDTree] = []
 
     def accept(self, points: Floats) -> NDArray[np.bool_]:
-        """Which of the unit vectors (N, 3) are accepted, as if they came one by one in this order."""
+        """Which of the unit vectors (N, 3) are accepted, as if added one by one in this order."""
         if self._reach == 0:
             return np.ones(len(points), bool)
         accepted, start = [np.empty(0, bool)], 0
@@ -83,7 +83,7 @@ class Spacing:
         alone = np.ones(len(points), bool)
         for tree in self._trees:
             nearest, _ = tree.query(points[alone], distance_upper_bound=self._reach)
-            alone[alone] = nearest >= self._reach  # infinite where none is that near
+            alone[alone] = nearest >= self._reach  # infinite if none is that close
         order = np.flatnonzero(alone)
         pairs = KDTree(points[order]).query_pairs(self._reach, output_type="ndarray")
         # sorted by the earlier point: it is accepted or rejected before it can reject a later one

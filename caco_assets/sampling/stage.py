@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def sample(settings: Settings) -> Product:
-    """Draw the places of the profile and write `locations.parquet`. The places of an imported set stay as they are.
+    """Draw the places of the profile and write `locations.parquet`. The places of an imported set are kept unchanged.
 
     Raises:
-        UserError: the places cannot be found with these settings; says what to change.
+        UserError: the places cannot be found with these settings; the message says what to change.
     """
     if isinstance(settings.imagery.source, SecoLayoutSource):
         return replace(recorded(settings.paths.records, "locations"), reused=True)

@@ -32,7 +32,7 @@ def city_stream(rng: np.random.Generator, lon: Floats, lat: Floats, sigma_km: fl
         lon: of the cities, degrees (C,).
         lat: of the cities, degrees (C,).
         sigma_km: standard deviation of each component of the step.
-        weights: how often each city is drawn (C,), up to a factor; none: all equally often.
+        weights: how often each city is drawn (C,), up to a factor; None: all equally often.
     """
     reach = None if weights is None else np.cumsum(weights) / np.sum(weights)
     while True:
@@ -59,7 +59,7 @@ def uniform_stream(rng: np.random.Generator, box: Box | None) -> Stream:
 def grid_stream(box: Box | None, spacing_km: float) -> Stream:
     """A regular grid over `box`, row by row from the north-west; it ends with the last row.
 
-    Rows are `spacing_km` apart along the meridian, neighbours in a row at least that far along the great circle. The grid is
+    Rows are `spacing_km` apart along the meridian, neighbors in a row at least that far along the great circle. The grid is
     centred in the box; around the whole Earth the last point of a row keeps its distance from the first.
     """
     west, south, east, north = box or WORLD

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILE = 1.0
-"""Of a band's valid pixels: the darkest hundredth leaves single defective pixels aside."""
+"""Of a band's valid pixels: the darkest hundredth ignores single defective pixels."""
 SYSTEMATIC = 300.0
-"""A shift from here on is no change of the land. Measured between the periods of real places (25 around Boadella): at most 96 in
+"""From this shift on it is no change of the land. Measured between the periods of real places (25 around Boadella): at most 96 in
 any band, of the embedded Earth (100 places): at most 24; a forgotten offset is 1000."""
 
 Key = tuple[str, int, int]
@@ -28,9 +28,9 @@ def dark_level(pixels: NDArray[np.uint16]) -> NDArray[np.float64]:
 
 
 def dark_shift(levels: Mapping[Key, NDArray[np.float64]]) -> tuple[NDArray[np.float64], int]:
-    """How far the dark targets of the late period lie above those of the early one, as archive numbers.
+    """How far the dark targets of the late period are above those of the early one, as archive numbers.
 
-    Seasons are compared with themselves, for the sun stands lower in winter and leaves fall: the median over the seasons of a
+    Seasons are compared with themselves, because the sun is lower in winter and leaves fall: the median over the seasons of a
     place, then over the places, so that neither a changed place nor a hazy date counts.
 
     Args:
@@ -49,6 +49,6 @@ def dark_shift(levels: Mapping[Key, NDArray[np.float64]]) -> tuple[NDArray[np.fl
 
 
 def _middle(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median over rows (n, bands) of what is known."""
+    """Median over rows (n, bands), ignoring NaN."""
     known = ~np.isnan(rows)
     return np.array([np.median(column[seen]) if seen.any() else np.nan for column, seen in zip(rows.T, known.T, strict=True)])

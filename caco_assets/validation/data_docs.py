@@ -34,7 +34,7 @@ def build_site(folder: Path, results: list[dict[str, Any]], gx_results: list[dic
     """Write the site below `folder`, from saved results alone: the same results give the same bytes.
 
     Args:
-        folder: `settings.paths.data_docs`; `results/` in it stays as it is.
+        folder: `settings.paths.data_docs`; its `results/` is not changed.
         results: the saved results of `stage.validate`, one for each product, in the order of the chain.
         gx_results: Great Expectations' validation results of all their tables.
 

@@ -32,7 +32,7 @@ def among(name: str, column: str, allowed: tuple[Any, ...], says: str, severity:
 
 
 def empty(name: str, column: str, says: str, severity: Severity = "blocking") -> Expectation:
-    """A column that lists what is wrong with its row lists nothing."""
+    """A column that lists a row's problems is empty."""
     return among(name, column, ("",), says, severity)
 
 
@@ -54,12 +54,12 @@ def unique(name: str, columns: tuple[str, ...], says: str, severity: Severity = 
 
 
 def rows(name: str, low: int, says: str, severity: Severity = "blocking") -> Expectation:
-    """There are at least so many rows."""
+    """There is a minimum number of rows."""
     return _check(name, severity, says, ExpectTableRowCountToBeBetween, min_value=low)
 
 
 def count(name: str, number: int, says: str, severity: Severity = "warning") -> Expectation:
-    """There are exactly so many rows."""
+    """There is an exact number of rows."""
     return _check(name, severity, says, ExpectTableRowCountToEqual, value=number)
 
 

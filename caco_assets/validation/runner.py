@@ -14,7 +14,7 @@ from great_expectations.data_context.types.base import DataContextConfig, InMemo
 from caco_assets.validation.facts.table import Table
 
 EXAMPLES = 5
-"""Offending rows that a line names."""
+"""Maximum offending rows named in a line."""
 RESULT_FORMAT = {
     "result_format": "SUMMARY",
     "partial_unexpected_count": EXAMPLES,
@@ -24,7 +24,7 @@ RESULT_FORMAT = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one suite found."""
+    """The results of one suite."""
 
     rows: list[dict[str, Any]]
     """One plain record per expectation, in the suite's order."""
@@ -33,7 +33,7 @@ class Outcome:
 
 
 def in_memory(docs: str | None = None) -> AbstractDataContext:
-    """A Great Expectations context that leaves nothing on disk, with one data docs site in the folder `docs` if there is one."""
+    """A Great Expectations context that leaves nothing on disk, with one data docs site in the folder `docs` if given."""
     site = {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
@@ -52,7 +52,7 @@ def run(table: Table, suite: gx.ExpectationSuite, run_id: RunIdentifier) -> Outc
     """Check one table of facts.
 
     Raises:
-        RuntimeError: an expectation could not be evaluated; a fault of the suite or its facts, not of the data.
+        RuntimeError: an expectation could not be evaluated; an error in the suite or its facts, not in the data.
     """
     context = in_memory()
     asset = context.data_sources.add_pandas("facts").add_dataframe_asset(table.name)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRODUCTS = ("locations", "scenes", "archive", "pack", "scores")
-"""What can be validated, in the order of the chain."""
+"""The products that can be validated, in the order of the chain."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ValidationResult:
     success: bool
     """Every expectation holds, those of severity `warning` too; work stops only for `blocking_failed`."""
     blocking_failed: list[str]
-    """One line for each blocking expectation that failed: what is expected, how many rows break it, and which."""
+    """One line for each blocking expectation that failed: the expectation, the number of rows that break it, and which."""
     warnings: list[str]
     """The same for expectations that do not stop the chain."""
     evaluated: int

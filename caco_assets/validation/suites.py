@@ -14,9 +14,9 @@ from caco_assets.validation import expectations
 from caco_assets.validation.dark_targets import SYSTEMATIC
 
 ROUNDING_KM = 0.001
-"""Positions are rounded to 1e-6 degrees (0.11 m): two of them may come nearer by a metre, never more."""
+"""Positions are rounded to 1e-6 degrees (0.11 m): two of them may get closer by at most a meter."""
 FAR_FROM_CITY_SIGMAS = 6.0
-"""A Gaussian in two dimensions goes beyond this once in 65 million draws."""
+"""A Gaussian in two dimensions exceeds this once in 65 million draws."""
 MARGIN_OVER_RANDOM = 0.02
 SCALES, OFFSETS = (1e-4,), (0.0, -0.1)
 """Reflectance per digital number and at 0, as Sentinel-2 L2A is published before and after processing baseline 04.00."""
@@ -25,7 +25,7 @@ SCALES, OFFSETS = (1e-4,), (0.0, -0.1)
 def locations(settings: Settings) -> list[Suite]:
     """Suite of `locations.parquet`."""
     sampling = settings.sampling
-    # SeCo's sampling rejects neither ocean nor overlaps, and a grid lies where the user put it: there it is a fact, not a fault
+    # SeCo's sampling rejects neither ocean nor overlaps, and a grid is where the user put it: there it is expected
     strict: expectations.Severity = "blocking" if sampling.strategy in ("caco", "uniform_land") else "warning"
     far = FAR_FROM_CITY_SIGMAS * sampling.sigma_km if sampling.strategy in ("caco", "gaussian_cities") else None
     return [

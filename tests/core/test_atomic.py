@@ -83,7 +83,7 @@ def test_processes_and_threads_write_one_file_and_a_reader_sees_whole_ones(tmp_p
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.txt"]
 
 
-def test_who_comes_while_files_are_made_waits_and_makes_nothing(tmp_path: Path) -> None:
+def test_concurrent_callers_wait_and_reuse_the_result(tmp_path: Path) -> None:
     files = [tmp_path / "a.npy", tmp_path / "b.npy"]
     made: list[int] = []
     begun = threading.Event()

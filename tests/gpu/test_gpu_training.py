@@ -1,4 +1,4 @@
-"""On a GPU: no step makes the host wait, training learns and is saved, and what was interrupted goes on."""
+"""On a GPU: no step makes the host wait, training learns and is saved, and an interrupted one resumes."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -101,7 +101,7 @@ class KillAt:
 
 
 @pytest.mark.parametrize("memory", [1.0, 0.0], ids=["resident", "streamed"])
-def test_an_interrupted_training_goes_on_to_the_same_losses(pack: Path, cuda: torch.device, tmp_path: Path, memory: float):
+def test_an_interrupted_training_resumes_to_the_same_losses(pack: Path, cuda: torch.device, tmp_path: Path, memory: float):
     opts = options(pack_on_gpu=memory, precision="fp32", learning_rate=0.003)
     run(pack, tmp_path / "whole", opts)
     with pytest.raises(Killed):

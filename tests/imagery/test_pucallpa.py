@@ -41,7 +41,7 @@ def test_every_place_has_four_years_in_each_period(pucallpa):
     assert verify_archive(pucallpa.paths.archive) == []
 
 
-def test_it_is_said_that_cloud_is_not_looked_for(pucallpa):
+def test_a_warning_says_that_clouds_are_not_detected(pucallpa):
     facts = index_folder(pucallpa).facts
     assert facts["clear_test"] == "nodata"
     assert any("cloud is not looked for, only pixels without data count against a chip" in note for note in facts["notes"])

@@ -1,4 +1,4 @@
-"""Shards as Dagster partitions: whoever makes them, in whatever order, the archive is the same to the bit."""
+"""Shards as Dagster partitions: the archive is bit-identical whichever process makes them, in any order."""
 
 import hashlib
 import os

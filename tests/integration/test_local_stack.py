@@ -31,7 +31,7 @@ def test_a_port_in_use_is_replaced_by_a_free_one(occupied: int) -> None:
 
 
 @pytest.mark.systems
-def test_the_desk_serves_dagster_mlflow_and_pages_until_ctrl_c(tmp_path: Path, occupied: int) -> None:
+def test_the_local_stack_serves_dagster_mlflow_and_pages_until_ctrl_c(tmp_path: Path, occupied: int) -> None:
     environment = {**os.environ, "CACO_HOME": str(tmp_path), "CACO_PROFILE": "tiny"}
     (tmp_path / "workspace" / "tiny" / "report").mkdir(parents=True)
     (tmp_path / "workspace" / "tiny" / "report" / "report.html").write_text("the report")

@@ -46,7 +46,7 @@ def test_a_second_run_in_the_same_workspace_is_refused_in_one_line(settings: Set
             materialize(nothing, settings)
 
 
-def test_who_opens_an_instance_waits_for_another_that_does(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opening_an_instance_waits_for_another_process(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The web server and the daemon of a new workspace start together: without turns, one of ten starts failed."""
     home = dagster_home(settings)
     monkeypatch.setenv("DAGSTER_HOME", "")

@@ -82,7 +82,7 @@ def test_a_vintage_that_is_done_or_on_its_way_is_not_begun_again(
     assert f"run {run.run_id} of vintage 2026-11 is started" in str(reason.skip_message)
     instance.report_run_failed(run)
     assert isinstance(tick(settings, profile, instance), dg.RunRequest)
-    # whoever made it: another scheduler on the same workspace has another instance
+    # also by another scheduler on the same workspace, which has another instance
     note_finished(settings.model_copy(update={"vintage": "2026-11"}), "abc", "3", promoted=True)
     reason = tick(settings, profile, instance)
     assert "vintage 2026-11 was retrained at " in str(reason.skip_message)

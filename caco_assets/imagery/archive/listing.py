@@ -1,4 +1,4 @@
-"""What is in an archive: shards, and the chips of one shard, for people and as JSON."""
+"""Lists the contents of an archive: shards, and the chips of one shard, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ShardFacts:
     refused: int
     """Rows of its quarantine."""
     first: str | None
-    """Date of its oldest chip; none when it has no chip."""
+    """Date of its oldest chip; None if it has no chip."""
     last: str | None
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ def list_shards(archive: Path) -> list[ShardFacts]:
 
 
 def list_chips(archive: Path, shard: int) -> list[dict[str, Any]]:
-    """The chips of a shard in the order of its tar: what they are and where their bytes lie.
+    """The chips of a shard in the order of its tar: their metadata and byte ranges.
 
     Raises:
         UserError: there is no such shard.

@@ -1,4 +1,4 @@
-"""The manifest of an archive in an object store, by which it is read without the workspace that made it.
+"""The manifest of an archive in an object store, which makes it readable without the workspace that made it.
 
 `ROOT/PROFILE/2026-11.json` names each shard's tar and index (`shard=0007/MD5.tar`, `shard=0007/MD5.parquet`) and the places. It is
 written last, in one request, when all shards are stored. It is the only object that is ever overwritten.
@@ -28,7 +28,7 @@ def address_of(settings: Settings) -> str:
 
 
 def stored_at(settings: Settings, shard: int) -> str | None:
-    """Address of a shard's folder in the object store that `imagery.archive` names; none: shards lie in the workspace."""
+    """Address of a shard's folder in the object store that `imagery.archive` names; None: shards are in the workspace."""
     root = settings.imagery.archive
     return None if root is None else object_store.join(root, settings.profile, shard_name(shard))
 
@@ -36,10 +36,10 @@ def stored_at(settings: Settings, shard: int) -> str | None:
 def publish(settings: Settings, shards: Sequence[Product]) -> str | None:
     """Store indexes, refusals and the manifest of an archive whose tars are stored; returns the manifest's address.
 
-    Returns None if a tar lies in the workspace (made before `imagery.archive` was set): such an archive is not in the store.
+    Returns None if a tar is in the workspace (made before `imagery.archive` was set): such an archive is not in the store.
 
     Raises:
-        UserError: the store does not take it.
+        UserError: the store rejects it.
     """
     root = object_store.join(str(settings.imagery.archive), settings.profile)
     tars = {shard.path.name: pointer(shard.path) for shard in shards}

@@ -31,7 +31,7 @@ Range = tuple[int, int, str]
 class ArchiveReader:
     """Reads chips of an archive by place, period and season.
 
-    The index of a shard is read once, when its first chip is asked for. Each chip is then one request for its byte range,
+    The index of a shard is read once, when its first chip is requested. Each chip is then one request for its byte range,
     whatever the size of the shard, and its checksum is compared. Several threads may share a reader.
     """
 
@@ -41,8 +41,8 @@ class ArchiveReader:
         Args:
             archive: folder of the shards: a path, or an address (`https://…`, `s3://bucket/archive`, `gs://…`, `az://…`); or the
                 list of a stored archive (`s3://bucket/archive/embedded/2026-11.json`).
-            locations: `locations.parquet`, which says in which shard a place lies; default the one beside the archive, or of the
-                list. It is read only when a chip is asked for without the number of its shard.
+            locations: `locations.parquet`, which maps places to shards; default the one beside the archive, or of the
+                list. It is read only when a chip is requested without its shard number.
 
         Raises:
             UserError: there is no such list.
@@ -70,7 +70,7 @@ class ArchiveReader:
             location_id: the place.
             period: 0 early, 1 late.
             season: of the period.
-            shard: in which the place lies; none: looked up in `locations.parquet`.
+            shard: the place's shard; None: looked up in `locations.parquet`.
             bands: which and in which order; default all, as archived.
 
         Raises:

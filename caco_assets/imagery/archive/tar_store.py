@@ -28,7 +28,7 @@ BLOCK = 8 << 20
 AHEAD = 4
 """Concurrent requests of this kind."""
 _GAP = 2 * tarfile.BLOCKSIZE
-"""Most bytes between two members of a tar: the padding of one and the header of the next."""
+"""Maximum bytes between two members of a tar: the padding of one and the header of the next."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pointer:
 
 
 def pointer(shard: Path) -> Pointer | None:
-    """Of a shard whose tar is in a store; None if it lies in the folder or is missing."""
+    """The stored tar of a shard; None if it is in the folder or is missing."""
     file = shard / POINTER
     if (shard / TAR).exists() or not file.exists():
         return None
@@ -119,7 +119,7 @@ def store_tar[T](shard: Path, root: str, pack: Callable[[IO[bytes]], T]) -> T:
         pack: writes the tar to a stream, and the same bytes when it is called again; called first to learn their md5.
 
     Raises:
-        UserError: the store does not take it; nothing half is seen under its name.
+        UserError: the store rejects it; no partial object appears under its name.
     """
     sink = _Sink()
     result = pack(sink)  # pyright: ignore[reportArgumentType]
@@ -145,7 +145,7 @@ def send_tar(shard: Path, root: str) -> None:
 
 
 def _runs(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[tuple[int, int]]]:
-    """(Offset, length) of neighbours that one request brings: gaps as in a tar, no more than `BLOCK`."""
+    """(Offset, length) of neighbors that one request fetches: gaps as in a tar, no more than `BLOCK`."""
     run: list[tuple[int, int]] = []
     for row in rows:
         offset, length = row["offset"], row["length"]
@@ -192,7 +192,7 @@ class _Stored(io.RawIOBase):
 
 
 class _Sink:
-    """Counts and hashes what is written, and keeps nothing."""
+    """Counts and hashes what is written, and stores nothing."""
 
     def __init__(self) -> None:
         self._md5, self._size = hashlib.md5(usedforsecurity=False), 0

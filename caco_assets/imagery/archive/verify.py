@@ -33,12 +33,12 @@ Size = tuple[int, int, float]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """One problem found in an archive."""
 
     shard: str
     """Name of the shard's folder; empty when it concerns the archive as a whole."""
     chip: str | None
-    """Id of the chip; none when it concerns the shard."""
+    """Id of the chip; None if it concerns the shard."""
     what: str
 
     def __str__(self) -> str:
@@ -47,17 +47,17 @@ class Problem:
 
 
 def verify_archive(archive: Path, shards: int | None = None, workers: int | None = None) -> list[Problem]:
-    """Read every byte of an archive and compare it with what the index says.
+    """Read every byte of an archive and compare it with the index.
 
-    A shard: its three files and no other; the index has its columns, in order, each chip once; the tar is whole and holds
+    A shard: its three files and no other; the index has its columns, in order, each chip once; the tar is intact and holds
     exactly the chips of the index at their offsets. A chip: length and sha256, a GeoTIFF of uint16 with the bands of the index,
     square, north up, its projection and footprint those of the index, the size that of the archive's other chips, its grid
     that of the place's other dates.
 
     Args:
         archive: folder of the shards.
-        shards: how many there must be; none: those that are there.
-        workers: threads; none: one for each core.
+        shards: expected number; None: those present.
+        workers: threads; None: one per core.
 
     Returns:
         In the order of shards and chips, whatever the number of workers.
@@ -197,7 +197,7 @@ def _tar(folder: Path, rows: Sequence[Row]) -> Iterator[tuple[str | None, str]]:
     """The tar's headers against the index."""
     members: dict[str, tarfile.TarInfo] = {}
     try:
-        # without `ignore_zeros`, reading stops at the first damaged header: what is behind it is then missing below
+        # without `ignore_zeros`, reading stops at the first damaged header: what follows it is then missing below
         with open_whole(folder) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 if member.name in members:

@@ -22,7 +22,7 @@ _SAME_PLACE = 1e-7
 
 
 class DamagedChipError(Exception):
-    """The chip differs from its index row; the text says how."""
+    """The chip differs from its index row; the message says how."""
 
 
 @dataclass(frozen=True)

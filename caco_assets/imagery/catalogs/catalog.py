@@ -1,4 +1,4 @@
-"""The protocol by which scenes are looked up."""
+"""The protocol for looking up scenes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Catalog(Protocol):
     """Items found so far that cannot be used: id → reason."""
 
     def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
-        """For each box, in the order given, the scenes that may meet it and whose time lies in one of the half-open intervals.
+        """For each box, in the order given, the scenes that may intersect it and whose time is in one of the half-open intervals.
 
         Tables have the columns of `scene_table.SCENES`, sorted by time and id, each item once. Neighboring boxes should
         follow each other.
 
         Raises:
-            UserError: the catalog cannot be read, or does not answer.
+            UserError: the catalog cannot be read, or does not respond.
         """
         ...
 

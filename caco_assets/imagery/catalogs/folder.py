@@ -42,10 +42,10 @@ _EXTENSIONS = [
 def index_folder(source: FolderSource, target: Path) -> Facts:
     """Write a STAC catalog of the folder's files to `target`: `catalog.json`, one item per file, `items.parquet`, `refused.json`.
 
-    Every file is read once in full, so that a truncated one is found now and not during an ingest.
+    Every file is read once in full, so that truncated files are found now and not during an ingest.
 
     Args:
-        source: the folder, its band names in file order, the pattern of the dates, and what the numbers mean.
+        source: the folder, its band names in file order, the pattern of the dates, and the scale of the numbers.
         target: folder to create; assets in it point at the files through its link `source`.
 
     Returns:
@@ -58,7 +58,7 @@ def index_folder(source: FolderSource, target: Path) -> Facts:
     """
     files = list_files(source)
     target.mkdir(parents=True, exist_ok=True)
-    # one link names the folder: the catalog and all that is made from it are the same wherever the folder lies
+    # one link names the folder: the catalog and everything made from it are the same wherever the folder is
     (target / FOLDER_LINK).unlink(missing_ok=True)
     (target / FOLDER_LINK).symlink_to(source.path.resolve(), target_is_directory=True)
     dated = [(path, date_of(path, source.date_pattern)) for path in files]
@@ -105,10 +105,10 @@ def list_files(source: FolderSource) -> list[Path]:
 def date_of(path: Path, pattern: str) -> datetime:
     """The date in a file's name: the first group of `pattern`, as `2020-01-13` or `20200113`, noon UTC.
 
-    A month alone (`2020-01`) stands for its 15th, a year alone (`1985`) for the 1st of July: its middle.
+    A month alone (`2020-01`) means its 15th, a year alone (`1985`) the 1st of July: its middle.
 
     Raises:
-        UserError: the pattern is no regular expression with a group, it does not match, or what it finds is no date.
+        UserError: the pattern is not a regular expression with a group, it does not match, or its match is not a date.
     """
     try:
         expression = re.compile(pattern)
@@ -122,7 +122,7 @@ def date_of(path: Path, pattern: str) -> datetime:
     found = match[1] or ""
     day = "-07-01" if re.fullmatch(r"\d{4}", found) else "-15" if re.fullmatch(r"\d{4}-\d{2}", found) else ""
     try:
-        # noon, so that a date stays the same date in every time zone a viewer may use
+        # noon, so that the date is the same in every viewer's time zone
         return datetime.fromisoformat(found + day).replace(hour=12, tzinfo=UTC)
     except ValueError as error:
         raise UserError(
@@ -183,7 +183,7 @@ def _write(target: Path, items: Sequence[pystac.Item]) -> None:
     collection.add_items(items)
     catalog = pystac.Catalog("imagery", "Scenes that places are read from")
     catalog.add_child(collection)
-    # with the slash: pystac takes a last name with a dot for a file
+    # with the slash: pystac treats a last name with a dot as a file
     catalog.normalize_and_save(f"{target}/", pystac.CatalogType.SELF_CONTAINED)
     rows = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
     for row in rows:

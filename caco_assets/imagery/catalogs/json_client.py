@@ -18,19 +18,19 @@ from caco_assets.core.redact import without_secrets
 logger = logging.getLogger(__name__)
 
 RETRIED = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
-"""Statuses that another attempt may change; 403 because providers also send it to clients that ask too fast."""
+"""Statuses that another attempt may change; 403 because providers also send it to clients that exceed the rate limit."""
 ATTEMPTS = 6
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 SPREAD_S = 1.0
-"""Added at random to a Retry-After, so that clients do not come back together."""
+"""Added at random to a Retry-After, so that clients do not retry together."""
 LONGEST_ASKED_S = 900.0
-"""A server that asks (Retry-After) for more than this is taken to be out of service."""
+"""A server whose Retry-After exceeds this counts as out of service."""
 TIMEOUT_S = (10.0, 120.0)
 """To connect, and between two bytes of the response: large searches take half a minute."""
 
 
 class ServerError(UserError):
-    """A request that failed for good; `status` is the response's, none without a usable response."""
+    """A request that failed for good; `status` is the response's, None without a usable response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class ServerError(UserError):
 
 
 class _TransientError(Exception):
-    """Worth another attempt; `wait_s` is what the server asked for."""
+    """A retryable error; `wait_s` is the server's Retry-After."""
 
     def __init__(self, text: str, status: int | None = None, wait_s: float | None = None) -> None:
         super().__init__(text)
@@ -61,7 +61,7 @@ class JsonClient:
         sleep: Callable[[float], None] = time.sleep,
         timeout_s: tuple[float, float] = TIMEOUT_S,
     ) -> None:
-        """`seed` of the waiting times: none (many workers must not come back together), a number in tests."""
+        """`seed` of the waiting times: None (many workers must not retry together), a number in tests."""
         self._attempts, self._sleep, self._timeout = attempts, sleep, timeout_s
         self._random = random.Random(seed)
         self._session = requests.Session()
@@ -119,7 +119,7 @@ class JsonClient:
 
 
 def _said(answer: requests.Response) -> str:
-    """What the server says of it, in one short line."""
+    """The server's error message in one short line."""
     try:
         content = answer.json()
     except requests.JSONDecodeError:

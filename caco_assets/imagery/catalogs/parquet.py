@@ -1,4 +1,4 @@
-"""An index of millions of items in one stac-geoparquet file: read once, sorted on disk by neighbourhood, never held in memory."""
+"""An index of millions of items in one stac-geoparquet file: read once, sorted on disk by location, never held in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from caco_assets.imagery.scenes.stac_geoparquet import batches, scenes_from_colu
 BATCH_ROWS = 8192
 """Items read at once: some 15 MB of them."""
 BOXES_PER_BIN = 16
-"""Boxes whose scenes share a file: neighbours share scenes, and a file is read whole."""
+"""Boxes whose scenes share a file: neighbors share scenes, and a file is read in full."""
 
 
 class ParquetCatalog(Catalog):
@@ -61,7 +61,7 @@ class ParquetCatalog(Catalog):
 
 
 def _meeting(geometry: pa.ChunkedArray, tree: shapely.STRtree) -> np.ndarray:
-    """Which footprints may meet a box; unknown ones and those that may cross the antimeridian are kept for a closer look."""
+    """Which footprints may intersect a box; unknown ones and those that may cross the antimeridian are kept for an exact test."""
     shapes = shapely.from_wkb(np.asarray(geometry.to_numpy(), object))
     west, _, east, _ = shapely.bounds(shapes).T
     with np.errstate(invalid="ignore"):

@@ -13,34 +13,34 @@ from typing import Any
 from caco_assets.core.atomic import write_atomic
 
 SETTLED = timedelta(days=60)
-"""Providers add and reprocess scenes for weeks: an answer is final when it was given so long after the last date asked for."""
+"""Providers add and reprocess scenes for weeks: a response is final when it is this much later than the last requested date."""
 FRESH = timedelta(days=1)
-"""For so long a response that is not final is still used."""
+"""How long a response that is not final is used."""
 
 Item = dict[str, Any]
 
 
 class RequestCache:
-    """One compressed JSON file an answer, written whole or not at all."""
+    """One compressed JSON file per response, written atomically."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, question: Mapping[str, Any], last: datetime, now: datetime | None = None) -> list[Item] | None:
-        """The items of an answer whose search ended with the date `last`; none when it is not there or no longer good."""
+        """The items of a response whose search ended with the date `last`; None if it is missing or expired."""
         path = self._path(question)
         try:
             content = json.loads(gzip.decompress(path.read_bytes()))
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError):
-            # cut short by a full disk, or not ours: ask again
+            # truncated by a full disk, or not ours: request it again
             return None
         asked, now = datetime.fromisoformat(content["asked"]), now or datetime.now(UTC)
         return content["items"] if asked - last >= SETTLED or now - asked < FRESH else None
 
     def put(self, question: Mapping[str, Any], items: list[Item], now: datetime | None = None) -> None:
-        """Keep an answer."""
+        """Store a response."""
         content = {"asked": (now or datetime.now(UTC)).isoformat(), "items": items}
         path = self._path(question)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 Sign = Callable[[str], str]
 
 SPARE = timedelta(minutes=5)
-"""A token with less left is renewed (one that never had so much, at half its life): the files of a scene are read meanwhile."""
+"""A token with less time left is renewed (one that never had so much, at half its life): a scene's files take time to read."""
 PUBLIC_HOST = "ai4edatasetspublicassets.blob.core.windows.net"
 S3_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_S3_ENDPOINT")
 
 
 def signer(settings: Settings) -> Sign:
-    """What makes the hrefs of the profile's source readable; safe to call from several threads.
+    """The function that makes the hrefs of the profile's source readable; thread-safe.
 
     Raises:
         UserError: the source needs keys that the environment does not hold.
@@ -45,7 +45,7 @@ def signer(settings: Settings) -> Sign:
 class _Token:
     text: str
     renew: datetime
-    """From then on another is asked for."""
+    """When to request another."""
     expiry: datetime
 
 
@@ -75,10 +75,10 @@ class TokenSigner:
         self._fetching: dict[str, threading.Lock] = {}
 
     def __call__(self, href: str) -> str:
-        """The address with a token; one that needs none, or has one, as it is.
+        """The address with a token; one that needs none, or has one, unchanged.
 
         Raises:
-            UserError: the provider gives no token.
+            UserError: the provider issues no token.
         """
         parts = urlparse(href)
         if not (parts.hostname or "").endswith(self._domain) or parts.hostname == PUBLIC_HOST or "sig=" in parts.query:
@@ -117,7 +117,7 @@ def s3_signer() -> Sign:
     """Makes `s3://bucket/key` readable for GDAL, which takes keys and endpoint from the environment itself.
 
     Raises:
-        UserError: they are not there.
+        UserError: they are missing.
     """
     absent = [name for name in S3_SETTINGS if not os.environ.get(name)]
     if absent:

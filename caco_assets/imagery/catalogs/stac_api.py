@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from pystac_client.conformance import ConformanceClasses
 
 AHEAD = 4
-"""Searches begun before they are wanted, as a multiple of the connections."""
+"""Searches started before they are needed, as a multiple of the connections."""
 SMALLEST_PAGE = 25
 _TOO_LARGE = (413, 500, 502, 504)
-"""What servers with a limit on the size of an answer say to a page of too many items (Earth Search: 502 beyond 6 MB)."""
+"""Statuses of servers that limit the response size, for a page of too many items (Earth Search: 502 beyond 6 MB)."""
 _PROPERTIES = (
     *("datetime", "eo:cloud_cover", "proj:code", "proj:epsg", "earthsearch:boa_offset_applied", "sentinel:boa_offset_applied"),
     *(*BASELINE_KEYS, *NAME_KEYS, *TYPE_KEYS),
@@ -56,14 +56,14 @@ class StacApi(Catalog):
         """Ask the server for its conformance classes.
 
         Args:
-            source: where, and which collection.
-            bands: that items must have.
+            source: address and collection.
+            bands: required of each item.
             max_scene_cloud: percent; where the server can, it leaves out cloudier scenes itself.
-            cache: folder of answers; none: nothing is kept.
+            cache: folder of responses; None: nothing is cached.
             client: of requests.
 
         Raises:
-            UserError: no server responds there, or it is no STAC API.
+            UserError: no server responds there, or it is not a STAC API.
         """
         self.refused: dict[str, str] = {}
         self._source, self._bands = source, bands
@@ -107,7 +107,7 @@ class StacApi(Catalog):
         return items
 
     def _pages(self, question: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """All items; a page that the server cannot send whole is asked for again in smaller ones."""
+        """All items; a page that is too large for the server is requested again in smaller ones."""
         size = self._source.page_size
         while True:
             try:
@@ -147,7 +147,7 @@ class _RetryingIO(StacApiIO):
         self._patient = client
 
     def read_json(self, source: Any, *args: Any, **kwargs: Any) -> Any:
-        """The answer itself: it was parsed to see whether it is JSON at all."""
+        """The response itself, already parsed as JSON."""
         return self.read_text(source, *args, **kwargs)
 
     def request(self, href: str, method: str | None = None, headers: Any = None, parameters: Any = None) -> Any:
@@ -162,7 +162,7 @@ class _RetryingIO(StacApiIO):
 
 
 def _fields(bands: tuple[str, ...]) -> list[str]:
-    """The parts of an item that are looked at."""
+    """The parts of an item that are used."""
     if not set(bands) <= set(COMMON_NAMES.values()):
         assets = ["assets"]
     else:
@@ -173,7 +173,7 @@ def _fields(bands: tuple[str, ...]) -> list[str]:
 
 
 def _needed(item: dict[str, Any]) -> dict[str, Any]:
-    """An item without what is never looked at; a server that cannot choose fields sends everything."""
+    """An item without its unused parts; a server that cannot select fields sends everything."""
     kept = {key: item.get(key) for key in ("id", "collection", "geometry", "properties")}
     properties = {name: value for name, value in item["properties"].items() if name in _PROPERTIES}
     facts = ("href", "gsd", "bands", "eo:bands", "raster:bands", "nodata", "scale", "offset", "spatial_resolution")

@@ -44,11 +44,11 @@ class StaticCatalog(Catalog):
 
         Args:
             path: a stac-geoparquet file, or a folder with `items.parquet` or else items linked from `catalog.json`.
-            bands: that items must have.
-            scratch: folder for what a long index is sorted into; default: the system's.
+            bands: required of each item.
+            scratch: folder for the sorted parts of a long index; default: the system's.
 
         Raises:
-            UserError: there is none of these.
+            UserError: none of these exists.
         """
         for file in (path, path / ITEMS):
             if file.is_file():

@@ -15,7 +15,7 @@ POINTS_PER_EDGE = 21
 def across_antimeridian(geometry: BaseGeometry) -> BaseGeometry:
     """The same area with longitudes in [-180, 180]: a polygon drawn across the antimeridian is cut in two.
 
-    A polygon wider than 180° is taken for one that jumps from 180 to -180, as providers and corner transforms write it; one that
+    A polygon wider than 180° is assumed to jump from 180 to -180, as providers and corner transforms write it; one that
     extends beyond 180 or -180 is cut there.
     """
     west, _, east, _ = geometry.bounds
@@ -33,7 +33,7 @@ def raster_footprint(bounds: tuple[float, float, float, float], crs: str) -> Bas
 
     Args:
         bounds: left, bottom, right, top in units of `crs`.
-        crs: anything pyproj understands.
+        crs: anything that pyproj accepts.
     """
     from pyproj import Transformer
 

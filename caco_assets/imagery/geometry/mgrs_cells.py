@@ -16,7 +16,7 @@ MICRO = 1e6
 
 
 def cells(epsg: NDArray[np.int32], x: Floats, y: Floats) -> list[NDArray[np.int64]]:
-    """Rows of the points in each square, neighbours near each other.
+    """Rows of the points in each square, neighbors near each other.
 
     Args:
         epsg: UTM zone of each point, (N,).

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 SAME_PASS = timedelta(minutes=30)
 """Scenes of a place closer in time than this come from one overpass (a neighboring tile, a second processing): one acquisition."""
 CHIPS_AT_ONCE = 16
-"""Most chips of a scene that one thread reads at once."""
+"""Maximum chips of a scene that one thread reads at once."""
 _NEAR_M = 10_240.0
 """Chips in one strip of this height are neighbors: two rows of a Sentinel-2 band's blocks."""
 _AHEAD = 4
@@ -83,9 +83,9 @@ class PlaceState:
 
     @staticmethod
     def _next(slots: list[SeasonSlot], taken: list[datetime], status: str) -> list[tuple[SeasonSlot, Row]]:
-        """For each slot its first candidate of that status whose acquisition no other slot has or tries now.
+        """For each slot its first candidate of that status whose acquisition no other slot has or is trying.
 
-        A skipped candidate stays listed: the other slot may yet refuse it.
+        A skipped candidate stays listed: the other slot may still refuse it.
         """
         taken, found = list(taken), []
         for slot in slots:
@@ -108,7 +108,7 @@ Request = tuple[PlaceState, SeasonSlot, Row]
 
 @dataclass(frozen=True)
 class Concurrency:
-    """How much is done at once; the result does not depend on it."""
+    """How much runs concurrently; the result does not depend on it."""
 
     workers: int = 2
     """Threads that decode and encode pixels; they also read local files."""
@@ -129,12 +129,12 @@ class ShardJob:
     want: Want
     """Bands, least clear share, folder of the files."""
     min_seasons: int
-    """Clear dates that a place needs in each period; the chips of a place with fewer are not archived."""
+    """Clear dates required per place and period; the chips of a place with fewer are not archived."""
     concurrency: Concurrency = field(default_factory=Concurrency)
     reused: Iterable[ReusedOutcome] = ()
     """Outcomes of an earlier vintage, which are not read again; the result is the same."""
     root: str | None = None
-    """Address of the shard's folder in an object store, which takes the tar; none: the tar lies in the shard's folder."""
+    """Address of the shard's folder in an object store, which receives the tar; None: the tar stays in the shard's folder."""
 
 
 def fill_shard(target: Path, job: ShardJob) -> Facts:
@@ -148,7 +148,7 @@ def fill_shard(target: Path, job: ShardJob) -> Facts:
         (reason → count), `bytes`.
 
     Raises:
-        UserError: a provider does not serve its files; what was read is kept.
+        UserError: a provider does not serve its files; chips already read are kept.
     """
     shutil.rmtree(target, ignore_errors=True)
     states = {place.location_id: PlaceState(place) for place in job.places}
@@ -211,7 +211,7 @@ def journal_folder(target: Path) -> Path:
 
 @dataclass(frozen=True)
 class _ReaderPool:
-    """Threads that read chips, and what they read with."""
+    """Threads that read chips, and their clients."""
 
     threads: ThreadPoolExecutor
     size: int
@@ -250,7 +250,7 @@ def _reader_pool(job: ShardJob) -> Iterator[_ReaderPool]:
         try:
             yield _ReaderPool(threads, size, want, remote)
         finally:
-            # after an error the other requests are not waited for
+            # after an error, do not wait for the other requests
             threads.shutdown(wait=False, cancel_futures=True)
             if fetcher is not None:
                 fetcher.stop()
@@ -266,7 +266,7 @@ def _some_addresses(rows: list[Row]) -> list[str]:
 def _outcomes(
     pool: _ReaderPool, requests: list[Request], journal: IngestJournal
 ) -> Iterator[tuple[PlaceState, SeasonSlot, Row, JournalEntry, bool]]:
-    """First the requests that the journal already answers, then the others as they are read; True: read now.
+    """First the requests already in the journal, then the others as they are read; True: read now.
 
     No more groups are submitted at once than the threads need, whatever the size of the shard.
     """
@@ -284,7 +284,7 @@ def _outcomes(
             under_way[pool.threads.submit(pool.read, group)] = group
         if not under_way:
             return
-        # what was read is kept before a failure ends the work
+        # keep what was read before a failure ends the work
         for future in sorted(wait(under_way, return_when=FIRST_COMPLETED).done, key=_failed):
             group = under_way.pop(future)
             for (state, slot, row), (outcome, data) in zip(group, future.result(), strict=True):

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 CHIPS, JOURNAL = "chips.spool", "journal.jsonl"
 SYNC_S = 5.0
-"""Seconds of work that a power loss may cost (a killed process loses less: the system still has what was written)."""
+"""Seconds of work that a power loss may cost (a killed process loses less: the system still has its writes)."""
 
 Key = tuple[str, str]
 """Place and item: an item is tried at most once for a place."""
@@ -26,7 +26,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """The outcome of one try."""
+    """The outcome of one attempt."""
 
     reason: str | None
     """None: there is a chip."""
@@ -38,14 +38,14 @@ class JournalEntry:
 
 
 UNTRIED = JournalEntry(None, "", None)
-"""Before any try."""
+"""Before the first attempt."""
 
 
 class IngestJournal:
     """Append-only; one process and one thread at a time."""
 
     def __init__(self, folder: Path) -> None:
-        """Open or create; reads what an interrupted run left there and cuts off an incomplete tail."""
+        """Open or create; reads the entries of an interrupted run and truncates an incomplete tail."""
         folder.mkdir(parents=True, exist_ok=True)
         self.entries: dict[Key, JournalEntry] = {}
         self._chips = (folder / CHIPS).open("a+b")
@@ -64,7 +64,7 @@ class IngestJournal:
         self._journal.close()
 
     def add(self, key: Key, reason: str | None, detail: str, clear_fraction: float | None, data: bytes) -> JournalEntry:
-        """Keep an outcome, and the chip's bytes where there is one."""
+        """Store an outcome, and the chip's bytes if there is one."""
         entry = JournalEntry(reason, detail, clear_fraction, self._end, len(data))
         self._chips.write(data)
         self._end += len(data)
@@ -75,7 +75,7 @@ class IngestJournal:
         self._journal.flush()
         if time.monotonic() - self._synced > SYNC_S:
             self._synced = time.monotonic()
-            # a slow disk must not stop the reading
+            # a slow disk must not block reading
             self._helper.submit(self._sync)
         return entry
 
@@ -85,7 +85,7 @@ class IngestJournal:
         return self._chips.read(entry.length)
 
     def _sync(self) -> None:
-        """Make sure that what was added survives a power loss."""
+        """Make the added entries survive a power loss."""
         for stream in (self._chips, self._journal):
             os.fsync(stream.fileno())
 

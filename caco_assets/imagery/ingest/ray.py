@@ -2,7 +2,7 @@
 
 The cluster is the one of `RAY_ADDRESS`; without it, a temporary one on this machine. All machines must see the same home folder.
 A lost machine costs what its tasks had not yet written to their ingest journals: Ray restarts them elsewhere, and they resume from
-there. The machine that makes a shard does not change its bytes.
+there. A shard's bytes do not depend on the machine that makes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from caco_assets.settings import Settings
 logger = logging.getLogger(__name__)
 
 MOST_LOSSES = 8
-"""Restarts of a shard whose machine was lost; after more, the shard itself is taken to be what kills its machines."""
+"""Restarts of a shard whose machine was lost; after more, the shard itself is assumed to be the cause."""
 _POLL_S = 0.5
 _AHEAD = 2_000
 """Tasks submitted to Ray at once: enough for a cluster to scale up by, few enough to wait on."""
@@ -42,7 +42,7 @@ def ingest_on_ray(settings: Settings, shards: Sequence[int], work: IngestShard) 
         work: makes one shard on a worker.
 
     Raises:
-        UserError: ray is not installed, no machine has the cores, a shard failed for a reason the user can put right (running
+        UserError: ray is not installed, no machine has the cores, a shard failed for a reason the user can fix (running
             shards stop, what was read is kept), or a shard's machine was lost too often.
     """
     try:
@@ -54,7 +54,7 @@ def ingest_on_ray(settings: Settings, shards: Sequence[int], work: IngestShard) 
         _check_cores(settings.imagery.workers)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         lines: Any = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
-        # exceptions are the shard's; only lost machines and killed processes are worth another try
+        # exceptions are the shard's; only lost machines and killed processes are retried
         task: Any = ray.remote(_run).options(num_cpus=settings.imagery.workers, max_retries=MOST_LOSSES, retry_exceptions=False)
         waiting, under_way, starts = list(shards)[::-1], {}, Counter[int]()
         try:
@@ -130,7 +130,7 @@ def _check_cores(cores: int) -> None:
     """Check that a machine of the cluster has the cores that one shard takes.
 
     Raises:
-        UserError: none has.
+        UserError: none has them.
     """
     import ray
 

@@ -1,7 +1,7 @@
 """Chip reuse: chips of an earlier vintage come from the shard that is about to be replaced instead of being fetched again.
 
 Vintages a month apart share most of their scenes. A chip, or a refusal caused by the pixels (clouds, no data), remains valid while
-its scene, its place and everything that reading depends on are the same; a note beside the shard's record says what that was.
+its scene, its place and all other inputs of reading are the same; a reuse note beside the shard's record lists them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class ReusedOutcome:
-    """The outcome of a try of an earlier vintage."""
+    """The outcome of an attempt of an earlier vintage."""
 
     key: Key
     """Place and item."""
@@ -45,7 +45,7 @@ class ReusedOutcome:
 def write_reuse_note(
     file: Path, product: Product, reading: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], places: Sequence[Place]
 ) -> None:
-    """Write what the chips of a finished shard depend on, for the next vintage.
+    """Write the reuse note of a finished shard, what its chips depend on, for the next vintage.
 
     Args:
         file: to write.

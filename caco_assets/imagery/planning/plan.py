@@ -29,7 +29,7 @@ from caco_assets.imagery.scenes.scene_table import SCENES, in_order
 PLACES_AT_ONCE = 512
 """Places written together: some 80 000 rows."""
 PLACES_TOGETHER = 4096
-"""Most places of a cell that are ranked together: bounds the matrix of places and scenes."""
+"""Maximum places of a cell that are ranked together: bounds the matrix of places and scenes."""
 HELD_RECORDS = 2_000_000
 """Candidates held in memory before they are written, 12 bytes each."""
 
@@ -40,7 +40,7 @@ _RECORD = np.dtype([("place", "<i4"), ("scene", "<i4"), ("rank", "<i2"), ("perio
 
 @dataclass(frozen=True)
 class Sites:
-    """The places and where their chips lie, as columns (N,)."""
+    """The places and the positions of their chips, as columns (N,)."""
 
     location_ids: NDArray[np.object_]
     shards: NDArray[np.int32]
@@ -56,7 +56,7 @@ class Sites:
         return cls(np.array(ids, object), shards, *chip_corners(lon, lat, size, resolution), side=size * resolution)
 
     def cells(self) -> list[NDArray[np.int64]]:
-        """Rows of the places of each cell, neighbours near each other."""
+        """Rows of the places of each cell, neighbors near each other."""
         return cells(self.epsg, self.left + self.side / 2, self.top - self.side / 2)
 
     def footprints(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
@@ -73,16 +73,16 @@ def write_plan(
     Args:
         path: file to write.
         sites: the places, in the order of the file.
-        catalog: where scenes are looked up.
+        catalog: used to look up scenes.
         windows: `[period][season]` from `periods.period_windows`.
         limits: which scenes are listed.
-        scratch: folder of our own; emptied before and after.
+        scratch: private folder; emptied before and after.
 
     Returns:
         `scenes` that hold a chip, `candidates` listed, `cells` searched; `planned`, `widened`, `missing`: slots by first choice.
 
     Raises:
-        UserError: the catalog cannot be read, or does not answer.
+        UserError: the catalog cannot be read, or does not respond.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -126,13 +126,13 @@ class _CandidateFiles:
 
     def begin(self, scenes: pa.Table) -> None:
         """The scenes of the next cell."""
-        # one batch for each cell, an empty one too: its number is found from the scenes' own
+        # one batch for each cell, even an empty one: its number is derived from the scenes' own
         self._writer.write_batch(pa.record_batch([_whole(scenes[name]) for name in _KEPT.names], schema=_KEPT))
         self._starts.append(self._starts[-1] + scenes.num_rows)
         self._hashes.append(np.fromiter(map(hash, scenes["item_id"].to_pylist()), np.int64, scenes.num_rows))
 
     def add(self, rows: NDArray[np.int64], slots: Slots) -> None:
-        """Candidates of the present cell; the places of `slots` are `rows`."""
+        """Candidates of the current cell; the places of `slots` are `rows`."""
         records = np.empty(len(slots.place), _RECORD)
         for name in ("period", "season", "rank", "status"):
             records[name] = getattr(slots, name)
@@ -157,7 +157,7 @@ class _CandidateFiles:
         self._stream.close()
 
     def scenes(self) -> int:
-        """How many different scenes there are: those of neighbouring cells are partly the same."""
+        """How many different scenes there are: those of neighboring cells overlap."""
         return len(np.unique(np.concatenate(self._hashes)))
 
     def blocks(self) -> Iterator[tuple[int, Slots, pa.Table]]:
@@ -168,7 +168,7 @@ class _CandidateFiles:
                 records = np.fromfile(self._folder / f"{number}.bin", _RECORD)
                 start = number * PLACES_AT_ONCE
                 records = records[np.lexsort([records[name] for name in ("rank", "season", "period", "place")])]
-                # a catalog small enough for one block is written with all its scenes, including those that no row names
+                # a catalog small enough for one block is written with all its scenes, including those that no row refers to
                 named = np.unique(records["scene"][records["scene"] >= 0]) if len(self._held) > 1 else np.arange(self._starts[-1])
                 scenes, position = self._pick(reader, named)
                 pages.madvise(mmap.MADV_DONTNEED)
@@ -180,7 +180,7 @@ class _CandidateFiles:
             del reader
 
     def _pick(self, reader: pa.RecordBatchFileReader, numbers: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
-        """The scenes of these numbers, in order and each once, and where each number has gone."""
+        """The scenes of these numbers, in order and each once, and the new position of each number."""
         cell = np.searchsorted(self._starts, numbers, "right") - 1
         taken = []
         for group in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(cell)) + 1):

@@ -16,7 +16,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATUS = ("planned", "widened", "missing")
 PLANNED, WIDENED, MISSING = range(3)
 SAME_PASS_US = 30 * 60 * 1_000_000
-"""Scenes nearer in time than this (microseconds) come from one overpass: a tile and its neighbour, or two processings of a tile."""
+"""Scenes nearer in time than this (microseconds) come from one overpass: a tile and its neighbor, or two processings of a tile."""
 SPARE_WIDENED = 3
 """Scenes from outside a season's window are listed up to `seasons` (the others may use up one each) and this many more."""
 Ints = NDArray[np.int64]
@@ -46,7 +46,7 @@ class Limits:
 
 
 def holding(scenes: pa.Table, footprints: NDArray[np.object_]) -> Mask:
-    """Which chips lie wholly inside which scenes, (places, scenes). Scenes of one tile share one geometric test.
+    """Which chips are entirely inside which scenes, (places, scenes). Scenes of one tile share one geometric test.
 
     Args:
         scenes: columns of `scene_table.SCENES`.
@@ -64,20 +64,20 @@ def holding(scenes: pa.Table, footprints: NDArray[np.object_]) -> Mask:
 def rank_scenes(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[list[Interval]], limits: Limits) -> Slots:
     """All candidates of all places, ranked.
 
-    Of the scenes of one overpass that hold a chip one is taken: of the newest processing, in the chip's own UTM zone (its pixels
+    Of the scenes of one overpass that contain a chip, take one: of the newest processing, in the chip's own UTM zone (its pixels
     need no resampling), the least cloudy, the last by name. In a season's own window the least cloudy scene comes first; unknown
-    cloud cover comes after known; ties go by time, then id. After them, with status `widened`, come the scenes of the period
+    cloud cover comes after known; ties by time, then id. After them, with status `widened`, come the scenes of the period
     nearest in time to the window, ordered the same way.
 
     Args:
         scenes: columns of `scene_table.SCENES`, sorted by time and id.
-        holds: which chips lie wholly inside which scenes, (places, scenes), from `holding`.
+        holds: which chips are entirely inside which scenes, (places, scenes), from `holding`.
         epsg: UTM zone of the chips; none: ignored.
         windows: `[period][season]` from `periods.period_windows`.
         limits: which scenes are listed.
 
     Returns:
-        Rows sorted by place, period, season, rank; a slot without any candidate has one row of status `missing`.
+        Rows sorted by place, period, season, rank; a slot without candidates has one row of status `missing`.
     """
     order = _Order.of(scenes, epsg, limits.max_scene_cloud)
     serves = order.one_of_each_pass(holds)
@@ -92,7 +92,7 @@ def rank_scenes(scenes: pa.Table, holds: Mask, epsg: int | None, windows: list[l
 
 @dataclass(frozen=True)
 class _Order:
-    """What ranks scenes whatever the place, as arrays (scenes,)."""
+    """Ranking keys of scenes that do not depend on the place, as arrays (scenes,)."""
 
     when: Ints
     """Microseconds since 1970."""

@@ -34,11 +34,11 @@ SCHEMA = pa.schema(
 _LONG = ("item_id", "hrefs")
 ROW_GROUP = 100_000
 DICTIONARY_BYTES = 1 << 29
-"""The long texts of a row group stand once in its dictionary, whatever its size; by default they are repeated beyond 1 MiB."""
+"""The long texts of a row group are stored once in its dictionary, whatever its size; the default repeats them beyond 1 MiB."""
 
 
 def to_table(slots: Slots, scenes: pa.Table, location_ids: NDArray[np.object_], shards: NDArray[np.int32]) -> pa.Table:
-    """The rows of `scenes.parquet`. The long texts of a scene are stored once and pointed at.
+    """The rows of `scenes.parquet`. The long texts of a scene are stored once and referenced.
 
     Args:
         slots: `place` counts in `location_ids`, `scene` in `scenes`.

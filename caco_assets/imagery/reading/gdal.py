@@ -1,4 +1,4 @@
-"""Opens rasters, and says in one line why one cannot be read."""
+"""Opens rasters, and explains in one line why one cannot be read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 256,
-    # over HTTP: neighbouring ranges in one request, a retry after a transient error, no endless wait
+    # over HTTP: neighboring ranges in one request, retry after a transient error, with a timeout
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
     "GDAL_HTTP_MAX_RETRY": "4",
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_HTTP_TIMEOUT": "60",
     "VSI_CACHE": "TRUE",
-    # GDAL remembers for the life of the process that a file could not be had: ask again
+    # GDAL caches for the life of the process that a file could not be opened: do not use that cache
     "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/",
 }
 _READ_AT_ONCE = 64 << 20
@@ -45,8 +45,8 @@ def open_raster(href: str) -> Iterator[DatasetReader]:
     """Open a GeoTIFF by path or address.
 
     Raises:
-        UnreadableError: `error_page` where a provider left a page of HTML or XML under the name of a picture, else `unreadable`:
-            missing, cut off, no georeference. Also for what fails while it is being read inside the `with`.
+        UnreadableError: `error_page` where a provider left a page of HTML or XML under the name of an image, else `unreadable`:
+            missing, cut off, no georeference. Also for errors while reading inside the `with`.
     """
     try:
         with warnings.catch_warnings():
@@ -63,10 +63,10 @@ def open_raster(href: str) -> Iterator[DatasetReader]:
 
 
 def check_placed(raster: DatasetReader) -> None:
-    """Whether an open raster says where it lies.
+    """Whether an open raster is georeferenced.
 
     Raises:
-        UnreadableError: it does not, or it is turned.
+        UnreadableError: it is not, or it is rotated.
     """
     if raster.crs is None or raster.transform.is_identity:
         raise UnreadableError("unreadable", "has no georeference")
@@ -75,7 +75,7 @@ def check_placed(raster: DatasetReader) -> None:
 
 
 def page_kind(start: bytes) -> str | None:
-    """HTML or XML, where the first bytes of a supposed picture are those of a page: a provider's error under its name."""
+    """HTML or XML if the first bytes of a supposed image are those of a page: a provider's error under its name."""
     text = start.lstrip().lower()
     if not text.startswith(b"<"):
         return None
@@ -83,7 +83,7 @@ def page_kind(start: bytes) -> str | None:
 
 
 def explain(href: str, error: Exception) -> UnreadableError:
-    """What is wrong with a file that GDAL could not read: its first bytes tell more than GDAL's message."""
+    """What is wrong with a file that GDAL could not read: its first bytes are more informative than GDAL's message."""
     path = Path(href)
     if "://" in href or href.startswith("/vsi"):
         return UnreadableError("unreadable", _line(error, path))
@@ -111,5 +111,5 @@ def check_readable(raster: DatasetReader) -> None:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """The message in one line, without the folder the file lies in (a record must not depend on the machine)."""
+    """The message in one line, without the file's folder (a record must not depend on the machine)."""
     return without_secrets(" ".join(str(error).split()).replace(f"{path.parent}/", ""))[:300]

@@ -1,4 +1,4 @@
-"""One open file of a scene, wherever it lies: the reader asks it for the pixels of a chip."""
+"""The interface of one open file of a scene, local or remote, that gives the pixels of a chip."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PixelFile(Protocol):
 
 
 class GdalFile:
-    """A file that GDAL reads by itself: on this machine, in an object store, or of a format without blocks of its own."""
+    """A file that GDAL reads by itself: on this machine, in an object store, or of a format without its own blocks."""
 
     def __init__(self, raster: DatasetReader, address: str) -> None:
         self._raster, self._address = raster, address

@@ -23,7 +23,7 @@ SNAP = 1e-3
 def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
     """Bands of a raster on the grid of a chip.
 
-    Where the raster's own pixels are the grid's, they are copied; another size or phase of pixels is interpolated (bilinear, or
+    If the raster's own pixels are the grid's, they are copied; another size or phase of pixels is interpolated (bilinear, or
     the nearest for classes; the mean where the raster is finer); another projection goes through a warped view.
 
     Args:
@@ -31,7 +31,7 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
         indexes: band numbers, from 1.
         grid: the chip's.
         nearest: for bands that hold classes.
-        nodata: value that is no measurement and must not be mixed into its neighbours; None: all are.
+        nodata: value that marks missing data and must not be mixed into its neighbors; None: none does.
 
     Returns:
         (len(indexes), size, size) of the raster's type, or float32 where interpolated.
@@ -85,7 +85,7 @@ def _check_inside(raster: DatasetReader, grid: Grid, *, same: bool) -> None:
 
 
 def grid_crs(grid: Grid) -> str:
-    """The grid's projection as rasterio takes it."""
+    """The grid's projection as a rasterio CRS."""
     return f"EPSG:{grid.epsg}"
 
 
@@ -115,14 +115,14 @@ def _metres(raster: DatasetReader, grid: Grid) -> float:
 
 @dataclass(frozen=True)
 class _Between:
-    """Along one axis, which two source pixels each target pixel lies between, and how near to the second."""
+    """Along one axis, the two source pixels around each target pixel, and how near it is to the second."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     share: NDArray[np.float32]
 
 
-@lru_cache(maxsize=256)  # the bands of a scene ask for the same one after the other
+@lru_cache(maxsize=256)  # the bands of a scene use the same ones in succession
 def _linear(start: float, step: float, size: int, length: int) -> tuple[range, _Between]:
     """Source indices to read along one axis, and the linear interpolation between their centres."""
     position = np.clip(start + (np.arange(size) + 0.5) * step - 0.5, 0, length - 1)
@@ -140,7 +140,7 @@ def _between(layers: NDArray[np.float32], at: _Between, axis: int) -> NDArray[np
 
 
 def _nearest(start: float, step: float, size: int, length: int) -> tuple[range, NDArray[np.int64]]:
-    """Source indices to read along one axis, and which of them each pixel takes."""
+    """Source indices to read along one axis, and which of them each pixel uses."""
     position = np.clip(np.floor(start + (np.arange(size) + 0.5) * step), 0, length - 1).astype(np.int64)
     indices = range(int(position[0]), int(position[-1]) + 1)
     return indices, position - indices.start

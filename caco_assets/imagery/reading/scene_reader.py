@@ -1,4 +1,4 @@
-"""Reads chips out of scenes: each file of a scene is opened once and serves all the chips that want it."""
+"""Reads chips out of scenes: each file of a scene is opened once for all the chips that need it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_EMPTY = 0.01
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """Where the pixels of a scene lie and what they mean: the part of a row of `scenes.parquet` that reading needs."""
+    """The location and the meaning of a scene's pixels: the part of a row of `scenes.parquet` that reading needs."""
 
     item_id: str
     hrefs: dict[str, str]
@@ -47,19 +47,19 @@ class SceneFiles:
 
 @dataclass(frozen=True)
 class Want:
-    """What every chip of a run has in common."""
+    """What all chips of a run have in common."""
 
     bands: tuple[str, ...]
     min_clear: float
     folder: Path
     """Relative hrefs start here."""
     sign: Callable[[str], str] = str
-    """Makes an address readable (a provider's token); `str` leaves it as it is."""
+    """Makes an address readable (a provider's token); `str` leaves it unchanged."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A chip, or why there is none."""
+    """A chip, or the reason why there is none."""
 
     pixels: NDArray[np.uint16] | None = None
     """(bands, size, size), reflectance × 10 000, 0 = no data."""
@@ -71,15 +71,15 @@ class Outcome:
 def read_chips(
     scene: SceneFiles, grids: Sequence[Grid], want: Want, remote: RemoteFiles | None = None
 ) -> Iterator[tuple[int, Outcome]]:
-    """Read the chips of one scene; a bad file is no exception, the outcome carries the reason.
+    """Read the chips of one scene; a bad file raises nothing, the outcome carries the reason.
 
     A scene classification, where there is one, is read first for all chips; the bands then only for those that are clear.
 
     Args:
         scene: its files.
         grids: of the chips.
-        want: what they have in common.
-        remote: reads files over HTTP; none: GDAL does.
+        want: what the chips have in common.
+        remote: reads files over HTTP; None: GDAL does.
 
     Yields:
         Number of each grid, and its chip or why there is none: refusals first, one chip at a time in memory.
@@ -108,7 +108,7 @@ class _SceneReader:
         self._cpu = nullcontext() if remote is None else remote.cpu
 
     def classify(self, grids: Sequence[Grid]) -> list[tuple[Outcome, NDArray[np.bool_] | None]]:
-        """What the scene classification says: refusals, and the masks of clear pixels."""
+        """The result of the scene classification: refusals, and the masks of clear pixels."""
         with self._open(["SCL"], grids) as files:
             return [self._classified(files, grid) for grid in grids]
 
@@ -192,7 +192,7 @@ class _SceneReader:
 
 
 def _refuse(valid: NDArray[np.bool_], clear: NDArray[np.bool_], min_clear: float) -> Outcome:
-    """The refusal that the masks ask for; without `reason` when the chip is good."""
+    """The refusal that the masks require; without `reason` if the chip is good."""
     empty, share = 1 - float(valid.mean()), float(clear.mean())
     if empty > MAX_EMPTY:
         return Outcome(

@@ -14,7 +14,7 @@ Not clear: 0 no data, 1 saturated or defective, 3 cloud shadow, 8 and 9 cloud, 1
 SCL_EMPTY = 0
 
 TEST_BANDS = ("B02", "B03", "B04", "B08", "B11", "B12")
-"""Bands the reflectance test looks at; it needs B02 and B04, the others make it more careful."""
+"""Bands of the reflectance test; it needs B02 and B04, the others make it more conservative."""
 
 # Zhu & Woodcock (2012), "Object-based cloud and cloud shadow detection in Landsat imagery", eq. 1 to 5 (potential cloud)
 HAZE = 0.08
@@ -42,7 +42,7 @@ def clear_in_reflectance(reflectance: Mapping[str, NDArray[np.float32]]) -> NDAr
 
     A pixel is cloud when all hold: the haze-optimised transform B02 − 0.5·B04 exceeds 0.08 (haze and cloud raise blue over
     red; bright soil does not), the visible bands are white (sum of the absolute deviations from their mean below 0.7 of it), and,
-    where the bands are there, NDVI < 0.8, B12 > 0.03 (water stays below) and NDSI < 0.4 (snow lies above).
+    where the bands are there, NDVI < 0.8, B12 > 0.03 (water is below) and NDSI < 0.4 (snow is above).
 
     Args:
         reflectance: band → (H, W) of reflectance in [0, ~1.5]. Without B02 and B04 there is no test, and all pixels are clear:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 DEPTHS = (1, 2)
-"""The folder is looked for right above the files, then one above (`R10m/…`, `R20m/…` beside each other)."""
+"""The folder is directly above the files, then one above (`R10m/…`, `R20m/…` beside each other)."""
 
 
 def pack(hrefs: Mapping[str, str]) -> str:

@@ -16,13 +16,13 @@ def month_start(year: int, month: int, shift: int = 0) -> datetime:
 
 
 def period_windows(vintage: str, gap_years: int, period_months: int, seasons: int) -> list[list[Interval]]:
-    """The windows in which a date of each season is looked for.
+    """The windows in which each season's date is searched.
 
     Args:
         vintage: `YYYY-MM`; the late period ends with the last day of this month.
         gap_years: the early period is the late one moved back by this many years.
         period_months: length of each period in calendar months.
-        seasons: number of windows of equal length that a period is cut into.
+        seasons: number of windows of equal length per period.
 
     Returns:
         `[period][season]` (period 0 early, 1 late) of half-open UTC intervals, oldest first and without holes in a period.

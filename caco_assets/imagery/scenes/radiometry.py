@@ -15,13 +15,13 @@ OFFSET_BASELINE = "04.00"
 OFFSET = -0.1
 """From processing baseline 04.00 (25 January 2022) on, L2A products carry BOA_ADD_OFFSET = -1000: reflectance =
 (DN - 1000) / 10 000 (Copernicus SentiWiki, "S2 Products", Level-2A)."""
-# Earth Search subtracted the offset from the pixels and kept `offset: -0.1` in raster:bands, so the flag has the last word.
+# Earth Search subtracted the offset from the pixels and kept `offset: -0.1` in raster:bands, so the flag takes precedence.
 APPLIED_KEYS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
 @dataclass(frozen=True)
 class Radiometry:
-    """What a band's numbers mean: reflectance = DN · scale + offset, but for `nodata`."""
+    """The meaning of a band's numbers: reflectance = DN · scale + offset, except `nodata`."""
 
     scale: float
     offset: float
@@ -31,8 +31,8 @@ class Radiometry:
 def radiometry_of(facts: Mapping[str, Any], properties: Mapping[str, Any], baseline: str | None) -> Radiometry | None:
     """Scale and offset of one band, each applied once.
 
-    What `raster:bands` says comes first; a missing scale or offset follows from the processing baseline; an item whose pixels
-    already had the offset taken away (`…:boa_offset_applied`) has offset 0 whatever else it says.
+    `raster:bands` takes precedence; a missing scale or offset follows from the processing baseline; an item whose pixels
+    already had the offset removed (`…:boa_offset_applied`) has offset 0 regardless.
 
     Args:
         facts: the band's entry of `raster:bands` (or the `raster:*` fields of STAC 1.1 beside the asset's own).
@@ -40,7 +40,7 @@ def radiometry_of(facts: Mapping[str, Any], properties: Mapping[str, Any], basel
         baseline: `NN.NN`, or none when unknown.
 
     Returns:
-        None when neither says what the numbers mean.
+        None if neither gives the meaning of the numbers.
     """
     scale = facts.get("scale", facts.get("raster:scale"))
     offset = facts.get("offset", facts.get("raster:offset"))
@@ -55,7 +55,7 @@ def radiometry_of(facts: Mapping[str, Any], properties: Mapping[str, Any], basel
 
 
 def has_data(numbers: NDArray, nodata: float | None) -> NDArray[np.bool_]:
-    """Where the sensor saw something: (H, W) from (bands, H, W).
+    """Valid pixels: (H, W) from (bands, H, W).
 
     A pixel is empty when every band is: a single 0 among other values is a very dark pixel (deep water in the short-wave
     infrared) whose negative reflectance a producer clipped.
@@ -78,7 +78,7 @@ def harmonize(
         valid: (H, W); elsewhere the result is 0.
 
     Returns:
-        (bands, H, W); valid pixels lie in 1 … 65535, so that 0 always means no data.
+        (bands, H, W); valid pixels are in 1 … 65535, so that 0 always means no data.
     """
     gain = (scale * UNITS).astype(np.float32)[:, None, None]
     shift = (offset * UNITS).astype(np.float32)[:, None, None]

@@ -48,7 +48,7 @@ def scene_table(scenes: Iterable[Scene]) -> pa.Table:
 
 
 def scenes_in(table: pa.Table) -> list[Scene]:
-    """The rows as objects, for people and tests."""
+    """The rows as objects, for inspection and tests."""
     return [_scene(row) for row in table.to_pylist()]
 
 
@@ -57,17 +57,17 @@ def in_order(table: pa.Table) -> pa.Table:
     order = pc.sort_indices(table, [("datetime", "ascending"), ("item_id", "ascending")])
     ids = table["item_id"].take(order).combine_chunks().dictionary_encode().indices.to_numpy()
     first = np.sort(np.unique(ids, return_index=True)[1])
-    # the long texts are moved once
+    # move the long texts once
     return table.take(order.take(pa.array(first)))
 
 
 def within(table: pa.Table, spans: Iterable[Interval]) -> pa.Table:
-    """The scenes whose time lies in one of the half-open intervals."""
+    """The scenes whose time is in one of the half-open intervals."""
     return table.filter(pa.array(inside(table["datetime"], spans)))
 
 
 def inside(moments: pa.ChunkedArray | pa.Array, spans: Iterable[Interval]) -> np.ndarray:
-    """Which of the moments lie in one of the half-open intervals; none of the unknown ones."""
+    """Which of the times are in one of the half-open intervals; False for unknown ones."""
     kind = pa.timestamp("us", tz="UTC")
     kept = pa.array(np.zeros(len(moments), bool))
     for start, end in spans:

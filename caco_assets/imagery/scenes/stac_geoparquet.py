@@ -1,7 +1,7 @@
 """Scenes from the columns of stac-geoparquet, about 100 000 items a second.
 
-Items of one provider differ in ids, times, footprints and hrefs, and hardly in what they say of their bands. Rows that say the same
-are found by comparing columns; `stac_item.read_assets` then looks at one row of each kind, with marks in the place of its hrefs.
+Items of one provider differ in ids, times, footprints and hrefs, and hardly in their band metadata. Rows with the same metadata
+are found by comparing columns; `stac_item.read_assets` then reads one row of each kind, with placeholders for its hrefs.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -46,7 +46,7 @@ _BAND_FACTS = {
 """Everything that `stac_item.read_assets` uses of an asset, except its href."""
 _PROPERTIES = ("id", "collection", "datetime", "geometry", "eo:cloud_cover", "proj:code", "proj:epsg")
 _PLAIN_TEXT = r"^[ !#-\[\]-~]*$"
-"""Text that JSON writes as it is: printable ASCII without quote and backslash."""
+"""Text that JSON writes unchanged: printable ASCII without quote and backslash."""
 _MARK = re.compile(f"\0(.*)\0({BAND_MARK}\\d+)?")
 
 Codes = NDArray[np.int64]
@@ -62,12 +62,12 @@ def wanted_columns(schema: pa.Schema) -> list[str]:
 
 
 def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
-    """The scenes of a table of items, in any order; what `scene_table.scenes_of` makes of the same items as JSON.
+    """The scenes of a table of items, in any order; the same as `scene_table.scenes_of` of the items as JSON.
 
     Args:
         items: rows of stac-geoparquet, with `wanted_columns` at least.
-        bands: names that must be there.
-        refused: takes the items that cannot be used, with the reason.
+        bands: required names.
+        refused: receives the items that cannot be used, with the reason.
     """
     columns = _Columns(items)
     geometry = _footprints(columns["geometry"])
@@ -101,7 +101,7 @@ def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[s
 
 
 class _Columns:
-    """Columns by name; one that is not there is all null."""
+    """Columns by name; a missing one is all null."""
 
     def __init__(self, items: pa.Table) -> None:
         self._items = items
@@ -177,12 +177,12 @@ def _text(hrefs: pa.Array) -> pa.Array:
 
 
 def _codes(column: Any) -> Codes:
-    """A number for each row, (N,): the same where the rows are the same, but for what is no fact of a band."""
+    """A number for each row, (N,): equal if the rows are equal, apart from what is not a fact of a band."""
     kind = column.type
     if pa.types.is_struct(kind):
         known = _codes(pc.is_valid(column))
         fields = zip(kind, column.flatten(), strict=True)
-        # below `assets` every key counts, below an asset only the facts; a key is told from a fact by what it holds
+        # below `assets` every key counts, below an asset only the facts; a key and a fact differ in what they hold
         kept = [child for field, child in fields if field.name in _BAND_FACTS or pa.types.is_struct(field.type)]
         return _combine([known, *(_codes(child) for child in kept)])
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -197,7 +197,7 @@ def _codes(column: Any) -> Codes:
 
 
 def _combine(parts: Sequence[Codes]) -> Codes:
-    """One number for each row, the same where all parts are."""
+    """One number per row, equal if all parts are equal."""
     codes = parts[0]
     for part in parts[1:]:
         if len(part) and part.min() != part.max():
@@ -206,7 +206,7 @@ def _combine(parts: Sequence[Codes]) -> Codes:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A column holds null where the item said nothing."""
+    """A column holds null if the item has no value."""
     if isinstance(value, dict):
         return {key: _without_nulls(one) for key, one in value.items() if one is not None}
     return [_without_nulls(one) for one in value] if isinstance(value, list) else value
@@ -246,7 +246,7 @@ def _number(column: pa.Array) -> pa.Array:
 
 
 def _footprints(column: pa.Array) -> pa.Array:
-    """WKB as it is, but for footprints across the antimeridian."""
+    """WKB unchanged, except for footprints across the antimeridian."""
     shapes = shapely.from_wkb(np.asarray(column.to_numpy(zero_copy_only=False), object))
     west, _, east, _ = shapely.bounds(shapes).T
     with np.errstate(invalid="ignore"):
@@ -264,12 +264,12 @@ def _refuse(refused: dict[str, str], ids: pa.Array, wrong: NDArray[np.bool_], re
 
 
 def batches(path: Any, rows: int, spans: Sequence[Interval] | None = None) -> Iterator[pa.Table]:
-    """The wanted columns of a stac-geoparquet file, so many rows at a time.
+    """The wanted columns of a stac-geoparquet file, in batches.
 
     Args:
         path: of the file.
         rows: of a batch, at most.
-        spans: row groups without a date in any of them are passed over; none: all are read.
+        spans: row groups without a date in any of them are skipped; None: all are read.
     """
     import pyarrow.parquet as pq
 
@@ -281,7 +281,7 @@ def batches(path: Any, rows: int, spans: Sequence[Interval] | None = None) -> It
 
 
 def _may_hold(group: Any, spans: Sequence[Interval]) -> bool:
-    """Whether the statistics of a row group leave room for a date in one of the half-open intervals."""
+    """Whether the statistics of a row group allow a date in one of the half-open intervals."""
     for number in range(group.num_columns):
         column = group.column(number)
         if column.path_in_schema == "datetime" and column.is_stats_set and column.statistics.has_min_max:

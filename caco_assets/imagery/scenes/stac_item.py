@@ -20,7 +20,7 @@ COMMON_NAMES = {
     "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06", "rededge3": "B07",
     "nir": "B08", "nir08": "B8A", "nir09": "B09", "cirrus": "B10", "swir16": "B11", "swir22": "B12", "scl": "SCL",
 }  # fmt: skip
-# Rendered pictures: they carry band names and even the role `data`, but no reflectance.
+# Rendered images: they carry band names and even the role `data`, but no reflectance.
 PICTURES = {"visual", "preview", "overview", "thumbnail", "rendered_preview", "tci", "tilejson"}
 _BAND_KEY = re.compile(r"^(B\d[\dA]|SCL)(?:_(\d+)m)?$", re.IGNORECASE)
 _COMMON_KEY = re.compile(r"^([a-z]+\d*)(?:_(\d+)m)?$")
@@ -38,7 +38,7 @@ BAND_MARK = "#band="
 
 
 class ItemRefusedError(Exception):
-    """The item cannot be used; its text is the reason."""
+    """The item cannot be used; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Scene:
     datetime: datetime
     """UTC."""
     cloud_cover: float | None
-    """Percent; none when unknown."""
+    """Percent; None if unknown."""
     epsg: int | None
     processing_baseline: str | None
     radiometry: Radiometry
@@ -57,7 +57,7 @@ class Scene:
     exceptions: Mapping[str, Radiometry]
     """Bands whose radiometry differs from the others'."""
     hrefs: Mapping[str, str]
-    """Band → file, as the catalog writes it; a band of a multi-band file ends in `#band=3`."""
+    """Band → file, as in the catalog; a band of a multi-band file ends in `#band=3`."""
     geometry: BaseGeometry = field(repr=False)
     """Footprint, EPSG:4326; in two parts across the antimeridian."""
 
@@ -67,11 +67,11 @@ def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tu
 
     Args:
         item: STAC 1.0 or 1.1 item of Sentinel-2 L2A, or of a folder's own files.
-        bands: band names that must be there.
-        helpers: bands taken along where the item has them and no SCL (the clear-sky test looks at them).
+        bands: required band names.
+        helpers: bands included if the item has them and no SCL (the clear-sky test uses them).
 
     Raises:
-        ItemRefusedError: it is L1C, lacks a band, a footprint or a date, or does not say what its numbers mean.
+        ItemRefusedError: it is L1C, lacks a band, a footprint or a date, or does not give the meaning of its numbers.
     """
     properties = item["properties"]
     _refuse_level_1(item)
@@ -104,7 +104,7 @@ def read_assets(
     """The usual radiometry of an item's bands, the bands that differ, and band → href in the order of `bands`.
 
     Raises:
-        ItemRefusedError: a band is not there, nothing says what its numbers mean, or bands differ in their nodata value.
+        ItemRefusedError: a band is missing, nothing gives the meaning of its numbers, or bands differ in their nodata value.
     """
     found = dict(_bands(assets))
     lacking = [band for band in bands if band not in found]
@@ -150,7 +150,7 @@ def _bands(assets: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple
             continue
         rasters = asset.get("raster:bands") or [{}]
         named = asset.get("bands") or asset.get("eo:bands") or []
-        # one band under a key that names none (a folder's `data`): the band's own name counts, as among several
+        # one band under a key that names none (a folder's `data`): the band's own name counts, as with several
         if len(named) > 1 or (key == "data" and len(named) == 1):
             for number, band in enumerate(named, start=1):
                 facts = {**asset, **band, **(rasters[number - 1] if len(rasters) == len(named) else rasters[0])}

@@ -54,7 +54,7 @@ def export_published(archive: Path, target: Path, kind: Kind = "uint16") -> Fact
 
     Args:
         archive: folder of the shards.
-        target: folder of the place folders; a place that is there already is written again.
+        target: folder of the place folders; an existing place is overwritten.
         kind: `uint16` keeps the archive's numbers (an import gives the same chips again); `uint8` is reflectance × 255 to the
             nearest, what the published loaders expect.
 

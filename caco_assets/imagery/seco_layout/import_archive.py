@@ -71,7 +71,7 @@ def import_published(settings: Settings, root: Path) -> list[Product]:
 def fill_shard(target: Path, shard: int, places: list[PlaceFolder], rules: Rules, workers: int, root: str | None = None) -> Facts:
     """Write `chips.tar`, `chips.parquet` and `quarantine.parquet` of one shard; the same files give the same bytes.
 
-    With `root`, the address of the shard's folder in an object store, the tar is moved there when it is whole.
+    With `root`, the address of the shard's folder in an object store, the tar is moved there when it is complete.
 
     Returns:
         The facts that `imagery.ingest.fill_shard` returns.
@@ -121,7 +121,7 @@ def _positions(places: list[PlaceFolder], rules: Rules, workers: int) -> Iterato
             try:
                 return place_of(date, read_position(date, rules.bands, rules.size, rules.resolution))
             except UnreadableError:
-                continue  # the shard's quarantine says why
+                continue  # the shard's quarantine has the reason
         return None
 
     progress = Progress("places", len(places), "places")

@@ -75,7 +75,7 @@ def take(place: PlaceFolder, rules: Rules) -> Taken:
         if slot is None:
             detail = f"not among the {rules.seasons} newest dates of a period (rule {rules.periods})"
             taken.refused.append(_refusal(place, date.path.name, "surplus", detail))
-    # the newest date decides where the place lies
+    # the newest date decides the place's position
     for date, slot in sorted(
         ((d, s) for d, s in zip(dates, slots, strict=True) if s), key=lambda pair: pair[0].datetime, reverse=True
     ):
@@ -113,14 +113,14 @@ def _chip(taken: Taken, date: DateFolder, slot: Slot, rules: Rules) -> tuple[Row
 
 
 def place_of(date: DateFolder, position: Position) -> tuple[float, float]:
-    """lon, lat of a place: as the metadata of our own export says, else the middle of the date's chip."""
+    """lon, lat of a place: from the metadata of our own export, else the middle of the date's chip."""
     if "lon" in date.own and "lat" in date.own:
         return float(date.own["lon"]), float(date.own["lat"])
     return round(position.lon, 6), round(position.lat, 6)
 
 
 def _slots(dates: list[DateFolder], rules: Rules) -> list[Slot | None]:
-    """As the metadata of our own export says, if it covers every date; otherwise by the rule."""
+    """From the metadata of our own export, if it covers every date; otherwise by the rule."""
     stated = [(date.own.get("period"), date.own.get("season")) for date in dates]
     if stated and len(set(stated)) == len(stated) and all(p in (0, 1) and s in range(rules.seasons) for p, s in stated):
         return [(int(period), int(season)) for period, season in stated]  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,7 @@
 Facts, from the code that wrote and reads these sets (github.com/ServiceNow/seasonal-contrast, `datasets/seco_downloader.py` and
 `seco_dataset.py`; github.com/utkarshmall13/CACo, `src/datasets/seco_dataset.py`):
 
-- Place folders are numbers of six digits. Date folders bear the Earth Engine index of the scene, which begins with its time
+- Place folders are numbers of six digits. Date folders are named by the scene's Earth Engine index, which begins with its time
   (`20200715T105031_20200715T105033_T30TYK`), so that their names sort by time. CACo takes the five newest dates of a place for
   the late period and the others for the early one.
 - Bands are B1 … B9, B8A, B11, B12: 264 pixels on a side at 10 m, 132 at 20 m, 44 at 60 m.
@@ -45,7 +45,7 @@ class DateFolder:
 
     @property
     def own(self) -> Mapping[str, Any]:
-        """What an export of ours said of this date."""
+        """Metadata that our own export wrote for this date."""
         found = self.metadata.get(OWN)
         return found if isinstance(found, dict) else {}
 
@@ -58,7 +58,7 @@ class DateFolder:
 
 @dataclass(frozen=True)
 class PlaceFolder:
-    """One place: its number is its name's."""
+    """One place; its number comes from its name."""
 
     number: int
     path: Path
@@ -75,7 +75,7 @@ def published_name(band: str) -> str:
 
 
 def band_file(folder: Path, band: str) -> Path | None:
-    """The file of a band in a date folder, `B4.tif` or `B04.tif`; none when it is not there."""
+    """The file of a band in a date folder, `B4.tif` or `B04.tif`; None if it is missing."""
     names = (published_name(band), band, _THEIRS.sub(r"B0\1", band))
     return next((path for name in names if (path := folder / f"{name}.tif").is_file()), None)
 
@@ -84,7 +84,7 @@ def list_places(root: Path) -> list[PlaceFolder]:
     """The place folders of a set, by number.
 
     Raises:
-        UserError: no such folder, none that is named by a number, or two of one number.
+        UserError: no such folder, none named by a number, or two with the same number.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")

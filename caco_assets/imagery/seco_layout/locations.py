@@ -12,7 +12,7 @@ from caco_assets.core.products import Facts
 from caco_assets.imagery.seco_layout.layout import PlaceFolder
 
 CITIES = 10_000
-"""As many as SeCo and CACo drew their places around; a place belongs to the nearest of them."""
+"""Number of cities, as in SeCo and CACo; a place belongs to the nearest of them."""
 
 
 def write_places(path: Path, places: Iterable[tuple[PlaceFolder, float, float]], places_per_shard: int, shards: int) -> Facts:

@@ -18,18 +18,18 @@ from caco_assets.imagery.scenes.radiometry import UNITS, harmonize, has_data
 from caco_assets.imagery.seco_layout.layout import DateFolder, band_file, published_name
 
 DEGREE_M = 111_320.0
-"""Metres per degree along a meridian, about."""
+"""Approximate meters per degree along a meridian."""
 SIDE_TOLERANCE = 0.1
-"""A box in degrees is only about the chip: share of the side by which it may differ."""
+"""A box in degrees only approximates the chip: share of the side by which it may differ."""
 _EXACT = 1e-3
 
 _SCALES = {"uint8": 1 / 255, "uint16": 1 / UNITS, "int16": 1 / UNITS}
-"""Reflectance per digital number by type, where neither the file nor the user says: uint8 as published, 16 bits as Sentinel-2."""
+"""Reflectance per digital number by type, if neither the file nor the user gives it: uint8 as published, 16 bits as Sentinel-2."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The meaning of the files' numbers by the settings; none: by the file's own tags, else by its type."""
+    """The meaning of the files' numbers from the settings; None: from the file's own tags, else from its type."""
 
     scale: float | None = None
     offset: float | None = None
@@ -38,17 +38,17 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Position:
-    """Where the pixels of a date lie."""
+    """The position of a date's pixels."""
 
     grid: Grid
     lon: float
     lat: float
     """Middle of the chip, degrees."""
     exact: bool
-    """Whether the file is in UTM: its pixels are the grid's. Else the grid is laid around the middle of its box in degrees."""
+    """Whether the file is in UTM: its pixels are the grid's. Otherwise the grid is centered on the middle of its box in degrees."""
 
     def agrees(self, other: Position) -> bool:
-        """Whether both are the same place: the same grid, or middles nearer than a tenth of the side."""
+        """Whether both are the same place: the same grid, or middles closer than a tenth of the side."""
         if self.exact and other.exact:
             return self.grid == other.grid
         east = (self.lon - other.lon + 180) % 360 - 180
@@ -72,7 +72,7 @@ def read_pixels(date: DateFolder, bands: tuple[str, ...], numbers: Numbers, size
             nodata = raster.nodata if numbers.nodata is None else numbers.nodata
             meanings.append(_meaning(raster, numbers))
         layers.append(_to_size(layer, size, path.name))
-        # among the band's own pixels: interpolation must not make an empty one from its neighbours, nor hide one
+        # among the band's own pixels: interpolation must neither create an empty one from its neighbors nor hide one
         gone = np.zeros(layer.shape, bool) if nodata is None else ~has_data(layer[None], nodata)
         empty.append(gone.repeat(size // len(gone), 0).repeat(size // len(gone), 1))
     scale, offset = np.array(meanings, np.float64).T
@@ -80,10 +80,10 @@ def read_pixels(date: DateFolder, bands: tuple[str, ...], numbers: Numbers, size
 
 
 def read_position(date: DateFolder, bands: tuple[str, ...], size: int, resolution: float) -> Position:
-    """Where a date lies, by the first band that is there.
+    """The position of a date, from the first band present.
 
     Raises:
-        UnreadableError: no band is there, or its georeference does not fit chips of this size.
+        UnreadableError: no band is present, or its georeference does not fit chips of this size.
     """
     path = next((path for band in bands if (path := band_file(date.path, band)) is not None), None)
     if path is None:

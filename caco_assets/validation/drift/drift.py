@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 NAME = "drift"
 _RECIPE = "1"
 BEYOND = 0.5
-"""A chip's mean is strange when it lies outside the range of the older vintage by more than half the width of that range."""
+"""A chip's mean is an outlier if it is outside the range of the older vintage by more than half the width of that range."""
 RULES = {
     "mean_change": "mean",
     "spread_change": "spread",
@@ -36,7 +36,7 @@ def check_drift(settings: Settings) -> tuple[Product, ValidationResult]:
     """Compare the vintage with the last accepted one before it, and write the outcome as the product `drift`.
 
     Returns:
-        The product, whose facts are `vintage`, `reference` (None: there is nothing to compare with), `accepted`, `findings` (a line
+        The product, whose facts are `vintage`, `reference` (None: nothing to compare with), `accepted`, `findings` (a line
         for each rule that does not hold), `accepted_by` and `reason` (of a user), `rules` (rows of a table: old, new, change,
         threshold); and the outcome of the expectations.
 
@@ -79,7 +79,7 @@ def check_drift(settings: Settings) -> tuple[Product, ValidationResult]:
 
 
 def accept(settings: Settings, user: str, reason: str) -> Product:
-    """Accept the vintage although a rule does not hold; valid for exactly this data.
+    """Accept the vintage although a rule fails; valid for exactly this data.
 
     Raises:
         UserError: no reason is given, or there is no archive.
@@ -135,7 +135,7 @@ def _check(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str
 def _reference(settings: Settings, now: Product) -> dict[str, Any] | None:
     """The figures of the last accepted vintage before this one that were measured in the same bands.
 
-    One that an encoder was trained on comes first: measured from month to month, a slow drift would never be far.
+    One that an encoder was trained on comes first: measured from month to month, a slow drift would never exceed a threshold.
     """
     files = sorted(folder_of(settings).glob("????-??.json"), reverse=True)
     known = [file for file in files if file.stem < settings.vintage and _acceptance_file(settings, file.stem).exists()]
@@ -148,7 +148,7 @@ def _reference(settings: Settings, now: Product) -> dict[str, Any] | None:
 
 
 def _rows(settings: Settings, bands: list[dict[str, Any]], whole: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Old, new, change and threshold of every rule, for people."""
+    """Old, new, change and threshold of every rule, as a table for users."""
     limits, rows = settings.validation.drift, []
     for facts in (*bands, *whole):
         for column, field in RULES.items():
@@ -164,7 +164,7 @@ def _acceptance_file(settings: Settings, vintage: str) -> Path:
 
 
 def _acceptance(settings: Settings, now: Product) -> dict[str, str] | None:
-    """Who accepted exactly this data, if anyone did."""
+    """The user who accepted exactly this data, or None."""
     file = _acceptance_file(settings, settings.vintage)
     acceptance = json.loads(file.read_text()) if file.exists() else None
     if acceptance and acceptance["data"] == now.content_hash:

@@ -18,7 +18,7 @@ RECIPE = "1"
 _ONE = 10_000
 """Digital number of reflectance 1 in a chip."""
 _NAMES = {"green": ("B03", "green"), "red": ("B04", "red"), "infrared": ("B08", "nir")}
-"""What land cover is measured with → the names of that band."""
+"""Band used to measure land cover → its possible names."""
 DENSE, SPARSE = 0.5, 0.25
 """NDVI above which land counts as densely and as sparsely vegetated: the usual thresholds, which need no training."""
 

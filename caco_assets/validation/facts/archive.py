@@ -73,7 +73,7 @@ def _read_nothing() -> Frame:
 
 
 def _bytes_shared(offset: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Bytes of each chip that belong to the next one in the tar as well."""
+    """Bytes of each chip that overlap the next one in the tar."""
     shared = np.zeros(len(offset))
     order = np.argsort(offset, kind="stable")
     shared[order[:-1]] = np.clip((offset + length)[order[:-1]] - offset[order[1:]], 0, None)
@@ -112,7 +112,7 @@ def _places(chips: Frame, places: Frame, refused: set[str]) -> Frame:
                 "id": place,
                 "dates_early": dates[0],
                 "dates_late": dates[1],
-                "dates_fewest": min(dates) if any(dates) else np.nan,  # a place without chips is a matter of `explained`
+                "dates_fewest": min(dates) if any(dates) else np.nan,  # a place without chips is covered by `explained`
                 "grids": int(grids.get(place, 1)),
                 "zone_gap": zone,
                 "explained": sum(dates) > 0 or place in refused,

@@ -1,4 +1,4 @@
-"""Facts of `locations.parquet`: where each place lies, and how far from the next one."""
+"""Facts of `locations.parquet`: the position of each place, and its distance from the nearest other one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("location_id", "lon", "lat", "city", "country", "population", "distan
 
 
 def locations(settings: Settings) -> list[Table]:
-    """One row per place: where it lies (`on_land`, `inside_region`, `outside_zones`, `nearest_km`) and how it is written down.
+    """One row per place: its position (`on_land`, `inside_region`, `outside_zones`, `nearest_km`) and how it is stored.
 
     The latter: `index_gap`, `shard_gap`, `geometry_gap_deg`, `crs`.
 
@@ -71,13 +71,13 @@ def nearest_km(lon: NDArray[np.float64], lat: NDArray[np.float64], usable: NDArr
 
 
 def _where(test: Mask, lon: NDArray[np.float64], lat: NDArray[np.float64], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    good = np.ones(len(lon), dtype=bool)  # a place without a position is named by other checks
+    good = np.ones(len(lon), dtype=bool)  # a place without a position is reported by other checks
     good[usable] = test(lon[usable], lat[usable])
     return good
 
 
 def _geometry_gap(path: Path, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Degrees between the point of `geometry` and `lon`, `lat`; 360 where there is no point."""
+    """Degrees between the point of `geometry` and `lon`, `lat`; 360 if there is no point."""
     import shapely
 
     geometry: Frame = read_parquet(path, ("geometry",))["geometry"]

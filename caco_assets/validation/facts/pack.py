@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FIELDS = ("location_id", "shard_file", "row", "lon", "lat", "valid")
 JSON_FIELDS = ("bands", "stretch", "stretch_table_sha256", "chip_size", "seasons", "count", "files")
 SAMPLED_ROWS = 256
-"""Places whose images are looked at: 256 rows of the embedded profile are 126 MB, read in about a second."""
+"""Places whose images are checked: 256 rows of the embedded profile are 126 MB, read in about a second."""
 
 
 def pack(settings: Settings) -> list[Table]:
@@ -53,7 +53,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _open(path: Path) -> np.ndarray | str:
-    """The memory-mapped array, or what is wrong with its file."""
+    """The memory-mapped array, or the problem with its file."""
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:

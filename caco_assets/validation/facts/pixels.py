@@ -15,7 +15,7 @@ from caco_assets.validation.dark_targets import dark_level, dark_shift
 from caco_assets.validation.facts.table import Frame, slot_id
 
 SATURATED = 20_000
-"""Reflectance 2: brighter than any cloud; what is above is an overflow or a wrong scale."""
+"""Reflectance 2: brighter than any cloud; higher values are an overflow or a wrong scale."""
 
 PIXEL_COLUMNS = (
     "id", "location_id", "period", "season", "sha256_matches", "unreadable", "layout_wrong", "zero_share", "saturated_share",
@@ -24,12 +24,12 @@ PIXEL_COLUMNS = (
 
 
 def pixel_facts(shard: Path, chip: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Read one chip by its byte range and look at every pixel.
+    """Read one chip by its byte range and check every pixel.
 
     Args:
         shard: folder of the shard.
         chip: its row of `chips.parquet`.
-        settings: says which bands, size and resolution a chip has.
+        settings: with the bands, size and resolution of a chip.
 
     Returns:
         A row of `PIXEL_COLUMNS`; `dark` is the list of each band's first percentile over its valid pixels.
@@ -67,7 +67,7 @@ def pixel_facts(shard: Path, chip: dict[str, Any], settings: Settings) -> dict[s
 
 
 def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.ndarray | None, str, str]:
-    """Pixels `(band, H, W)`, or none and why; and what differs from a chip's layout."""
+    """Pixels `(band, H, W)`, or None and the reason; and what differs from a chip's layout."""
     import rasterio
     from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
@@ -92,9 +92,9 @@ def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.n
 
 
 def shift_of_dark_targets(pixels: Frame, bands: tuple[str, ...]) -> Frame:
-    """One row per band: how far the darkest targets lie apart in the two periods, late minus early, as a digital number.
+    """One row per band: the difference between the darkest targets of the two periods, late minus early, as a digital number.
 
-    0 where no place has the same season in both periods: there is nothing to compare.
+    0 if no place has the same season in both periods: there is nothing to compare.
     """
     import pandas as pd
 

@@ -7,7 +7,7 @@ from caco_assets.validation.facts.table import Frame, numbers, read_parquet
 
 COLUMNS = ("location_id", "shard", "period", "season", "item_id", "reason", "detail", "clear_fraction")
 TOTAL, UNEXPLAINED, NO_OTHER_SCENE = "all", "unexplained", "no_other_scene"
-"""`no_other_scene`: the place has dates enough, and no scene was left for this one that another date did not already have."""
+"""`no_other_scene`: the place has enough dates, and every scene for this one was already used by another date."""
 
 
 def read_quarantine(settings: Settings) -> Frame:
@@ -27,7 +27,7 @@ def quarantine_summary(chips: Frame, places: Frame, refused: Frame, settings: Se
     A wanted chip is a date of a place (place × period × season). One that the archive lacks is counted under the reason of the
     last row about it, else of the row about its place, else, where the place is served, as `no_other_scene`; what remains is
     `unexplained`. A refused candidate whose date another scene
-    filled is `tried` but costs nothing.
+    filled counts as `tried` only.
 
     Returns:
         One row per reason and one for `all`: `id` (the reason), `tried` (rows), `lost` (wanted chips), `share` (of wanted chips),

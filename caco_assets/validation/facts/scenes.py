@@ -73,7 +73,7 @@ def _days_outside(when: Any, period: float, season: float, status: str, windows:
 
 def _gap_days(when: Any, interval: tuple[Any, Any]) -> float:
     before, after = (interval[0] - when).total_seconds(), (when - interval[1]).total_seconds()
-    # the interval is half-open: its end is outside by the least that can be told
+    # the interval is half-open: its end is outside by the smallest step
     return max(0.0, before, after, 1.0 if after == 0 else 0.0) / 86_400
 
 

@@ -13,7 +13,7 @@ RANDOM = "random"
 
 
 def scores(settings: Settings) -> list[Table]:
-    """`scores`: one row per number. `scores.margins`: per setting, how far the candidate lies above the random encoder.
+    """`scores`: one row per number. `scores.margins`: per setting, the candidate's lead over the random encoder.
 
     Raises:
         UserError: the product is absent or unreadable.

@@ -10,7 +10,7 @@ from typing import Any
 from caco_assets.core.errors import UserError, one_line
 
 Frame = Any
-"""A pandas DataFrame, or a column of one: type checkers cannot follow what `frame[name]` is."""
+"""A pandas DataFrame, or a column of one: type checkers cannot infer the type of `frame[name]`."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Table:
     name: str
     """`product` or `product.things`: also the name of its suite and of its page in the data docs."""
     frame: Frame
-    """One row per thing; the column `id` names it for people."""
+    """One row per thing; the column `id` names it for users."""
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> Frame:
-    """The wanted columns of a Parquet file; one that the file lacks is there with all values absent.
+    """The wanted columns of a Parquet file; one that the file lacks has all values absent.
 
     An absent column is a fact like any other (`missing_fields` names it), so a foreign or damaged product is reported
     instead of raising a KeyError.
 
     Raises:
-        UserError: there is no such file, or it is not Parquet.
+        UserError: the file is missing, or it is not Parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -46,7 +46,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Frame:
 
 
 def missing_fields(frame: Frame, columns: Sequence[str]) -> list[str]:
-    """For each row the names of the columns whose value is absent, joined by commas; empty where all are there."""
+    """For each row the names of the columns whose value is absent, joined by commas; empty if none is absent."""
     absent = frame[list(columns)].isna()
     if not absent.to_numpy().any():
         return [""] * len(frame)
@@ -54,7 +54,7 @@ def missing_fields(frame: Frame, columns: Sequence[str]) -> list[str]:
 
 
 def numbers(frame: Frame, columns: Sequence[str]) -> None:
-    """Make columns numeric in place; what is no number becomes absent, and so is named by `missing_fields`."""
+    """Make columns numeric in place; other values become absent, and so are named by `missing_fields`."""
     import pandas as pd
 
     for name in columns:

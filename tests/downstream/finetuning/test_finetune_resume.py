@@ -164,7 +164,7 @@ list(fine_tune(evaluation(folder, checkpoint)))
 
 
 @pytest.mark.systems
-def test_a_killed_process_goes_on_in_another(logged, tmp_path):
+def test_a_killed_process_resumes_in_another(logged, tmp_path):
     (expected,) = fine_tune(evaluation(tmp_path, EpochCheckpoint()))
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -339,7 +339,7 @@ def test_searches_overlap_up_to_the_connections_and_change_nothing(tmp_path, ser
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "six.parquet").read_bytes()
 
 
-def test_an_interrupted_planning_goes_on_from_the_answers_on_disk(tmp_path, server):
+def test_an_interrupted_planning_resumes_from_the_cached_responses(tmp_path, server):
     server.pages = 250
     places = sites(100, spread=6.0)
     whole = plan(tmp_path, server, places, "whole.parquet")

@@ -114,7 +114,7 @@ ingest_shard(settings, 0)
 """
 
 
-def test_a_shard_killed_in_the_middle_is_made_anew_bit_by_bit(six_dates, over):
+def test_a_killed_shard_is_made_again_bit_for_bit(six_dates, over):
     run(six_dates)
     other = over(six_dates.imagery.source.path, home="killed")
     plan(other)

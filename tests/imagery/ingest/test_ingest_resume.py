@@ -1,4 +1,4 @@
-"""An interrupted shard goes on where it stopped, and several processes at once do not get in each other's way."""
+"""An interrupted shard resumes where it stopped, and concurrent processes do not interfere."""
 
 import os
 import signal
@@ -96,7 +96,7 @@ def test_an_interruption_while_the_shard_is_put_in_place_costs_no_reading(twin, 
     assert contents(settings.paths.archive / "shard=0000") == contents(whole.paths.archive / "shard=0000")
 
 
-def test_other_settings_do_not_go_on_from_an_old_spool(twin, monkeypatch):
+def test_other_settings_do_not_resume_from_an_old_journal(twin, monkeypatch):
     whole, fresh = twin
     settings = fresh("torn")
 

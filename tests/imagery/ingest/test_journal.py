@@ -1,4 +1,4 @@
-"""The spool of a shard: whatever the moment of an interruption, what is read back is whole."""
+"""The ingest journal of a shard: after an interruption at any point, complete entries are read back."""
 
 import os
 import random
@@ -43,7 +43,7 @@ def test_what_was_added_is_read_back(tmp_path):
 
 
 @given(st.sampled_from([CHIPS, JOURNAL]), st.floats(0, 1), st.booleans())
-def test_a_torn_tail_is_cut_and_the_rest_goes_on(tmp_path_factory, name, share, garbled):
+def test_a_torn_tail_is_cut_and_the_rest_is_kept(tmp_path_factory, name, share, garbled):
     folder = tmp_path_factory.mktemp("spool")
     fill(folder, 12)
     size = (folder / name).stat().st_size

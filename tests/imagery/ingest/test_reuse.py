@@ -62,7 +62,7 @@ def test_a_scene_whose_numbers_mean_something_else_now_is_read_again(months):
     assert run(second)["taken_over"] == 16 - 3  # of the three places of that shard
 
 
-def test_what_other_settings_have_read_is_not_taken_over(months):
+def test_chips_read_with_other_settings_are_not_reused(months):
     first, second = months
     run(first)
     stricter = second.model_copy(update={"imagery": second.imagery.model_copy(update={"min_clear": 0.95})})

@@ -75,7 +75,7 @@ def hasty(monkeypatch):
 HASTE = RetryPolicy(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, silence_s=0.3, slowest_bytes_per_s=1e6)
 
 
-def test_a_provider_that_falls_silent_stops_the_shard_and_the_next_run_goes_on(far, over, hasty):
+def test_a_silent_provider_stops_the_shard_and_the_next_run_resumes(far, over, hasty):
     far, near, provider = far
     ingest_shard(near, 0)
     ingest_shard(far, 0)

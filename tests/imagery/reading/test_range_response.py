@@ -1,4 +1,4 @@
-"""What an HTTP answer to a ranged request is worth."""
+"""Checks of the HTTP response to a ranged request."""
 
 import pytest
 

@@ -127,7 +127,7 @@ def test_processes_share_the_batch_of_one(pack: Path):
 
 @settings(max_examples=5)
 @given(st.integers(0, 4), st.sampled_from([0.5, 0.0]))
-def test_an_epoch_can_go_on_from_any_step(pack: Path, start: int, memory: float):
+def test_an_epoch_can_resume_from_any_step(pack: Path, start: int, memory: float):
     rest = list(make(pack, memory).epoch(2))[start:]
     resumed = list(make(pack, memory).epoch(2, start_step=start))
     assert len(rest) == len(resumed)

@@ -154,7 +154,7 @@ def test_processes_share_the_batch_of_one(pack: Path):
 
 
 @given(st.integers(0, 4))
-def test_an_epoch_can_go_on_from_any_step(pack: Path, start: int):
+def test_an_epoch_can_resume_from_any_step(pack: Path, start: int):
     loader = make(pack)
     rest = list(loader.epoch(2))[start:]
     resumed = list(make(pack).epoch(2, start_step=start))

@@ -136,7 +136,7 @@ def test_training_changes_the_weights_and_two_runs_give_the_same(tmp_path: Path)
     assert start.identity != encoders[0].identity
 
 
-def test_a_killed_pretraining_goes_on_inside_its_partial_folder(logged, tmp_path: Path) -> None:
+def test_a_killed_pretraining_resumes_inside_its_partial_folder(logged, tmp_path: Path) -> None:
     whole = pretrain(with_pack(tmp_path / "whole"))
     settings = with_pack(tmp_path / "parts")
     with pytest.raises(Killed):

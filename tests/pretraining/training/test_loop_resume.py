@@ -1,4 +1,4 @@
-"""Stopped or killed between any two steps, training goes on to the same figures and weights; and what stops it says so."""
+"""Stopped or killed between any two steps, training resumes to the same figures and weights; errors name their cause."""
 
 import json
 import re

@@ -88,7 +88,7 @@ def run(folder: Path, opts: Pretraining, name: str = "caco", batches: Batches | 
     return objective
 
 
-def test_adamw_goes_on_bit_for_bit_too(tmp_path) -> None:
+def test_adamw_resumes_bit_for_bit_too(tmp_path) -> None:
     opts = options(optimizer="adamw", learning_rate=0.001)
     whole = run(tmp_path / "whole", opts)
     with pytest.raises(Killed):

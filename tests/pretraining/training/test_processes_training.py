@@ -191,7 +191,7 @@ def test_labels_of_an_unseeded_mixture_are_the_first_processs(pair) -> None:
     torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
 
 
-def test_two_processes_go_on_from_the_checkpoint_of_one(one: Path, pair) -> None:
+def test_two_processes_resume_from_the_checkpoint_of_one(one: Path, pair) -> None:
     folder, found = pair
     assert any("resuming after epoch 1 of 3" in line for line in found[0]["resumed"]["said"])
     alone = run(one / "caco", "caco")
@@ -199,7 +199,7 @@ def test_two_processes_go_on_from_the_checkpoint_of_one(one: Path, pair) -> None
     assert_same_state(found[0]["resumed"]["state"], alone["state"])
 
 
-def test_one_process_goes_on_from_the_checkpoint_of_two(one: Path, pair) -> None:
+def test_one_process_resumes_from_the_checkpoint_of_two(one: Path, pair) -> None:
     folder, _ = pair
     handed_over = run(folder / "handed over", "caco")
     alone = run(one / "caco", "caco")

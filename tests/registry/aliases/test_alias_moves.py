@@ -173,7 +173,7 @@ def test_a_lock_left_by_the_dead_is_removed_and_that_of_the_living_is_not(
     with registry_lock(two, MODEL):
         assert "holds the registry lock; waiting" in said[0]
         assert "which has died" in said[1]
-    # whoever comes back from a long sleep does not remove the lock of another
+    # a holder that resumes after a long sleep does not remove another's lock
     monkeypatch.setattr(locks, "HOLD_S", 0.0)
     with registry_lock(two, MODEL) as held, pytest.raises(UserError, match="run the same command again"):
         held.check()

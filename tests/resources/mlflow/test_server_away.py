@@ -61,7 +61,7 @@ def test_a_step_is_tried_again_while_the_server_is_away(settings: Settings, port
     assert again == ["challenger"]
 
 
-def test_outside_of_a_run_it_is_said_in_one_line(settings: Settings, port: int) -> None:
+def test_outside_of_a_run_the_error_is_one_line(settings: Settings, port: int) -> None:
     away = settings.model_copy(
         update={"registry": settings.registry.model_copy(update={"tracking_uri": f"http://127.0.0.1:{port}"})}
     )

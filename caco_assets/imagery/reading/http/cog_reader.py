@@ -1,7 +1,7 @@
 """Reads files over HTTP for many chips at once: first all indexes, then all wanted blocks, then GDAL decodes them in memory.
 
 A chip costs a request for each run of blocks that it touches, and its share of one request for the file's index; blocks that
-several chips touch come once. What is no GeoTIFF with an index (JPEG 2000) is left to GDAL's own client.
+several chips touch are fetched once. Files that are not indexed GeoTIFFs (JPEG 2000) are left to GDAL's own client.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from caco_assets.imagery.reading.raster_file import GdalFile, PixelFile
 from caco_assets.imagery.reading.resample import grid_crs, read_grid
 
 HEAD = 32 << 10
-"""First bytes asked for: the index of a Sentinel-2 band of 10 980² in blocks of 512² takes 10 to 16 KiB, of 256² about 25."""
+"""First bytes requested: the index of a Sentinel-2 band of 10 980² in blocks of 512² takes 10 to 16 KiB, of 256² about 25."""
 GAP = 16 << 10
-"""Blocks with less than this between them come in one request: at 50 ms a request, a megabyte per second pays for it."""
+"""Blocks with less than this between them are fetched in one request: at 50 ms a request, a megabyte per second pays for it."""
 LONGEST = 8 << 20
-"""Most bytes in one request: more would keep other connections idle."""
+"""Maximum bytes in one request: more would keep other connections idle."""
 MARGIN, WIDE_MARGIN = 4, 64
-"""Pixels around a chip that interpolation may look at; the wide one is for a second try."""
+"""Pixels around a chip that interpolation may use; the wide one is for a second attempt."""
 MEMORY = 512 << 20
 _INDEXES = 1024
 _INDEX_LIMIT = 8 << 20
@@ -48,14 +48,14 @@ def is_http(href: str) -> bool:
 
 
 class Budget:
-    """Bytes that may be in memory at once; one that asks for more than all waits until it is alone."""
+    """Bytes that may be in memory at once; a request for more than the total waits until it is alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._used, self._changed = limit, 0, threading.Condition()
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Wait for `size` bytes and keep them while the block runs. Not to be nested in one thread."""
+        """Wait for `size` bytes and hold them while the block runs. Must not be nested in one thread."""
         with self._changed:
             self._changed.wait_for(lambda: self._used == 0 or self._used + size <= self._limit)
             self._used += size
@@ -69,7 +69,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """What is to be fetched of a file, and what of it failed."""
+    """The blocks to fetch from a file, and those that failed."""
 
     index: TiffIndex
     numbers: NDArray[np.int64]
@@ -85,7 +85,7 @@ class RemoteFiles:
     """Files over HTTP, shared by the threads of one run of work."""
 
     def __init__(self, fetcher: Fetcher, sign: Sign, cpu: AbstractContextManager | None = None, memory: int = MEMORY) -> None:
-        """`cpu`: held while pixels are decoded (a semaphore: no more at once than there are cores)."""
+        """`cpu`: a semaphore held while pixels are decoded (at most one thread per core)."""
         self._fetcher, self._sign = fetcher, sign
         self.cpu = cpu or threading.BoundedSemaphore(2)
         self._budget = Budget(memory)
@@ -120,7 +120,7 @@ class RemoteFiles:
             yield opened
 
     def read_again(self, href: str, bands: Sequence[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
-        """Fetch once more, index and all, and with a wide margin: what came first could not be decoded.
+        """Fetch again, including the index, with a wide margin: the first data could not be decoded.
 
         Raises:
             UnreadableError: it cannot be decoded either.
@@ -168,7 +168,7 @@ class RemoteFiles:
         return {href: found[href] for href in hrefs}
 
     def _fetch(self, plans: Mapping[str, _Blocks]) -> dict[str, tuple[dict[int, bytes], dict[int, UnreadableError]]]:
-        """File → its blocks, and those that cannot be had."""
+        """File → its blocks, and those that cannot be fetched."""
         wants = [(href, span) for href, plan in plans.items() for span in plan.spans]
         pieces = iter(self._fetcher.get(wants) if wants else [])
         result = {}
@@ -244,7 +244,7 @@ def _window(index: TiffIndex, grid: Grid, margin: int) -> tuple[int, int, int, i
     bounds = grid.bounds if same else transform_bounds(grid_crs(grid), f"EPSG:{index.epsg}", *grid.bounds)
     left, right = (bounds[0] - place.c) / place.a, (bounds[2] - place.c) / place.a
     top, bottom = (bounds[3] - place.f) / place.e, (bounds[1] - place.f) / place.e
-    # where several of its pixels make one of the chip's, interpolation looks further
+    # where several of its pixels make one of the chip's, interpolation reaches further
     margin = round(margin * max(1.0, (right - left) / grid.size))
     return math.floor(left) - margin, math.floor(top) - margin, math.ceil(right) + margin, math.ceil(bottom) + margin
 

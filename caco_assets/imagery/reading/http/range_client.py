@@ -38,13 +38,13 @@ class RetryPolicy:
     attempts: int = 8
     """Requests for one range before the failure counts as permanent: with one failure in ten, once in 10⁸."""
     first_wait_s: float = 0.4
-    """At most, before the second attempt; doubled for each further one: 25 s altogether on average."""
+    """Maximum wait before the second attempt; doubled for each further one: 25 s altogether on average."""
     longest_wait_s: float = 30.0
-    """Longest wait between two attempts, also when a provider's Retry-After asks for more."""
+    """Longest wait between two attempts, also when a provider's Retry-After is longer."""
     silence_s: float = 30.0
     """No connection, or no byte of a response, for this long is a timeout."""
     slowest_bytes_per_s: float = 20_000.0
-    """A response whose average rate is lower is a timeout too."""
+    """A response with a lower average rate counts as a timeout."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Fetcher:
     def __init__(
         self, connections: int, sign: Sign = str, reference_files: Sequence[str] = (), patience: RetryPolicy | None = None
     ) -> None:
-        """`reference_files`: other files of the providers; whether they answer tells a broken file from a broken provider."""
+        """`reference_files`: other files of the providers; reading them tells file errors from provider outages."""
         self.counts = Counts()
         self._connections, self._sign, self._patience = connections, sign, patience or RetryPolicy()
         self._reference_files: dict[str, dict[str, None]] = {}
@@ -88,7 +88,7 @@ class Fetcher:
         self._loop.close()
 
     def get(self, wants: Sequence[tuple[str, Span]]) -> list[RangeResponse | UnreadableError]:
-        """The byte ranges, in their order; an `UnreadableError` in place of one that cannot be read.
+        """The byte ranges, in order; an `UnreadableError` in place of one that cannot be read.
 
         Args:
             wants: address (signed here, before each attempt) and half-open range of bytes; a range may reach beyond the end of
@@ -110,7 +110,7 @@ class Fetcher:
         self._slots = asyncio.Semaphore(self._connections)
         # the slots limit the connections: a request that waits for one is not yet on the clock
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60)
-        # compressed once more, a range would not be that range
+        # with content encoding, a range would not be that range
         headers = {"Accept-Encoding": "identity", "User-Agent": "caco_assets"}
         self._session = aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False, read_bufsize=_BUFFER)
 
@@ -169,7 +169,7 @@ class Fetcher:
         raise AssertionError("attempts is at least 1")
 
     async def _gate(self, host: str) -> None:
-        """Hold all requests to a provider as long as its Retry-After asks, not only the one that got it."""
+        """Delay all requests to a provider for its Retry-After, not only the one that received it."""
         while (wait := self._pause_until.get(host, 0.0) - time.monotonic()) > 0:
             await asyncio.sleep(wait)
 
@@ -219,7 +219,7 @@ class Fetcher:
 _BUFFER = 4 << 20
 """Bytes of a response that are buffered: with fewer, a large one arrives in many small steps."""
 _REFERENCE_FILES = 8
-"""Most files remembered per provider that were served."""
+"""Maximum served files remembered per provider."""
 _PROBES = 3
 _PROBE_ATTEMPTS = 3
 _ADVICE = {
@@ -229,7 +229,7 @@ _ADVICE = {
 
 
 async def _body(response: aiohttp.ClientResponse, span: Span) -> bytes:
-    """The body; of a server that sends the whole file in place of a range, no more than is needed."""
+    """The body; if a server sends the whole file instead of a range, no more than needed."""
     if response.status != _WHOLE_FILE:
         return await response.read()
     read: Callable[[], Awaitable[bytes]] = response.content.readany
@@ -249,12 +249,12 @@ _WHOLE_FILE = 200
 
 @cache
 def proxy_for(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names for a host (`https_proxy`, `no_proxy`): aiohttp would look it up for each request."""
+    """The proxy that the environment sets for a host (`https_proxy`, `no_proxy`): aiohttp would look it up for each request."""
     return None if proxy_bypass(host) else getproxies().get(scheme)
 
 
 def _plain(error: Exception) -> str:
-    """What broke, in words that do not depend on addresses or ports."""
+    """The error, in words that do not depend on addresses or ports."""
     import aiohttp
 
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -27,7 +27,7 @@ class TransientError(Exception):
     """A failure that a retry may fix."""
 
     def __init__(self, reason: str, detail: str, wait_s: float | None = None) -> None:
-        """`reason`: code of `quarantine.parquet` should it last; `wait_s`: what the provider asked to wait."""
+        """`reason`: code of `quarantine.parquet` if it persists; `wait_s`: the provider's Retry-After."""
         super().__init__(detail)
         self.reason, self.detail, self.wait_s = reason, detail, wait_s
 
@@ -36,15 +36,15 @@ def check_response(status: int, headers: Mapping[str, str], body: bytes, span: S
     """The bytes of the range.
 
     Args:
-        status: of the answer.
-        headers: of the answer.
+        status: of the response.
+        headers: of the response.
         body: all of it, or, with status 200, at least up to the end of the range.
-        span: the range asked for; one from 0 may reach beyond the end of the file.
-        wait_s: the answer's Retry-After.
+        span: the requested range; one from 0 may reach beyond the end of the file.
+        wait_s: the response's Retry-After.
 
     Raises:
         TransientError: `rate_limit`, `forbidden`, `server_error`, `error_page` or `timeout` (cut off).
-        UnreadableError: the file is not there, is empty, or ends before the range.
+        UnreadableError: the file is missing, is empty, or ends before the range.
     """
     if status == HTTPStatus.PARTIAL_CONTENT:
         return _part(headers, body, span)
@@ -73,7 +73,7 @@ def _part(headers: Mapping[str, str], body: bytes, span: Span) -> RangeResponse:
 
 
 def _whole(headers: Mapping[str, str], body: bytes, span: Span) -> RangeResponse:
-    """The server knows no ranges, or sends a page that says what is wrong."""
+    """The server does not support ranges, or sends an error page."""
     _refuse_page(body, (0, len(body)))
     size = int(headers.get("Content-Length", len(body)))
     if not body or (span[0] > 0 and size < span[1]):

@@ -1,7 +1,7 @@
-"""Where the blocks of a GeoTIFF lie, read from its first bytes; and a small file in memory that holds only some of them.
+"""Locates the blocks of a GeoTIFF from its first bytes, and builds a small in-memory file that holds only some of them.
 
-Knowing the blocks before reading makes it possible to ask for all those of many chips at once. Decoding stays GDAL's: the file
-in memory is the same image, with the same tags and the blocks as they came, and its other blocks are out of reach (reading one
+Knowing the blocks before reading makes it possible to request those of many chips at once. GDAL still decodes: the file
+in memory is the same image, with the same tags and the unmodified blocks, and its other blocks are unreachable (reading one
 is an error, never an empty pixel). Layout: TIFF 6.0; BigTIFF; GeoTIFF 1.1 (OGC 19-008).
 """
 
@@ -29,7 +29,7 @@ _GEOGRAPHIC, _PROJECTED = 2048, 3072
 _USER_DEFINED = 32_767
 _SEPARATE = 2
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
-# of a first directory they point to places in the file that the copy lacks
+# in a first directory they point to positions in the file that the copy lacks
 _LEFT_OUT = {*_STRIPS, *_TILES, 330, 34665, 34853}
 _UNREACHABLE = 1 << 48
 _BIG = 8
@@ -55,7 +55,7 @@ class TiffIndex:
     block_width: int
     block_height: int
     planes: int
-    """1, or the number of bands where each has blocks of its own."""
+    """1, or the number of bands if each has its own blocks."""
     offsets: NDArray[np.uint64]
     """Of the blocks, in the order of the file format: plane, row, column; 0 of a block that was never written."""
     counts: NDArray[np.uint64]
@@ -66,7 +66,7 @@ class TiffIndex:
     order: Order
     """Of the bytes."""
     tags: Mapping[int, tuple[int, int, bytes]]
-    """Tag → type, count, value; without those that say where blocks lie."""
+    """Tag → type, count, value; without those that locate blocks."""
     tiled: bool
 
     def blocks(self, left: int, top: int, right: int, bottom: int, bands: Iterable[int]) -> NDArray[np.int64]:
@@ -78,7 +78,7 @@ class TiffIndex:
         return (planes[:, None, None] * across * down + rows[:, None] * across + columns).ravel()
 
     def extract(self, parts: Mapping[int, bytes]) -> bytes:
-        """A BigTIFF of the same image that holds the given blocks (number → bytes) and can reach no other."""
+        """A BigTIFF of the same image that holds only the given blocks (number → bytes)."""
         offsets = np.where(self.counts > 0, np.uint64(_UNREACHABLE), np.uint64(0))
         counts = self.counts.copy()
         where, body = 16, []
@@ -107,9 +107,9 @@ class TiffIndex:
 
 
 def read_index(head: bytes) -> TiffIndex | None:
-    """The index from the first bytes of a file; None where it is no TIFF, or one that is better left to GDAL.
+    """The index from the first bytes of a file; None if it is not a TIFF, or one that is left to GDAL.
 
-    Left to GDAL is what does not say in the usual way (north up, an EPSG code) where on the Earth it lies.
+    Files without the usual georeference (north up, an EPSG code) are left to GDAL.
 
     Raises:
         NeedMoreError: more bytes from the beginning are needed.
@@ -129,7 +129,7 @@ def read_index(head: bytes) -> TiffIndex | None:
     across, down = (number.get(_TILE_WIDTH, 0), number.get(_TILE_HEIGHT, 0)) if tiled else strip
     planes = number.get(_SAMPLES, 1) if number.get(_PLANAR, 1) == _SEPARATE else 1
     offsets, counts = (_numbers(tags[tag], order).astype(np.uint64) for tag in (places, sizes))
-    # a file that contradicts itself is GDAL's to judge
+    # an inconsistent file is left to GDAL
     if min(width, height, across, down) < 1 or not len(offsets) == len(counts) == -(-width // across) * -(-height // down) * planes:
         return None
     kept = {tag: entry for tag, entry in tags.items() if tag not in _LEFT_OUT}
@@ -140,7 +140,7 @@ _SINGLE = (_WIDTH, _HEIGHT, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TI
 
 
 def _directory(head: bytes, order: Order) -> dict[int, tuple[int, int, bytes]] | None:
-    """Tag → type, count, value of the first directory; None where the file is no TIFF."""
+    """Tag → type, count, value of the first directory; None if the file is not a TIFF."""
     (version,) = struct.unpack_from(f"{order}H", head, 2)
     if version == 42:
         (start,) = struct.unpack_from(f"{order}I", head, 4)
