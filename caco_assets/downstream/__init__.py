@@ -1,1 +1,1 @@
-"""How good is an encoder?"""
+"""Scores encoders on downstream tasks."""

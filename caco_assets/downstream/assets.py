@@ -1,4 +1,4 @@
-"""Assets of the room `downstream`."""
+"""Dagster assets of the downstream stages: probe set, scores and evaluation matrix."""
 
 import dagster as dg
 
@@ -15,15 +15,15 @@ from caco_assets.resources.mlflow.resource import TrackingResource, live_run, ru
 from caco_assets.resources.profile import Profile
 from caco_assets.settings import Settings
 
-# a new version waits at most this long for its row; judging takes minutes, so a shorter interval would gain nothing
+# a new version waits at most this long for its row; scoring takes minutes, so a shorter interval gains nothing
 SENSOR_INTERVAL_S = 60
 ENCODERS = dg.DynamicPartitionsDefinition(name="encoders")
-"""Columns of the matrix: baselines, imported encoders, registered versions (`name/3`). The sensor announces them."""
+"""Columns of the matrix: baselines, imported encoders, registered versions (`name/3`). The sensor adds them."""
 
 
 @dg.asset(group_name="downstream", code_version=stage_version("probe_set"), deps=[dg.AssetKey("benchmarks")], kinds={"numpy"})
 def probe_set(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
-    """A few labelled images, of training and validation parts alone, on which the encoder is probed while it trains."""
+    """A few labelled training and validation images for probing the encoder while it trains."""
     settings = profile.settings()
     product = make_probe_set(settings)
     versions.commit(settings, "probe_set")
@@ -39,7 +39,7 @@ def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
     product = score(settings)
     rows = read_rows(product.path)
     with tracking.retry_if_away():
-        # made by a try or a run that has gone before the server had them all, they are sent again
+        # an earlier attempt or run may have died before all were uploaded, so they are sent again
         if run_of(tracking.open(settings), "scores", product.content_hash, finished=True) is None:
             with live_run(settings, "downstream", data_versions(settings), context.run.run_id) as live:
                 ours = [row for row in rows if row.role == "candidate"]
@@ -52,7 +52,7 @@ def scores(context: dg.AssetExecutionContext, profile: Profile, tracking: Tracki
 
 @dg.asset_check(asset=scores, name=NOT_FAR_BELOW, blocking=True)
 def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
-    """The encoder is not far below random weights of its own backbone; nothing but a fault explains that."""
+    """The encoder is not far below random weights of the same backbone, which only a fault would explain."""
     from caco_assets.downstream.score_rows import read_rows
     from caco_assets.downstream.scoring.sanity import RANDOM
 
@@ -62,7 +62,7 @@ def scores_are_not_far_below_random(profile: Profile) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=scores, name=ELSEWHERE, blocking=True)
 def scores_are_of_other_places(profile: Profile) -> dg.AssetCheckResult:
-    """No image that the encoder is judged on lies where it was pretrained."""
+    """No evaluation image lies where the encoder was pretrained."""
     from caco_assets.downstream.scoring.image_locations import locate_images
     from caco_assets.downstream.scoring.score_task import resolve_tasks
 
@@ -75,9 +75,9 @@ checks = [scores_are_not_far_below_random, scores_are_of_other_places]
 
 
 def evaluation_matrix(settings: Settings) -> dg.Definitions:
-    """The asset `evaluations`, one partition for each task and encoder, and the sensor that asks for the cells of a new encoder.
+    """The asset `evaluations`, one partition for each task and encoder, and the sensor that requests the cells of a new encoder.
 
-    Nothing where the profile has no tasks.
+    Empty if the profile has no tasks.
     """
     tasks = list(settings.downstream.tasks)
     if not tasks:
@@ -95,7 +95,7 @@ def evaluation_matrix(settings: Settings) -> dg.Definitions:
     def evaluations(
         context: dg.AssetExecutionContext, profile: Profile, encoders: dg.ResourceParam[Versions]
     ) -> dg.MaterializeResult:
-        """One encoder on one task: its figures beside random weights, and pictures of what they are made of."""
+        """One encoder on one task: its scores next to random weights, with plots that break them down."""
         from caco_assets.downstream.inspection.cell_report import places_unknown, view
         from caco_assets.downstream.matrix import score_cell
         from caco_assets.downstream.scoring.image_locations import locate_images
@@ -127,7 +127,7 @@ def evaluation_matrix(settings: Settings) -> dg.Definitions:
     def new_encoder(
         context: dg.SensorEvaluationContext, profile: Profile, encoders: dg.ResourceParam[Versions]
     ) -> dg.SensorResult | dg.SkipReason:
-        """Announces every new encoder as a column of the matrix and asks for its cells."""
+        """Adds a partition for every new encoder and requests its cells."""
         from caco_assets.downstream.matrix import encoder_names
 
         settings = profile.settings()

@@ -1,4 +1,4 @@
-"""Asset checks of scores: passed or not, how severe, and what was compared."""
+"""Asset checks of scores, with their severity and what was compared."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CHECKS = {
     NOT_FAR_BELOW: "No encoder is far below random weights of its own backbone: nothing but a fault explains that.",
     ELSEWHERE: "No image that the encoder is judged on lies where it was pretrained.",
 }
-"""Name of a check → what it holds."""
+"""Check name → what it asserts."""
 _ERROR, _WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 _SHOWN = 5
-"""Offenders that a line names."""
+"""Number of offenders named in a message."""
 
 
 def possible(rows: Sequence[ScoreRow]) -> dg.AssetCheckResult:
-    """No figure is outside [0, 1], not a number, or outside its own interval."""
+    """Every score is a number in [0, 1] and inside its own interval."""
     from caco_assets.downstream.scoring.sanity import invalid_scores
 
     found = invalid_scores(rows)
@@ -42,7 +42,7 @@ def possible(rows: Sequence[ScoreRow]) -> dg.AssetCheckResult:
 
 
 def not_far_below(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> dg.AssetCheckResult:
-    """No encoder is far below an untrained one: an error. A little below is a warning: it has learned nothing, which happens."""
+    """No encoder is far below an untrained one: an error. A little below is a warning: it has learned nothing."""
     from caco_assets.downstream.scoring.sanity import FAR, below_random
 
     found = below_random(rows, random)
@@ -60,12 +60,12 @@ def not_far_below(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> dg.As
 
 
 def elsewhere(settings: Settings, locations: Sequence[ImageLocations], unknown: str = "") -> dg.AssetCheckResult:
-    """No image that encoders are judged on lies where this profile's places are.
+    """No evaluation image lies where this profile's places are.
 
     Args:
         settings: the profile.
         locations: where the images of each task lie.
-        unknown: why the places that the encoder was pretrained on cannot be compared; empty where they are the profile's.
+        unknown: why the pretraining places of the encoder cannot be compared; empty if they are the profile's.
     """
     records = [_compared(settings, locations, unknown) for locations in locations]
     met = [
@@ -86,7 +86,7 @@ def elsewhere(settings: Settings, locations: Sequence[ImageLocations], unknown: 
 
 
 def of_cell(cell: str, result: dg.AssetCheckResult) -> dg.AssetCheckResult:
-    """Says which cell was looked at: Dagster keeps one latest result of a check for all partitions."""
+    """Adds the cell to the result: Dagster keeps one latest result per check for all partitions."""
     return dg.AssetCheckResult(
         passed=result.passed,
         check_name=result.check_name,

@@ -1,4 +1,4 @@
-"""Scores any encoder and the baselines on any tasks of the table and records the rows: what `caco evaluate` does.
+"""Implements `caco evaluate`: scores an encoder and the baselines on any tasks and records the rows.
 
 Rows go to `evaluations.parquet` of the profile's folder, in the format of `scores.parquet`, after every task, so that a later
 failure loses nothing. The profile's own `scores.parquet` is not changed.
@@ -28,11 +28,11 @@ class TaskRequest:
 
     wanted: TaskData
     twin: bool
-    """The data is an embedded twin: training is short there, and no published figure belongs beside it."""
+    """The data is an embedded twin: training is short, and published figures are not shown next to it."""
 
     @property
     def task_name(self) -> str:
-        """Name in the rows: a twin or a part of a data set is never mistaken for the whole."""
+        """Name in the rows: a twin or a subset is never mistaken for the complete data set."""
         limit = f"_limit{self.wanted.limit}" if self.wanted.limit else ""
         return f"{self.wanted.task}{'_twin' if self.twin else ''}{limit}"
 
@@ -56,10 +56,10 @@ def evaluate(
         name: of the encoder in the rows.
         model_uri: written to the rows.
         with_baselines: also score the profile's baselines; rows measured before come from the cache.
-        gpus: where there are several, each task goes to a process of its own on the next one that is free (see `gpus`).
+        gpus: where there are several, each task runs in its own process on the next free one (see `gpu_pool`).
 
     Returns:
-        The rows, in the order of the tasks. They stand in `evaluations_file` too.
+        The rows, in the order of the tasks. They are also written to `evaluations_file`.
 
     Raises:
         UserError: data absent or damaged, or an encoder that needs bands the data does not have (a task that is optional is then
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def _in_own_process(settings: Settings, request: TaskRequest, candidates: Sequence[Candidate], file: Path) -> list[ScoreRow]:
-    # open files cannot be pickled: the other process opens the data set itself
+    # open files cannot be pickled: the child process opens the data set itself
     return _score_and_record(*_resolve(settings, request), candidates, file)
 
 
@@ -98,12 +98,12 @@ def _score_and_record(settings: Settings, resolved: ResolvedTask, candidates: Se
 
 
 def evaluations_file(settings: Settings) -> Path:
-    """Where rows are kept."""
+    """The file of rows."""
     return settings.paths.root / "evaluations.parquet"
 
 
 def record(file: Path, rows: Sequence[ScoreRow]) -> None:
-    """Put rows into a file of rows; they take the place of older ones about the same thing. One process at a time."""
+    """Add rows to a file; they replace older rows about the same thing. One process at a time."""
     from caco_assets.core.file_lock import file_lock
 
     with file_lock(file.with_name(f".{file.name}.lock"), file.name):
@@ -114,7 +114,7 @@ def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
     from caco_assets.downstream.score_rows import read_rows, write_rows
 
     kept = {_about(row): row for row in (read_rows(file) if file.exists() else [])}
-    # what could not be measured before may be measured now, and the other way round
+    # an unmeasured row may now be measured, and vice versa
     mine = {(row.row, row.encoder, row.role, row.protocol, row.data_version) for row in rows}
     kept = {
         about: row
@@ -127,7 +127,7 @@ def _put(file: Path, rows: Sequence[ScoreRow]) -> None:
 
 
 def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """These rows, and those of encoders scored before on the very same data."""
+    """These rows, and those of encoders scored before on the same data."""
     from caco_assets.downstream.score_rows import read_rows
 
     known = {(row.row, row.data_version) for row in rows}
@@ -138,7 +138,7 @@ def beside(file: Path, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
 
 
 def data_of(settings: Settings, task: str) -> Path | None:
-    """The data of a task's own that the profile names and that is there; None where there is none."""
+    """The real data that the profile names for a task; None if there is none."""
     named = (row.data for row in settings.downstream.tasks.values() if row.task == task and row.data is not None)
     return next((path for path in named if path.exists()), None)
 
@@ -149,13 +149,13 @@ def _about(row: ScoreRow) -> tuple[object, ...]:
 
 
 def _resolve(settings: Settings, request: TaskRequest) -> tuple[Settings, ResolvedTask]:
-    """The profile with this task alone, its data found and checked."""
+    """The profile with only this task, its data found and checked."""
     from caco_assets.downstream.scoring.score_task import resolve_tasks
 
     wanted = settings.downstream
     changes: dict[str, object] = {"tasks": {request.task_name: request.wanted}}
     if request.twin:
-        # twins that lie outside the profile's benchmarks have a path, and are twins all the same
+        # twins outside the profile's benchmarks have a path, but are still twins
         changes |= dict(_twin_settings(settings))
     own = settings.model_copy(update={"downstream": wanted.model_copy(update=changes)})
     (resolved,) = resolve_tasks(own)
@@ -165,7 +165,7 @@ def _resolve(settings: Settings, request: TaskRequest) -> tuple[Settings, Resolv
 
 
 def _twin_settings(settings: Settings) -> Iterator[tuple[str, object]]:
-    """Each section for archives, replaced by the one for twins: `fine_tune` by `fine_tune_twin`, and so on."""
+    """Replace each section for archives by the one for twins: `fine_tune` by `fine_tune_twin`, and so on."""
     wanted: Mapping[str, object] = dict(settings.downstream)
     for name in wanted:
         if f"{name}_twin" in wanted:

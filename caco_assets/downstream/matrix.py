@@ -1,4 +1,4 @@
-"""The evaluation matrix of tasks and encoders: its encoders, and one cell, scored and recorded as `caco evaluate` does."""
+"""The evaluation matrix of tasks and encoders: lists its encoders, and scores and records single cells."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Version:
 
 
 class Versions(Protocol):
-    """The registry, as far as this room needs it: a later room fills it in."""
+    """Interface to the registry, which implements it."""
 
     def names(self, settings: Settings) -> list[str]:
         """`name/3` of each version of the profile's model, oldest first."""
@@ -45,19 +45,19 @@ class Versions(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationCell:
-    """What one encoder does on one row of the profile."""
+    """Scores of one encoder on one row of the profile."""
 
     resolved: ResolvedTask
     encoder: str
     rows: tuple[ScoreRow, ...]
     random: tuple[ScoreRow, ...]
-    """Of the random network of the same backbone, for comparison; empty where the cell is a baseline's."""
+    """Of the random network of the same backbone, for comparison; empty if the cell is a baseline's."""
     data: Mapping[str, str]
-    """Product → content hash of what the encoder was made from; empty where that is not known."""
+    """Product → content hash of what the encoder was made from; empty if unknown."""
 
     @property
     def main(self) -> ScoreRow | None:
-        """The figure to name first: `clean` before `paper`, frozen before fine-tuned; None where nothing was measured."""
+        """The main score: `clean` before `paper`, frozen before fine-tuned; None if nothing was measured."""
         measured = [row for row in self.rows if row.status == "measured"]
         return min(measured, key=lambda row: (row.protocol != "clean", row.method == "fine_tune"), default=None)
 
@@ -81,7 +81,7 @@ def score_cell(settings: Settings, row: str, name: str, versions: Versions) -> E
         versions: where registered encoders come from.
 
     Raises:
-        UserError: no such row or encoder, data absent or damaged, or bands that the data lacks.
+        UserError: no such row or encoder, data absent or damaged, or lacking bands.
     """
     from caco_assets.downstream.evaluate import evaluations_file, record
     from caco_assets.downstream.scoring.score_task import resolve_tasks, score_task
@@ -101,7 +101,7 @@ def score_cell(settings: Settings, row: str, name: str, versions: Versions) -> E
 def _candidates(
     settings: Settings, name: str, versions: Versions
 ) -> tuple[Sequence[Candidate], Sequence[Candidate], Mapping[str, str]]:
-    """The candidates, the untrained networks to compare with, and the data the encoder was made from."""
+    """The candidates, the untrained networks for comparison, and the data the encoder was made from."""
     from caco_assets.downstream.features.baselines import Candidate, baselines
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.import_weights import encoder_folder
@@ -119,7 +119,7 @@ def _candidates(
 
 
 def _like(settings: Settings) -> Encoder:
-    """The profile's encoder, or an untrained one like it: backbone and preprocessing are what baselines share with it."""
+    """The profile's encoder, or an untrained equivalent, which gives the baselines their backbone and preprocessing."""
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.encoder.preprocessing import Preprocessing
 

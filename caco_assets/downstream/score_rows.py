@@ -1,4 +1,4 @@
-"""One row of `scores.parquet`, the per-item predictions behind it, and the store that saves measuring unchanged rows again."""
+"""Rows of `scores.parquet`, their per-item predictions, and a store that reuses unchanged rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caco_assets.core.file_lock import file_lock
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One figure: who, on what, by which protocol, and how sure."""
+    """One score: encoder, task, protocol, value and interval."""
 
     row: str
     """Name in the profile."""
@@ -34,7 +34,7 @@ class ScoreRow:
     ci_low: float | None
     ci_high: float | None
     n: int
-    """Images tested on."""
+    """Number of test images."""
     data_version: str
     model_uri: str | None
     status: Literal["measured", "not_measured"]
@@ -44,17 +44,18 @@ class ScoreRow:
 
 
 class RowStore:
-    """Groups of rows measured together, kept under a key that stands for everything they depend on."""
+    """Groups of rows measured together, stored under a key derived from everything they depend on."""
 
     def __init__(self, root: Path, cache: Path) -> None:
         self._root = root
         self._cache = cache / "score_rows"
 
     def rows(self, key: str, measure: Callable[[], Sequence[ScoreRow]]) -> list[ScoreRow]:
-        """The rows known under `key` if their per-item files still stand, else those that `measure` returns, kept for next time.
+        """The rows stored under `key` if their per-item files still exist, else those that `measure` returns, which are stored.
 
-        Two processes that want the same rows (a cell of the matrix and the decision on a new version) do not both measure: the
-        second waits for the first. A few locks serve all keys; sharing one costs no more than waiting.
+        Concurrent callers with the same key (a cell of the matrix and the decision on a new version) share one measurement: the
+        second
+        waits for the first. All keys share a few locks; a collision only costs waiting.
         """
         file = self._cache / f"{key}.json"
         if (known := self._known(file)) is not None:
@@ -92,7 +93,7 @@ class RowStore:
 
 
 def write_rows(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """Write `scores.parquet`, with the same types whether or not anything was measured."""
+    """Write `scores.parquet`, with the same column types whether or not anything was measured."""
     import pyarrow as pa
     from pyarrow import parquet
 

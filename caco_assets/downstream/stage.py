@@ -44,7 +44,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
 
     Args:
         settings: the profile.
-        encoders: name → folder of an encoder; default the one of this profile, named after its objective. All are candidates.
+        encoders: encoder name → folder; default: this profile's encoder, named after its objective. All are candidates.
 
     Returns:
         The product `scores`. Rows whose encoder, data and protocol have not changed are not measured again.
@@ -82,7 +82,7 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
     inputs = {
         "contestants": [(who.name, who.role, who.seed, who.identity, who.reason, who.model_uri) for who in candidates],
         "data": {resolved.task_name: (resolved.version, resolved.reason) for resolved in work},
-        # the contestants stand above, and what is allowed changes no figure
+        # the encoders are listed above, and the allowed values change no score
         "downstream": wanted.model_dump(
             mode="json", exclude={"tasks": {"__all__": {"data"}}, "encoders": True, "allow_overlap": True}
         ),
@@ -93,10 +93,10 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
 
 
 def imported(settings: Settings) -> list[Candidate]:
-    """The imported encoders that `downstream.encoders` puts beside the profile's own: a task they lack bands for is not measured.
+    """The imported encoders in `downstream.encoders`; tasks whose data lacks their bands are not measured.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no encoder of that name.
     """
     from caco_assets.downstream.features.baselines import Candidate
     from caco_assets.pretraining.encoder.encoder import Encoder
@@ -125,7 +125,7 @@ def score_encoder(
         model_uri: written to the rows; default the folder.
 
     Returns:
-        Its rows, baselines left out. Rows measured before with the same weights, data and protocol come from the cache; the
+        Its rows, without baselines. Rows measured before with the same weights, data and protocol come from the cache; the
         per-item tables for `metrics.paired.paired_gain` lie at `settings.paths.root / row.items`.
 
     Raises:
@@ -145,7 +145,7 @@ def score_encoder(
 
 
 def score_imported(settings: Settings, name: str) -> list[ScoreRow]:
-    """Score an encoder of `encoders/` (or of any folder) and keep its rows beside it; the profile's own scores stay as they are.
+    """Score an encoder of `encoders/` (or of any folder) and store its rows next to it; the profile's own scores are unchanged.
 
     Raises:
         UserError: there is no such encoder; or as `score`.
@@ -160,12 +160,12 @@ def score_imported(settings: Settings, name: str) -> list[ScoreRow]:
 
 
 def _uri(settings: Settings, folder: Path) -> str:
-    """The folder as seen from home, so that moving all state changes no row."""
+    """The folder relative to home, so that moving the home changes no row."""
     return folder.relative_to(settings.home).as_posix() if folder.is_relative_to(settings.home) else folder.as_posix()
 
 
 def _facts(rows: list[ScoreRow]) -> dict[str, Any]:
-    """Counts, and a main figure for every row of the profile: the candidate's `clean` linear probe where there is one."""
+    """Counts, and a main score for every row of the profile: the candidate's `clean` linear probe if there is one."""
     measured = [row for row in rows if row.status == "measured"]
     main: dict[str, float | None] = {}
     for row in sorted(measured, key=lambda row: (row.role != "candidate", row.protocol != "clean", row.method != "linear_probe")):

@@ -1,4 +1,4 @@
-"""The table of tasks that an encoder can be scored on. A new task is one reader in `datasets/readers/` and one entry here."""
+"""The table of downstream tasks; a new task is one reader in `datasets/readers/` and one entry here."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class PaperProtocol:
     """Constants of the published linear probe."""
 
     learning_rate: float = 1e-3
-    """For Adam with its default moments and no weight decay."""
+    """Learning rate of Adam with default moments and no weight decay."""
     batch_size: int = 32
     milestones: tuple[float, ...] = (0.6, 0.8)
-    """Fractions of training after which the rate is divided by ten; training lasts `downstream.paper_epochs`, published: 100."""
+    """Fractions of training after which the rate is divided by ten; training takes `downstream.paper_epochs` (published: 100)."""
     size: int = 64
     """Side of the input, pixels; un-normalised RGB in [0, 1]."""
     limits: tuple[tuple[int, int], ...] | None = None
-    """Reflectance × 10 000 of B04, B03 and B02 that becomes 0 and 1; none: 0 … 0.275."""
+    """Reflectance × 10 000 of B04, B03 and B02 that maps to 0 and 1; None: 0 … 0.275."""
     dropout: float = 0.0
     """On the features, during training."""
     train_share: float = 1.0
-    """Share of the training images that is used, a seeded choice."""
+    """Share of the training images used, a seeded choice."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Task:
     name: str
     title: str
     reader: str
-    """`module:function` in `datasets/readers/`: path → `LabelledImages`, or `DenseImages` where `tile` is set."""
+    """`module:function` in `datasets/readers/`: path → `LabelledImages`, or `DenseImages` if `tile` is set."""
     metric: str
     classes: int
     licence: str
     page: str
-    """Its authors' page."""
+    """Page of its authors."""
     mirrors: tuple[str, ...] = field(default=(), kw_only=True)
     """Other download pages: the authors' own, and those that torchgeo reads."""
     paper: PaperProtocol = field(default_factory=PaperProtocol)
     protocols: Mapping[str, str] = field(default_factory=lambda: {"paper": "paper", "clean": "clean", "fine_tune": "fine_tune"})
-    """Pass (`paper`, `clean` and, where the profile asks for it, `fine_tune`) → the protocol that runs it, a name in `PROTOCOLS` or
-    `DENSE_PROTOCOLS`. A pass that is left out does not exist for this task."""
+    """Pass (`paper`, `clean` and, if the profile enables it, `fine_tune`) → the protocol that runs it, a name in `PROTOCOLS` or
+    `DENSE_PROTOCOLS`. Omitted passes do not exist for this task."""
     twin: str = ""
     """Folder of the embedded twin; empty: the task's name."""
     tile: int = 0
@@ -60,7 +60,7 @@ class Task:
 
     @property
     def dense(self) -> bool:
-        """Whether there is a class for each pixel."""
+        """Whether labels are per pixel."""
         return self.tile > 0
 
     @property
@@ -81,7 +81,7 @@ class Task:
             hashes: cache of content hashes.
 
         Raises:
-            UserError: the data is absent (`DataAbsentError`), not complete (`IncompleteError`) or not in its authors' layout.
+            UserError: the data is absent (`DataAbsentError`), incomplete (`IncompleteError`) or not in its authors' layout.
         """
         module, _, function = self.reader.partition(":")
         reader: Callable[[Path, Hashes], LabelledImages | DenseImages] = getattr(
@@ -257,7 +257,7 @@ def find_task(name: str) -> Task:
     """The entry of the table.
 
     Raises:
-        UserError: there is no such task; suggests the nearest.
+        UserError: there is no such task; the message suggests the nearest.
     """
     if name not in TASKS:
         close = difflib.get_close_matches(name, TASKS, n=1)

@@ -1,1 +1,1 @@
-"""What do the numbers say?"""
+"""Compares scores with published results and renders the report."""

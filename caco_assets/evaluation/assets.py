@@ -1,4 +1,4 @@
-"""Assets of the room `evaluation`."""
+"""The Dagster asset of the report."""
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ from caco_assets.resources.profile import Profile
 
 @dg.asset(group_name="evaluation", code_version=stage_version("report"), deps=[scores], kinds={"html"})
 def report(profile: Profile) -> dg.MaterializeResult:
-    """Scores beside published numbers, the data and its quarantine, training and lineage: one HTML file that opens from disk."""
+    """Scores beside published numbers, the data and its quarantine, training and lineage: one self-contained HTML file."""
     from caco_assets.evaluation.report.render import twin_rows
     from caco_assets.evaluation.scorecard import scorecard, scorecard_text
 

@@ -1,4 +1,4 @@
-"""The one figure that a reader should take away, and what it stands beside."""
+"""Selects the headline score and its paired comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caco_assets.settings import Settings
 
 @dataclass(frozen=True)
 class Gain:
-    """The candidate's accuracy minus another's on the very same images, in [-1, 1]."""
+    """The candidate's accuracy minus another's on the same images, in [-1, 1]."""
 
     over: str
     value: float
@@ -21,7 +21,7 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """What the interval allows to say."""
+        """The conclusion from the interval."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "no difference shown"
@@ -39,12 +39,12 @@ class Headline:
 
 
 def headline(settings: Settings, card: Scorecard) -> Headline | None:
-    """Choose the main section: `clean` before `paper`, data of its own before an embedded twin; none if nothing is measured.
+    """Choose the main section: `clean` before `paper`, real data before an embedded twin; None if nothing is measured.
 
     Gains are paired bootstraps over images (first seed of each).
     """
     tasks = settings.downstream.tasks
-    # sorted is stable: within the same kind the order of the profile
+    # sorted is stable: equal ranks keep the order of the profile
     rows = sorted(tasks, key=lambda row: tasks[row].data is None)
     for protocol in ("clean", "paper"):
         for row in rows:

@@ -14,24 +14,24 @@ _TABLE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """One figure that somebody else reports."""
+    """One published figure."""
 
     method: str
     backbone: str | None
-    """timm name, or none where the source leaves it open."""
+    """timm name, or None if the source does not name it."""
     task: str
     metric: str
     value: float
     """In percent, as printed."""
     protocol: Literal["paper", "other"]
-    """`paper`: comparable with our rows of the protocol `paper`; `other`: not comparable with any of ours."""
+    """`paper`: comparable with our rows of the protocol `paper`; `other`: not comparable with ours."""
     group: Literal["table", "ladder", "change_estimate", "simclr", "elsewhere", "horizon"]
     source: str
     note: str = ""
 
     @property
     def share(self) -> float:
-        """The figure in [0, 1], as our scores are."""
+        """The figure in [0, 1], like our scores."""
         return self.value / 100
 
     @property
@@ -48,10 +48,10 @@ def published() -> tuple[Published, ...]:
 
 
 def comparable(task: str, metric: str) -> list[Published]:
-    """The main table's rows that our `paper` rows of a task may stand beside."""
+    """The main table's rows comparable with our `paper` rows of a task."""
     return [row for row in published() if (row.task, row.metric, row.protocol, row.group) == (task, metric, "paper", "table")]
 
 
 def elsewhere(task: str, metric: str) -> list[Published]:
-    """Figures of other protocols, splits and decoders: to be shown with what differs, never to be compared directly."""
+    """Figures of other protocols, splits and decoders: shown with their differences, not for direct comparison."""
     return [row for row in published() if (row.task, row.metric, row.protocol) == (task, metric, "other")]

@@ -1,4 +1,4 @@
-"""Our scores beside the published ones: one section for each row, protocol, method and size, so that protocols never mix."""
+"""Our scores beside the published ones: one section per row, protocol, method and size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Line:
     role: str
     """`candidate`, `baseline` or `published`."""
     value: float | None
-    """Mean over seeds; none when not measured."""
+    """Mean over seeds; None if not measured."""
     low: float | None
     high: float | None
     """Ends of the 95 % interval; over several seeds from the lowest to the highest end. Published figures have none."""
@@ -58,7 +58,7 @@ class Section:
     metric: str
     lines: tuple[Line, ...]
     others: tuple[Line, ...] = ()
-    """Published under other protocols: for the horizon, not for comparison. In the first section of a row and metric alone."""
+    """Published under other protocols: for context, not for comparison. Only in the first section of a row and metric."""
 
     @property
     def title(self) -> str:
@@ -94,11 +94,11 @@ class Scorecard:
 
 
 def scorecard(scores: Path, twins: Collection[str] = ()) -> Scorecard:
-    """Read `scores.parquet` and put published figures beside the rows of the protocol `paper`.
+    """Read `scores.parquet` and add published figures to the rows of the protocol `paper`.
 
     Args:
         scores: the product.
-        twins: rows measured on embedded twins, beside which no published figure belongs.
+        twins: rows measured on embedded twins, which get no published figures.
     """
     groups: dict[tuple[str | int, ...], list[ScoreRow]] = {}
     for row in read_rows(scores):
@@ -152,7 +152,7 @@ def _section(rows: list[ScoreRow], with_published: bool) -> Section:
     lines = [_line(group) for group in by_encoder.values()]
     if with_published and first.protocol == "paper" and first.method in ("linear_probe", "frozen_decoder"):
         lines += [_published_line(other) for other in comparable(first.task, first.metric)]
-    # within a role: the best first, what was not measured last
+    # within a role: the best first, unmeasured ones last
     lines.sort(key=lambda line: (_ROLES.index(line.role), -(line.value if line.value is not None else -1)))
     return Section(first.row, first.task, first.protocol, first.method, first.size, first.metric, tuple(lines))
 

@@ -1,4 +1,4 @@
-"""The stage `report`: what do the numbers say?"""
+"""The stage `report`: writes the report page, the model card and the scorecard."""
 
 from __future__ import annotations
 

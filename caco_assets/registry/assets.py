@@ -1,4 +1,4 @@
-"""Assets of the room `registry`."""
+"""Dagster assets of the registry: parent, registered version, decision and release."""
 
 import dagster as dg
 

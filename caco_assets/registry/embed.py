@@ -1,4 +1,4 @@
-"""Deprecated place of `caco_assets.inference.embed`, kept for one release."""
+"""Deprecated alias of `caco_assets.inference.embed`, kept for one release."""
 
 import warnings
 from importlib import import_module

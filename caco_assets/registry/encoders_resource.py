@@ -1,4 +1,4 @@
-"""Registered encoders as a Dagster resource, for the rooms before the registry."""
+"""Registered encoders as a Dagster resource, for packages that the registry depends on."""
 
 from __future__ import annotations
 

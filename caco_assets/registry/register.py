@@ -62,7 +62,7 @@ def register_encoder(
         encoder_dir: `encoder.safetensors`, `encoder.json`.
         scores_path: `scores.parquet`; None: not scored yet.
         data_versions: product → content hash; a version with other data is a new version.
-        run_id: MLflow run that made the encoder; None: a run of room `registry` is opened for it.
+        run_id: MLflow run that made the encoder; None: a run with the room `registry` is opened for it.
         tracking: default: opened here.
         lineage: what made it; kept with the version.
         drift: the drift check of its data; None: it did not run.

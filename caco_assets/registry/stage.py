@@ -1,4 +1,4 @@
-"""The products of the registry: a registered challenger, the decision on it, and the champion's release. Imports fast."""
+"""The products of the registry: a registered challenger, the decision on it, and the champion's release. Cheap to import."""
 
 from __future__ import annotations
 

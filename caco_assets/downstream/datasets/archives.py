@@ -1,4 +1,4 @@
-"""Several archives of one data set, or its extracted folder, as one set of members, each of which can be opened."""
+"""Opens a data set of several archives, or its extracted folder, as one set of members."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Archives:
 
     root: Path
     stores: Mapping[str, ZipStore | FolderStore]
-    """Prefix → where its members lie."""
+    """Prefix → store of its members."""
     members: Mapping[str, tuple[str, str]] = field(repr=False)
     """Name → prefix and name inside its store."""
 
     def names(self) -> tuple[str, ...]:
-        """All members, sorted; hidden files and what macOS adds are left out."""
+        """All members, sorted, without hidden files and macOS metadata."""
         return tuple(sorted(self.members))
 
     def read(self, name: str) -> bytes:
@@ -44,7 +44,7 @@ class Archives:
         return self.stores[prefix].read(inner)
 
     def open(self, name: str) -> IO[bytes]:
-        """A seekable stream of one member, so that a header can be read alone."""
+        """A seekable stream of one member, for reading only its header."""
         prefix, inner = self.members[name]
         store = self.stores[prefix]
         if isinstance(store, FolderStore):
@@ -58,7 +58,7 @@ class Archives:
         """A text file, without a byte order mark.
 
         Raises:
-            UserError: it is no UTF-8.
+            UserError: it is not UTF-8.
         """
         try:
             return self.read(name).decode("utf-8-sig")
@@ -66,7 +66,7 @@ class Archives:
             raise UserError(f"{self.root}: {name} is no text ({error}); fetch the data set again") from error
 
     def version(self, hashes: Hashes = FRESH) -> str:
-        """md5 of everything, as `Store.version`; of several archives, of theirs."""
+        """md5 of all bytes, as `Store.version`; for several archives, of their md5s."""
         versions = [store.version(hashes) for _, store in sorted(self.stores.items())]
         return versions[0] if len(versions) == 1 else hashlib.md5("\n".join(versions).encode(), usedforsecurity=False).hexdigest()
 
@@ -75,7 +75,7 @@ def open_archives(path: Path) -> Archives:
     """Open a data set: one `.zip`, a folder with one or more of them directly in it, or a folder of extracted files.
 
     Raises:
-        DataAbsentError: there is nothing at `path`.
+        DataAbsentError: nothing exists at `path`.
         UserError: an archive is damaged, empty or holds unsafe names.
     """
     if not path.exists():
@@ -85,7 +85,7 @@ def open_archives(path: Path) -> Archives:
         archives = [path]
     else:
         archives = sorted(file for file in path.glob("*.zip") if not file.name.startswith("."))
-        # an extracted folder wins over its archive: both together would give every member twice
+        # an extracted folder takes precedence over its archive: using both would list every member twice
         archives = [file for file in archives if not (path / file.stem).is_dir()]
         stores[""] = FolderStore(path)
     for file in archives:
@@ -95,7 +95,7 @@ def open_archives(path: Path) -> Archives:
     members = {}
     for prefix, store in stores.items():
         for name in store.names():
-            # what is declared about the data is no part of it
+            # the declaration is not part of the data
             beside = not prefix and "/" not in name and (name == DECLARATION or name.lower().endswith(".zip"))
             if _CLUTTER.search(name) or beside:
                 continue

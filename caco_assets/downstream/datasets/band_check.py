@@ -1,8 +1,7 @@
-"""Do the bands of a data set stand where they should? A few images tell it before anything is computed.
+"""Checks the band order of a data set on a few images before anything is computed.
 
-Plants reflect near infrared and hardly any red, water swallows what is longer than blue, the cirrus band sees next to nothing:
-every picture of such ground shows it. A band that is swapped with another breaks it. Swaps that such ground does not show (B06 and
-B07, say), and a swap in a few files alone, are not found.
+Plants reflect near infrared and little red, water absorbs wavelengths longer than blue, and the cirrus band is almost dark. Swapped
+bands break these relations. Swaps of similar bands (such as B06 and B07), and swaps in only a few files, are not detected.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from caco_assets.core.errors import UserError
 PLANTS = (("B08", "B04"), ("B8A", "B05"), ("B06", "B05"), ("B11", "B12"))
 """Brighter and darker band over forest, crops and pasture, at either level."""
 FEWEST = 3
-"""Images below which nothing is concluded."""
+"""Minimum number of images for a conclusion."""
 _ITEM = re.compile(r'<Item name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)</Item>')
 _BAND = re.compile(r"B0?(\d{1,2})(A?)", re.IGNORECASE)
 
@@ -26,11 +25,11 @@ _BAND = re.compile(r"B0?(\d{1,2})(A?)", re.IGNORECASE)
 def check_order(
     root: Path, images: Sequence[np.ndarray], bands: Sequence[str], brighter: Sequence[tuple[str, str]], ground: str
 ) -> None:
-    """Refuse images in which a band that must be the brighter one is the darker one, in most of them and in their mean.
+    """Refuse images where a band that must be brighter is darker, in most images and in their mean.
 
     Args:
         root: of the data, for the message.
-        images: each (C, H, W); fewer than `FEWEST` prove nothing.
+        images: each (C, H, W); fewer than `FEWEST` are not checked.
         bands: their C bands.
         brighter: pairs of a band and one that is darker over this ground.
         ground: what the images show, for the message.
@@ -52,7 +51,7 @@ def check_order(
 
 
 def check_descriptions(where: str, metadata: str, bands: Sequence[str]) -> None:
-    """Refuse a file that itself names its bands in another order; names that are none of Sentinel-2's say nothing.
+    """Refuse a file whose own band names are in another order; names that are not Sentinel-2 bands are ignored.
 
     Args:
         where: the file, for the message.
@@ -60,7 +59,7 @@ def check_descriptions(where: str, metadata: str, bands: Sequence[str]) -> None:
         bands: the right order.
 
     Raises:
-        UserError: another order.
+        UserError: the order differs.
     """
     found = {int(number): _name(text) for number, text in _ITEM.findall(metadata)}
     said = [found.get(number, "") for number in range(len(bands))]
@@ -69,7 +68,7 @@ def check_descriptions(where: str, metadata: str, bands: Sequence[str]) -> None:
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:
-    """At most `count` of the names, from first to last."""
+    """At most `count` of the names, evenly spread."""
     if len(names) <= count:
         return list(names)
     return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]

@@ -18,7 +18,7 @@ FOLDERS = ("A", "B", "label")
 
 @dataclass(frozen=True)
 class Pair:
-    """Members of one image."""
+    """Member names of one image."""
 
     before: str
     after: str
@@ -26,7 +26,7 @@ class Pair:
 
     @classmethod
     def of(cls, archives: Archives, name: str, found: Mapping[str, str]) -> Pair:
-        """From folder → member.
+        """A pair from its members by folder.
 
         Raises:
             UserError: one of the three is missing.
@@ -39,7 +39,7 @@ class Pair:
 
 
 def scene(archives: Archives, name: str, pair: Pair) -> Scene:
-    """Its size, from the headers.
+    """Image size, from the headers.
 
     Raises:
         UserError: the three sizes differ.
@@ -52,10 +52,10 @@ def scene(archives: Archives, name: str, pair: Pair) -> Scene:
 
 
 def same_size(archives: Archives, scenes: Mapping[str, tuple[Scene, ...]], published: int) -> str:
-    """A note where the images are not of the published size.
+    """A note if the images do not have the published size.
 
     Raises:
-        UserError: they are not all of one size.
+        UserError: their sizes differ.
     """
     sides = {(scene.height, scene.width): scene.name for part in scenes.values() for scene in part}
     if len(sides) > 1:

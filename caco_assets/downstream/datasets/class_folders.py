@@ -1,4 +1,4 @@
-"""The layout `<anything>/<Class>/<Class>_<n><suffix>`, checked before a pixel is read; and the parts that the lists cut from it."""
+"""The layout `<anything>/<Class>/<Class>_<n><suffix>`, checked before any pixel is read, and its split into parts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Cal
 
     Args:
         store: the archive or folder.
-        classes: the class folders there must be, all of them and no other.
+        classes: the class folders that must exist, exactly.
         suffix: of the images; other files (previews, catalogs) are left alone.
-        stem: how the class is written in a file's name.
+        stem: how the class appears in a file name.
 
     Raises:
-        UserError: no image, a class folder that is unknown or missing, a file in another class's folder, or the same name twice.
+        UserError: no image, an unknown or missing class folder, a file in another class's folder, or the same name twice.
     """
     members: dict[str, str] = {}
     for member in store.names():
@@ -56,7 +56,7 @@ def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Cal
 
 
 def decode_jpg(store: Store, members: Mapping[str, str], side: int, data_set: str, name: str) -> np.ndarray:
-    """(3, side, side) uint8 of an image, red first.
+    """(3, side, side) uint8 of an image, in RGB order.
 
     Args:
         store: the archive or folder.
@@ -82,20 +82,20 @@ def decode_jpg(store: Store, members: Mapping[str, str], side: int, data_set: st
 def cut_parts(
     root: Path, members: dict[str, str], suffix: str, whole: Mapping[str, int], sample: Mapping[str, int] | None = None
 ) -> tuple[dict[str, Part], str, str]:
-    """Parts by the lists beside the data, else the seeded stratified split of a whole data set or of a declared part.
+    """Parts from the lists next to the data, else a seeded stratified split of the complete data set or of a declared part.
 
     Args:
-        root: archive or folder; the lists lie inside the folder if they are there, else beside it.
+        root: archive or folder; the lists lie in the folder, else next to it.
         members: see `index_members`.
         suffix: of the images.
-        whole: class → images of the published data set; its order gives the labels.
-        sample: the same of a part that is published as such.
+        whole: class → number of images in the published data set; the order defines the labels.
+        sample: the same for a published subset.
 
     Returns:
         The parts, one sha256 over all lists, and a note for readers of a score with the sha256 of every list.
 
     Raises:
-        IncompleteError: there are no lists, and fewer or more images than in the whole or the declared part.
+        IncompleteError: there are no lists, and the number of images differs from the complete data set or the declared part.
         UserError: see `read_lists` and `source_of`; or the training part lacks a class.
     """
     classes, lists_folder = tuple(whole), root if any(root.glob("*-train.txt")) else root.parent

@@ -1,4 +1,4 @@
-"""What every data set of labelled images looks like to the probes: named parts of images, one pixel format, one version."""
+"""The common form of data sets with image labels: named parts, one pixel format, one version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caco_assets.core.atomic import replacing
 from caco_assets.core.progress import Progress
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
-# PIL, zlib and tifffile release the interpreter's lock while they decode, so a few threads help even on two cores.
+# PIL, zlib and tifffile release the GIL while decoding, so a few threads help even on two cores.
 _THREADS = 4
 _CHUNK = 256
 
@@ -27,7 +27,7 @@ class Part:
     names: tuple[str, ...]
     """File names; the keys of paired tests."""
     labels: np.ndarray
-    """(N,) int64, index into the classes; of a multi-label data set (N, classes) uint8, 1 where the class is there."""
+    """(N,) int64, index into the classes; of a multi-label data set (N, classes) uint8, 1 where the class is present."""
 
     def take(self, index: np.ndarray) -> Part:
         """The images at the given positions."""
@@ -48,24 +48,24 @@ class LabelledImages:
     """Bands, height and width of every image."""
     dtype: str
     parts: Mapping[str, Part]
-    """`train` and `val`, and `test` where the split has one."""
+    """`train` and `val`, and `test` if the split has one."""
     version: str
     """Hash of the bytes and of the split lists: two rows with the same version saw the same images."""
     note: str
-    """What a reader of a score must know about the split."""
+    """Note on the split, shown with scores."""
     decode: Callable[[str], np.ndarray]
     """File name → (C, H, W) array; raises UserError naming the file when it is damaged or of another shape."""
     decode_bands: Callable[[tuple[str, ...], str], np.ndarray] | None = None
-    """The same for some bands alone, where each band is a file of its own; None: an image is read as a whole."""
+    """The same for a subset of bands, if each band is a separate file; None: images are read as a whole."""
     folds: tuple[Mapping[str, Part], ...] = ()
-    """Several splits of the same images, where the figure is one over several; `parts` is then the first of them."""
+    """Several splits of the same images, if scores average over splits; `parts` is then the first."""
     images_version: str = ""
-    """Hash of the images alone, where several tasks split the same ones: what is kept about all of them serves every split."""
+    """Hash of the images alone, for tasks that split the same images: caches of all images serve every split."""
     whole: LabelledImages | None = None
-    """All images of all splits as one part `all`, so that each is encoded once for all splits."""
+    """All images of all splits as one part `all`, so that each is encoded only once."""
 
     def fold(self, seed: int) -> LabelledImages:
-        """The data in the split that goes with a seed (they take turns); itself where there is one split only."""
+        """The data in the split of a seed (seeds cycle through the splits); itself if there is only one split."""
         if not self.folds:
             return self
         number = seed % len(self.folds)
@@ -73,7 +73,7 @@ class LabelledImages:
         labels = {name: label for part in parts for name, label in zip(part.names, part.labels, strict=True)}
         names = tuple(sorted(labels))
         everything = Part(names, np.array([labels[name] for name in names]))
-        # of the very same images, whichever splits they are from
+        # of the same images, whatever the split
         version = f"{self.images_version}/images-{key(*names)}" if self.images_version else self.version
         return replace(
             self,
@@ -85,7 +85,7 @@ class LabelledImages:
         )
 
     def for_bands(self, bands: tuple[str, ...] | None) -> LabelledImages:
-        """The same images with these bands alone, in this order, where that saves reading; None: all bands."""
+        """The same images with only these bands, in this order, if that saves reading; None: all bands."""
         if bands is None or self.decode_bands is None or bands == self.pixel_format.bands:
             return self
         self.pixel_format.select(bands)
@@ -99,7 +99,7 @@ class LabelledImages:
         )
 
     def limited(self, limit: int | None, seed: int) -> LabelledImages:
-        """At most `limit` images per part: a seeded choice that keeps the classes' shares."""
+        """At most `limit` images per part: a seeded choice that keeps the class shares."""
         splits = self.folds or (self.parts,)
         if limit is None or all(len(part) <= limit for parts in splits for part in parts.values()):
             return self
@@ -114,7 +114,7 @@ class LabelledImages:
 
         Args:
             part: a key of `parts`.
-            cache: folder for the decoded array; deleting it only costs time.
+            cache: folder for the decoded array; it can be deleted at any time.
 
         Returns:
             (N, C, H, W), as stored by the data set's authors, memory-mapped.
@@ -155,12 +155,12 @@ class LabelledImages:
 
 
 def key(*parts: object) -> str:
-    """A short name for a cache file that stands for everything listed."""
+    """A short cache file name derived from everything listed."""
     return hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()[:32]
 
 
 def save_array(file: Path, array: np.ndarray) -> None:
-    """Write an array so that a reader sees all of it or nothing."""
+    """Write an array atomically."""
     with replacing(file) as scratch, scratch.open("wb") as stream:
         np.save(stream, array)
 
@@ -171,9 +171,9 @@ def _balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.nd
         return np.arange(len(labels))
     order = rng.permutation(len(labels))
     if labels.ndim == 2:
-        # many classes in each image: there is no taking in turn, chance keeps their shares
+        # several classes per image: a random choice keeps their shares
         return np.sort(order[:limit])
-    # the position of each image inside its class, as a fraction: the smallest fractions of all classes come first
+    # the position of each image in its class, as a fraction: the smallest fractions of all classes come first
     rank = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]

@@ -1,8 +1,7 @@
-"""Whether a data set is there as a whole, and `subset.json` beside one that is meant to be a part of it (a twin, a sample).
+"""Checks that a data set is complete, or matches the `subset.json` that declares it a subset (a twin, a sample).
 
-Without a declaration a reader wants the published number of images, so that a half-extracted archive is never judged on by mistake;
-with one it wants exactly what is declared. Split lists that the user brings declare a part too: every image that they name must be
-there.
+Without a declaration a reader requires the published number of images, so that a half-extracted archive is never used by mistake;
+with one it requires exactly what is declared. The user's split lists also declare a subset: every image they name must exist.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ _SHOWN = 4
 
 
 class IncompleteError(UserError):
-    """Images of a data set are missing, or there are more than there should be."""
+    """A data set has fewer or more images than expected."""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """A declared part of a data set."""
+    """A declared subset of a data set."""
 
     counts: Mapping[str, int]
-    """Class, or part, → number of images; empty where only the number of all is declared."""
+    """Class, or part, → number of images; empty if only the total is declared."""
     images: int
-    """Of all classes or parts."""
+    """Total over all classes or parts."""
     note: str
-    """Where it comes from, for readers of a score."""
+    """Origin, shown with scores."""
 
 
 def read_subset(folder: Path) -> Subset | None:
-    """The declaration in a folder: `{"counts": {"Beach": 12, …}, "note": "…"}` or `{"images": 100}`; None where there is none.
+    """The declaration in a folder: `{"counts": {"Beach": 12, …}, "note": "…"}` or `{"images": 100}`; None if there is none.
 
     Raises:
-        UserError: it is not readable.
+        UserError: it cannot be read.
     """
     file = folder / FILE
     if not file.is_file():
@@ -56,16 +55,16 @@ def read_subset(folder: Path) -> Subset | None:
 
 
 def check_whole(root: Path, found: Mapping[str, int], whole: Mapping[str, int], *, sample: Mapping[str, int] | None = None) -> str:
-    """Compare the images that are there with the published data set, or with the part that is declared beside it.
+    """Compare the images found with the published data set, or with the declared subset.
 
     Args:
-        root: the data's folder, or its archive: the declaration lies in the folder, or beside the archive.
-        found: class, or part, → images that are there.
-        whole: the same of the published data set.
-        sample: the same of a part of it that is published as such.
+        root: the data's folder, or its archive: the declaration lies in the folder, or next to the archive.
+        found: class, or part, → number of images found.
+        whole: the same for the published data set.
+        sample: the same for a published subset.
 
     Returns:
-        What the note of a score must say: nothing of the whole.
+        Text for the note of a score; empty for the complete data set.
 
     Raises:
         IncompleteError: some class or part has fewer or more images.
@@ -83,10 +82,10 @@ def check_whole(root: Path, found: Mapping[str, int], whole: Mapping[str, int], 
 
 
 def check_counts(root: Path, found: Mapping[str, int], wanted: Mapping[str, int]) -> None:
-    """Compare the images found in each class or part with those that should be there.
+    """Compare the number of images found in each class or part with the expected number.
 
     Raises:
-        IncompleteError: some class has fewer or more, or is not there at all.
+        IncompleteError: a class is missing or has fewer or more.
     """
     names = [*wanted, *(name for name in found if name not in wanted)]
     wrong = [f"{name} {found.get(name, 0)} of {wanted.get(name, 0)}" for name in names if found.get(name, 0) != wanted.get(name, 0)]

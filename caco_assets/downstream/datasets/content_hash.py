@@ -1,8 +1,7 @@
-"""The hash of all bytes of a data set: computed once, and remembered for as long as no file below it has changed.
+"""The content hash of a data set, cached until one of its files changes.
 
-One rule for every data set, however large: each byte counts. The published BigEarthNet has 66 GB, which takes minutes to read, so
-the hash is kept beside a signature of the files (their names, sizes, and times of content and of inode). As long as that is the
-same, so is the hash; anything else, and all bytes are read again.
+The hash covers every byte. The published BigEarthNet has 66 GB, which takes minutes to read, so the hash is cached with a
+signature of the files (names, sizes, mtime and ctime). If the signature differs, all bytes are read again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Hashes:
     """A cache of content hashes."""
 
     folder: Path | None = None
-    """A cache folder that can be deleted at any time; None: nothing is remembered."""
+    """A cache folder that can be deleted at any time; None: no cache."""
 
     def of(self, path: Path) -> str:
         """The hash that DVC gives a file or folder (`products.content_hash`)."""
@@ -47,18 +46,18 @@ class Hashes:
             progress.advance(done // _MB - before // _MB)
 
         found = content_hash(where, advance)
-        # a file that changed while it was read belongs to neither signature
+        # a file that changed while being read matches neither signature
         if _signature(where)[0] == signature:
             write_atomic(file, json.dumps({"path": where.as_posix(), "signature": signature, "hash": found}, indent=1) + "\n")
         return found
 
 
 FRESH = Hashes()
-"""Remembers nothing."""
+"""No cache."""
 
 
 def _signature(path: Path) -> tuple[str, int]:
-    """sha256 over name, size and times of every file, and their bytes in all; symbolic links are followed to files."""
+    """sha256 over name, size and times of every file, and the total size; symbolic links to files are followed."""
     digest, total = hashlib.sha256(), 0
     for name, status in _files(path):
         digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode(errors="surrogateescape"))

@@ -1,6 +1,6 @@
-"""Where the pictures of a data set lie on the Earth, by the tags of their GeoTIFFs; no pixel is read, and rasterio is not needed.
+"""Reads where the images of a data set lie on the Earth from GeoTIFF tags, without reading pixels and without rasterio.
 
-Only data sets whose files carry a place are in the table. A picture of EuroSAT in colour or of AID is a photograph without one.
+The table holds only data sets whose files carry coordinates. EuroSAT RGB and AID images have none.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _GEOGRAPHIC, _PROJECTED, _USER_DEFINED = 2048, 3072, 32767
 
 Files = Iterator[tuple[str, IO[bytes]]]
 Finder = Callable[[Path, Sequence[str]], Files]
-"""Folder or archive of the data, names → name and open file of those that are there."""
+"""Folder or archive of the data, names → name and open file of those that exist."""
 
 
 def outlines(task: str, path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The corners of pictures, where their files say them.
+    """The corner coordinates of images whose files carry them.
 
     Args:
         task: name in the table of tasks.
         path: the data, as its reader takes it.
-        names: of the pictures; of a data set with a class for each pixel, of scenes or of their groups.
+        names: of the images; for pixel labels, of scenes or of their groups.
 
     Returns:
-        Name → (4, 2) float64 longitude and latitude in degrees; names whose files carry no place are left out.
+        Name → (4, 2) float64 longitude and latitude in degrees; names whose files carry no coordinates are left out.
     """
     if task not in _FINDERS:
         return {}
@@ -53,7 +53,7 @@ def outlines(task: str, path: Path, names: Sequence[str]) -> dict[str, np.ndarra
 
 
 def corners_of(stream: IO[bytes]) -> np.ndarray | None:
-    """(4, 2) longitude and latitude of a GeoTIFF's corners, from the upper left around; None: it does not say where it lies."""
+    """(4, 2) longitude and latitude of a GeoTIFF's corners, from the upper left around; None: no coordinates."""
     import struct
 
     import tifffile
@@ -71,7 +71,7 @@ def corners_of(stream: IO[bytes]) -> np.ndarray | None:
         x, y = _projected(tags, column, row)
         lon, lat = _to_degrees(epsg).transform(x, y)
     except (tifffile.TiffFileError, CRSError, OSError, ValueError, IndexError, struct.error):
-        # a damaged file is the reader's to refuse; it says nothing about where it lies
+        # the reader refuses damaged files; here they have no location
         return None
     corners = np.column_stack([lon, lat])
     return corners if np.isfinite(corners).all() else None
@@ -100,7 +100,7 @@ def _to_degrees(epsg: int) -> Transformer:
 
 
 def _members(pattern: str, path: Path, names: Sequence[str]) -> Files:
-    """Members of archives or of a folder whose name holds the picture's, the first of each."""
+    """The first member of archives or of a folder whose name contains the image's name, for each image."""
     archives, wanted, matched = open_archives(path), set(names), re.compile(pattern)
     for member in archives.names():
         if (match := matched.search(member)) and match[1] in wanted:
@@ -127,7 +127,7 @@ _FINDERS: dict[str, Finder] = {
     "bigearthnet": _patches,
     "bigearthnet_v2": _tiled_patches,
     "oscd": partial(_members, r"(?:^|/)([^/]+)/imgs_1_rect/[^/]*B04\.tif$"),
-    # masks and pictures of a cube lie in folders of its name
+    # masks and images of a cube lie in folders with its name
     "dynamicearthnet": partial(_members, r"(?:^|/)(\d+_\d+_\d+[^/]*)/(?:.*/)?[^/]+\.tif$"),
     "whu_cd": partial(_members, r"(?:^|/)2012/whole_image/(train|test)/image/[^/]+\.tif$"),
     "potsdam": partial(_members, r"(?:^|/)top_potsdam_(\d+_\d+)_RGB(?:IR)?\.tif$"),

@@ -1,4 +1,4 @@
-"""Decodes pictures and masks of dense tasks, and refuses what is not as its authors ship it, with the file's name."""
+"""Decodes images and masks of dense tasks, and refuses files that differ from what the authors ship."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from caco_assets.core.errors import UserError, one_line
 from caco_assets.downstream.datasets.archives import Archives
 
 IGNORE = 255
-"""In a mask: this pixel does not count."""
-# A photograph of 0.46 gigapixels is larger than Pillow takes for sane; here the size is known and checked.
+"""Mask value of pixels that are not scored."""
+# An image of 0.46 gigapixels exceeds Pillow's limit; here the size is known and checked.
 _PIXELS = 1 << 29
-# Tags of a TIFF, and the kinds of number that they come as: uint16, uint32, uint64.
+# Tags of a TIFF, and their number types: uint16, uint32, uint64.
 _WIDTH, _HEIGHT = 256, 257
 _KINDS = {3: "H", 4: "I", 16: "Q"}
 
@@ -27,7 +27,7 @@ def side_of(archives: Archives, name: str) -> tuple[int, int]:
     """Height and width from the header alone.
 
     Raises:
-        UserError: it is no picture, or damaged.
+        UserError: it is not an image, or damaged.
     """
     with archives.open(name) as stream:
         if name.lower().endswith((".tif", ".tiff")):
@@ -45,7 +45,7 @@ def side_of(archives: Archives, name: str) -> tuple[int, int]:
 
 
 def _tif_side(stream: IO[bytes]) -> tuple[int, int]:
-    """Height and width by the first directory of a TIFF or BigTIFF (TIFF 6.0, section 2); no pixel is read."""
+    """Height and width from the first directory of a TIFF or BigTIFF (TIFF 6.0, section 2); no pixel is read."""
     head = stream.read(16)
     order = {b"II": "<", b"MM": ">"}[head[:2]]
     (version,) = struct.unpack(f"{order}H", head[2:4])
@@ -65,7 +65,7 @@ def _tif_side(stream: IO[bytes]) -> tuple[int, int]:
 
 
 def read_tif(archives: Archives, name: str) -> np.ndarray:
-    """A GeoTIFF as (bands, H, W), or (H, W) where it has one band.
+    """A GeoTIFF as (bands, H, W), or (H, W) if it has one band.
 
     Raises:
         UserError: damaged.
@@ -78,15 +78,15 @@ def read_tif(archives: Archives, name: str) -> np.ndarray:
             array, axes = series.asarray(), series.axes
     except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
         raise _damaged(archives, name, error) from error
-    # bands stand last in pixel-interleaved files and first in the others; tifffile names the axis S, C, I or Q
+    # bands come last in pixel-interleaved files and first in the others; tifffile names the axis S, C, I or Q
     return np.moveaxis(array, -1, 0) if array.ndim == 3 and not axes.endswith("X") else array
 
 
 def read_picture(archives: Archives, name: str) -> np.ndarray:
-    """A PNG as (3, H, W) uint8 where it is in colour, (H, W) where it is grey or a palette.
+    """A PNG as (3, H, W) uint8 if it is in colour, (H, W) if it is grey or has a palette.
 
     Raises:
-        UserError: damaged, or of a mode that none of the data sets has.
+        UserError: damaged, or of a mode that no data set uses.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -106,10 +106,10 @@ def read_picture(archives: Archives, name: str) -> np.ndarray:
 
 
 def expect(archives: Archives, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """The array, if it is what it should be.
+    """The array, after checking its shape and type.
 
     Raises:
-        UserError: another shape or type.
+        UserError: the shape or type differs.
     """
     if array.shape != shape or array.dtype != np.dtype(dtype):
         found, wanted = ("×".join(str(side) for side in each) for each in (array.shape, shape))
@@ -118,7 +118,7 @@ def expect(archives: Archives, name: str, array: np.ndarray, shape: tuple[int, .
 
 
 def coded(archives: Archives, name: str, mask: np.ndarray, codes: Mapping[int, int]) -> np.ndarray:
-    """A mask's own codes as ours, uint8 (H, W).
+    """The mask with its codes mapped to ours, uint8 (H, W).
 
     Args:
         archives: for the message.
@@ -127,7 +127,7 @@ def coded(archives: Archives, name: str, mask: np.ndarray, codes: Mapping[int, i
         codes: the file's value → class or `IGNORE`.
 
     Raises:
-        UserError: a value that no class has.
+        UserError: a value without a class.
     """
     if mask.ndim != 2 or mask.dtype != np.uint8:
         found = "×".join(str(side) for side in mask.shape)
@@ -142,7 +142,7 @@ def coded(archives: Archives, name: str, mask: np.ndarray, codes: Mapping[int, i
 
 
 def change_mask(archives: Archives, name: str, mask: np.ndarray) -> np.ndarray:
-    """A change mask as 0 and 1: its authors write 0 and 255, copies of it 0 and 1.
+    """A change mask as 0 and 1: the authors write 0 and 255, some copies 0 and 1.
 
     Raises:
         UserError: any other value, or bands that differ.

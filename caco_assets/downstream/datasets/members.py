@@ -1,4 +1,4 @@
-"""Reads the members of a data set from its zip archive or its folder, whichever the user has; nothing is unpacked to disk."""
+"""Reads the members of a data set from its zip archive or its folder, without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 
 
 class DataAbsentError(UserError):
-    """The data of a task is not there: an optional task is then reported as not measured, any other stops."""
+    """The data of a task is missing: an optional task is reported as not measured, any other is an error."""
 
 
 class Store(Protocol):
-    """Files by their relative POSIX name."""
+    """Files by relative POSIX name."""
 
     @property
     def root(self) -> Path:
@@ -34,7 +34,7 @@ class Store(Protocol):
         ...
 
     def version(self, hashes: Hashes = FRESH) -> str:
-        """md5 of the bytes of everything, as DVC computes it."""
+        """md5 of all bytes, as DVC computes it."""
         ...
 
 
@@ -55,7 +55,7 @@ class ZipStore:
         """Bytes of one member.
 
         Raises:
-            UserError: the member is damaged, or larger than a patch of this data set can be.
+            UserError: the member is damaged, or too large for a patch of this data set.
         """
         info = self.members[name]
         if info.file_size > self.max_bytes:
@@ -96,10 +96,10 @@ def open_store(path: Path, *, max_bytes: int) -> Store:
 
     Args:
         path: a `.zip`, a folder with one `.zip` directly in it, or a folder of extracted files.
-        max_bytes: the most that one unpacked member may have (a guard against archives that explode).
+        max_bytes: maximum size of an unpacked member (a guard against zip bombs).
 
     Raises:
-        DataAbsentError: there is nothing at `path`.
+        DataAbsentError: nothing exists at `path`.
         UserError: the archive is damaged, empty, holds unsafe names, or the folder holds several archives.
     """
     if not path.exists():
@@ -124,6 +124,6 @@ def open_store(path: Path, *, max_bytes: int) -> Store:
         if name.startswith("/") or "\\" in name or ".." in parts:
             raise UserError(f"data={path}: member {name!r} points outside the archive; do not use this file, fetch it again")
     store = ZipStore(path, archive, members, max_bytes)
-    # before the collector finds the open file: in a cycle of references it would come first, and warn
+    # close explicitly: in a reference cycle the garbage collector would find the open file first and warn
     weakref.finalize(store, archive.close)
     return store

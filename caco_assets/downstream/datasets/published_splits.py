@@ -1,4 +1,4 @@
-"""The published splits of the data sets, shipped in `published_splits.yaml`, and whether a list at hand is one of them."""
+"""The published splits of the data sets (`published_splits.yaml`), and whether given lists match one of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from caco_assets.core.errors import UserError
 
 OTHER = "other split lists"
-"""In the note of a score whose lists are none of the published ones."""
+"""Note of a score whose lists are not published ones."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Facts about one data set; what its authors do not publish is empty."""
+    """Facts about one data set; fields that its authors do not publish are empty."""
 
     lists: Mapping[str, tuple[str, ...]]
     """Part → names, in the authors' order."""
@@ -29,7 +29,7 @@ class Published:
 
 @cache
 def published(name: str) -> Published:
-    """The facts about a data set of `published_splits.yaml`."""
+    """The facts about a data set from `published_splits.yaml`."""
     import yaml
 
     table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published_splits.yaml").read_text())
@@ -43,13 +43,13 @@ def source_of(name: str, files: Mapping[str, Path]) -> str:
 
     Args:
         name: of the data set.
-        files: part → list file, of every part that there is.
+        files: part → list file, for every part.
 
     Returns:
         `published split lists (<name of the split>)`, or `OTHER`.
 
     Raises:
-        UserError: some of the files are published ones and some are not: one was changed, or cut short on its way here.
+        UserError: only some of the files are published ones: one was changed or truncated.
     """
     found = {part: file.read_bytes() for part, file in files.items()}
     for split, checksums in published(name).checksums.items():

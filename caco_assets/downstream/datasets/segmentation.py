@@ -1,4 +1,4 @@
-"""What every data set with a class for each pixel looks like to the decoders: named parts of tiles cut from large images."""
+"""The common form of data sets with pixel labels: named parts of tiles cut from large images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from caco_assets.downstream.datasets.tiles import Scene, Tile, cut, grid
 from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
 
 PHOTOGRAPH = PixelFormat(RGB, 0.275 / 255)
-"""A picture in natural colours without radiometry: white is taken for reflectance 0.275, as in EuroSAT's pictures."""
+"""A natural-colour image without radiometry: white counts as reflectance 0.275, as in EuroSAT RGB."""
 _THREADS = 4
 _STEP = 32
-"""An encoder's deepest level has one pixel for so many."""
+"""Pixels per pixel of an encoder's deepest level."""
 
 
 Decode = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -34,27 +34,27 @@ class DenseImages:
     classes: tuple[str, ...]
     """The value of a mask is an index into it, or `image_decoding.IGNORE`."""
     scored: tuple[int, ...]
-    """Classes that the mean IoU is taken over; the others are learned and confused with, but no figure of theirs counts."""
+    """Classes that the mean IoU is taken over; the others are learned and appear in the confusion, but are not scored."""
     pixel_format: PixelFormat
     dates: int
-    """Images of each scene: 1, or 2 where change between them is asked for."""
+    """Images of each scene: 1, or 2 for change detection."""
     dtype: str
     scenes: Mapping[str, tuple[Scene, ...]]
-    """`train` and `test`, and `val` where the authors have one."""
+    """`train` and `test`, and `val` if the authors have one."""
     version: str
     """Hash of the bytes and of the split lists: two rows with the same version saw the same pixels."""
     note: str
-    """What a reader of a score must know about the split."""
+    """Note on the split, shown with scores."""
     decode: Decode
     """Scene → (T, C, H, W) images and (H, W) uint8 mask; raises UserError naming the file when it is damaged."""
     tile: int = 0
-    """Side of the tiles, pixels; 0: not cut yet."""
+    """Side of the tiles, pixels; 0: not yet cut."""
     parts: Mapping[str, tuple[Tile, ...]] = field(default_factory=dict)
-    """As `scenes`, in tiles; empty until it is cut."""
+    """As `scenes`, in tiles; empty until cut."""
     folds: tuple[()] = ()
 
     def tiled(self, side: int) -> DenseImages:
-        """Cut into tiles of `side` pixels, or of as many 32 as fit into every scene where one is smaller (32 at least)."""
+        """Cut into tiles of `side` pixels, or of the largest multiple of 32 (at least 32) that fits into every scene."""
         smallest = min(min(scene.height, scene.width) for scenes in self.scenes.values() for scene in scenes)
         side = min(side, max(_STEP, smallest // _STEP * _STEP))
         parts = {part: tuple(tile for scene in scenes for tile in grid(scene, side)) for part, scenes in self.scenes.items()}
@@ -71,7 +71,7 @@ class DenseImages:
         return replace(self, parts=chosen, version=f"{self.version}/limit-{limit}-{seed}", note=note)
 
     def fold(self, seed: int) -> DenseImages:
-        """There is one split only."""
+        """There is only one split."""
         del seed
         return self
 
@@ -86,7 +86,7 @@ class DenseImages:
             return replace(self, note=f"{self.note}; validated on the authors' val")
         groups = sorted({tile.group for tile in parts["train"]})
         if len(groups) < 2:
-            # one mosaic alone: its last tiles, in reading order, are a block of their own
+            # a single mosaic: its last tiles, in reading order, form a separate block
             cut = max(1, round(share * len(parts["train"])))
             if cut >= len(parts["train"]):
                 raise UserError(f"{self.task}: the training part is a single tile, none is left to validate on; use more images")
@@ -106,7 +106,7 @@ class DenseImages:
 
         Args:
             part: a key of `parts`.
-            cache: folder for the decoded arrays; deleting it only costs time.
+            cache: folder for the decoded arrays; it can be deleted at any time.
 
         Returns:
             (N, T, C, tile, tile) as stored by the authors and (N, tile, tile) uint8 masks, memory-mapped.
@@ -131,7 +131,7 @@ class DenseImages:
         return images, masks
 
     def _fill(self, tiles: tuple[Tile, ...], images: np.ndarray, masks: np.ndarray, progress: Progress) -> None:
-        """Every scene is decoded once, a few at a time."""
+        """Decode every scene once, a few at a time."""
         wanted: dict[str, list[int]] = {}
         for position, tile in enumerate(tiles):
             wanted.setdefault(tile.scene, []).append(position)

@@ -1,4 +1,4 @@
-"""Which image is in which part: the authors' lists where they lie beside the data, else a seeded stratified split."""
+"""Assigns images to parts: by the authors' lists if they lie next to the data, else by a seeded stratified split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from caco_assets.core.errors import UserError
 
 PARTS = ("train", "val", "test")
-# Both names are in use for the same lists.
+# Both names are used for the same lists.
 _LIST_NAMES = ("split-{}.txt", "eurosat-{}.txt")
 # Of the stratified split: the published EuroSAT lists have the same shares.
 _SHARES = (0.6, 0.2, 0.2)
@@ -19,23 +19,23 @@ _SEED = 0
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Part → its list in a folder; none where there are no lists."""
+    """Part → its list in a folder; empty if there are no lists."""
     return {part: file for part in PARTS if (file := _find(folder, part)) is not None}
 
 
 def read_lists(folder: Path, known: Mapping[str, int], suffix: str) -> dict[str, tuple[str, ...]]:
-    """Read `split-train.txt`, `split-val.txt` and, where there is one, `split-test.txt`.
+    """Read `split-train.txt`, `split-val.txt` and, if it exists, `split-test.txt`.
 
     Args:
         folder: where the lists lie.
-        known: file name → label of every image there is.
-        suffix: file suffix of the images; a list made for another format of the same patches is read with this one.
+        known: file name → label of every existing image.
+        suffix: file suffix of the images; lists made for another format of the same patches are read with this suffix.
 
     Returns:
         Part → file names in the list's order; empty when there is no list at all.
 
     Raises:
-        UserError: a list is missing or empty, names an image that is not there, or an image is listed twice.
+        UserError: a list is missing or empty, names a missing image, or an image is listed twice.
     """
     files = list_files(folder)
     if not files:

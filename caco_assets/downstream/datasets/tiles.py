@@ -1,4 +1,4 @@
-"""Tiles of large images: where they are cut, and which of their pixels count, so that every pixel counts once."""
+"""Cuts large images into tiles, and marks which of their pixels count, so that every pixel counts once."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class Scene:
     height: int
     width: int
     group: str = ""
-    """Images of one place belong together: they are drawn together by the bootstrap, and never parted by a split."""
+    """Images of one place form a group: the bootstrap draws them together, and no split separates them."""
 
 
 @dataclass(frozen=True)
 class Tile:
     """A square cut from a scene.
 
-    Tiles at the lower and right edge reach back over their neighbours, so that they are full of image; what a neighbour has
-    counted already is then not counted again.
+    Tiles at the lower and right edge overlap their neighbours, so that they are filled; pixels that a neighbour has counted
+    are not counted again.
     """
 
     scene: str
     row: int
     col: int
     skip_rows: int = 0
-    """Rows at the top that the tile above has counted."""
+    """Rows at the top already counted by the tile above."""
     skip_cols: int = 0
-    """Columns at the left that the tile before has counted."""
+    """Columns at the left already counted by the previous tile."""
     group: str = ""
 
     @property
@@ -54,9 +54,9 @@ def grid(scene: Scene, side: int) -> list[Tile]:
 
 
 def cut(image: np.ndarray, mask: np.ndarray, tile: Tile, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tile's images (T, C, side, side) and mask (side, side), in which what does not count here is `IGNORE`.
+    """The tile's images (T, C, side, side) and mask (side, side), with `IGNORE` where pixels do not count here.
 
-    Scenes smaller than a tile are mirrored at their lower and right edge, and nothing of the mirror counts.
+    Scenes smaller than a tile are mirrored at their lower and right edge, and the mirrored part does not count.
     """
     rows, cols = slice(tile.row, tile.row + side), slice(tile.col, tile.col + side)
     image, mask = image[..., rows, cols], mask[rows, cols].copy()
@@ -70,7 +70,7 @@ def cut(image: np.ndarray, mask: np.ndarray, tile: Tile, side: int) -> tuple[np.
 
 
 def _starts(length: int, side: int) -> list[tuple[int, int]]:
-    """Where tiles begin along one axis, and how much of each the one before has counted."""
+    """Where tiles begin along one axis, and how much of each the previous one has counted."""
     whole = [(start, 0) for start in range(0, length - side + 1, side)]
     rest = length - len(whole) * side
     if not whole:

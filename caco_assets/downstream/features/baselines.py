@@ -30,25 +30,25 @@ class Candidate:
 
     @classmethod
     def of(cls, name: str, role: str, seed: int, source: FeatureSource, model_uri: str | None = None) -> Candidate:
-        """Hashes the source once; an encoder is laid out for fast convolutions (its results stay the same)."""
+        """Hash the source once; an encoder gets a faster memory layout with the same results."""
         if isinstance(source, Encoder):
             # 1.26 times the rate of the default layout on a CPU for a ResNet-18 at 64 px
             source.backbone.to(memory_format=torch.channels_last)
         return cls(name, role, seed, source, source.identity, model_uri)
 
 
-# Reflectance that EuroSAT's pictures show as white: divided by it, the statistics are those of a [0, 1] picture, which is what the
-# encoders see in the `paper` protocol (where nothing is standardised).
+# Reflectance that EuroSAT RGB shows as white: divided by it, the statistics are those of a [0, 1] image, which is what the
+# encoders see in the `paper` protocol (which does not standardise).
 _WHITE = 0.275
 
 
 @dataclass(frozen=True)
 class RawStatistics:
-    """Mean and deviation of every band over the image: 2·C features, no network, the size of the input does not matter."""
+    """Mean and deviation of every band over the image: 2·C features, no network, any input size."""
 
     @property
     def identity(self) -> str:
-        """Changes when the recipe does."""
+        """Changes with the computation."""
         return "raw-statistics-1"
 
     def features(self, pixels: np.ndarray, fmt: PixelFormat, size: int | None = None, batch_size: int = 256) -> np.ndarray:
@@ -71,9 +71,9 @@ def _imagenet(like: Encoder, seeds: Sequence[int]) -> list[Candidate]:
 
 
 def _photographs(like: Preprocessing) -> Preprocessing:
-    """The preprocessing for ImageNet weights, independent of the candidate: EuroSAT's stretch, the one nearest to photographs.
+    """The preprocessing for ImageNet weights, independent of the candidate: EuroSAT's stretch, the closest to photographs.
 
-    Bands without limits of that stretch (other sensors) keep the preprocessing of `like`.
+    Bands without limits in that stretch (other sensors) keep the preprocessing of `like`.
     """
     try:
         return Preprocessing.of_pack(like.bands, "eurosat", like.size)

@@ -1,7 +1,7 @@
-"""Features of an encoder whose batch norm is left in train mode, as in the published evaluation of frozen encoders.
+"""Computes features with batch norm in train mode, as in the published evaluation of frozen encoders.
 
-There the encoder is part of the trained module: in training its batch norms use each batch's own statistics and keep moving
-their running ones; at test time it is in evaluation mode with the running statistics that the training images left behind.
+There the encoder is part of the trained module: in training its batch norms use each batch's own statistics and update the
+running ones; at test time it is in evaluation mode with the running statistics of the training images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 
 def has_batch_norm(encoder: Encoder) -> bool:
-    """Whether the mode of the encoder matters."""
+    """Whether the mode of the encoder matters (it has batch norm)."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.backbone.modules())
 
 
@@ -29,16 +29,16 @@ def train_mode_features(
     """Pass the training images `shuffles` times, each time in batches of another seeded order, batch norm in train mode.
 
     Args:
-        encoder: left as it is; a copy is used.
+        encoder: unchanged; a copy is used.
         pixels: (N, C, H, W) integers as stored.
-        fmt: what they are.
+        fmt: their pixel format.
         size: side of the input, pixels.
-        batch_size: images that share statistics.
+        batch_size: images per batch, which share statistics.
         shuffles: number of passes.
         seed: of the orders.
 
     Returns:
-        `shuffles` arrays (N, D) float32 in the order of `pixels`, and the copy with the running statistics the passes left.
+        `shuffles` arrays (N, D) float32 in the order of `pixels`, and the copy with the resulting running statistics.
     """
     adapted = copy.deepcopy(encoder)
     adapted.backbone.train()
@@ -58,7 +58,7 @@ def train_mode_features(
 
 
 def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
-    """Consecutive batches; a single image left over joins the batch before it, since one image has no statistics."""
+    """Consecutive batches; a single remaining image joins the previous batch, since one image has no statistics."""
     parts = np.split(order, range(size, len(order), size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [np.concatenate(parts[-2:])]

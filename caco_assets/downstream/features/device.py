@@ -1,4 +1,4 @@
-"""The device that scoring runs on: a GPU if there is one, in full float32, so that a score does not depend on the machine."""
+"""Selects the device for scoring: a GPU if there is one, in full float32, so that scores do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def default_device() -> torch.device:
 
 @contextmanager
 def accelerated(source: object) -> Iterator[None]:
-    """Within, an encoder is on the device, and convolutions and products keep all bits of float32; anything else stays as it is."""
+    """Within the block an encoder is on the device, and convolutions and products use full float32; other sources are unchanged."""
     if not isinstance(source, Encoder) or (where := default_device()).type == "cpu":
         yield
         return

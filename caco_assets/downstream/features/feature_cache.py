@@ -15,9 +15,9 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 _BATCH = 128
-# Encoded between two looks at the clock for a line of progress.
+# Images encoded between two progress checks.
 _CHUNK = 1024
-# Decoded images beyond this are not kept on disk: they are decoded again for the next encoder.
+# Larger decoded arrays are not kept on disk: they are decoded again for the next encoder.
 _KEEP_BYTES = 4 << 30
 
 
@@ -35,7 +35,7 @@ class FeatureSource(Protocol):
 
 
 class FeatureCache:
-    """Pixels and features of data sets, on disk below one folder; deleting the folder only costs time."""
+    """Pixels and features of data sets, on disk below one folder; the folder can be deleted at any time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +63,7 @@ class FeatureCache:
             return everything[[position[name] for name in data.parts[part].names]]
         file = self.file("features", identity, data.version, part, size)
         if not file.exists():
-            # reading fewer bands changes no feature, so the key of the features does not know of it
+            # reading fewer bands changes no feature, so it is not part of the key
             wanted = data.for_bands(source.preprocessing.bands if isinstance(source, Encoder) else None)
             progress = Progress(f"encode {data.task} {part} at {size} px", len(data.parts[part]), "image")
             chunks = []
@@ -76,7 +76,7 @@ class FeatureCache:
         return np.load(file)
 
     def decoded(self, data: LabelledImages, part: str) -> Iterator[np.ndarray]:
-        """The images of a part, some at a time: (n, C, H, W). Decoded once where they fit on disk, else as they are needed."""
+        """The images of a part in chunks (n, C, H, W). Decoded once if they fit on disk, else on demand."""
         names = data.parts[part].names
         if data.bytes_of(len(names)) > _KEEP_BYTES:
             yield from (images for _, images in data.stream(names))
@@ -86,5 +86,5 @@ class FeatureCache:
             yield np.asarray(pixels[start : start + _CHUNK])
 
     def file(self, kind: str, *parts: object) -> Path:
-        """Where the array that `parts` stand for is kept."""
+        """Path of the array identified by `parts`."""
         return self.folder / kind / f"{key(*parts)}.npy"

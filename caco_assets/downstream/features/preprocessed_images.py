@@ -1,4 +1,4 @@
-"""Images as an encoder's own preprocessing hands them to its network, kept on disk for training that sees them many times."""
+"""Caches preprocessed images on disk for training that reads them many times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Inputs:
     """Preprocessed images of a part, or of several."""
 
     arrays: tuple[np.ndarray, ...]
-    """float16 (all images, C, size, size), memory-mapped: a rounding far below one of the 256 levels of the pixels."""
+    """float16 (all images, C, size, size), memory-mapped: the rounding is far below one of the 256 pixel levels."""
     which: np.ndarray
     """(N,) the array that holds each image."""
     index: np.ndarray
@@ -79,6 +79,6 @@ def preprocessed(encoder: Encoder, data: LabelledImages, part: str, size: int, c
 
 
 def joined(one: Inputs, other: Inputs) -> Inputs:
-    """Two parts as one; nothing is copied."""
+    """Two parts as one, without copying."""
     which = np.concatenate([one.which, other.which + len(one.arrays)])
     return Inputs((*one.arrays, *other.arrays), which, np.concatenate([one.index, other.index]))

@@ -1,7 +1,7 @@
-"""Feature levels of tiles for a decoder: encoded once and cached, encoded at every step, or from an encoder that is itself trained.
+"""Feature levels of tiles for a decoder: cached, encoded at every step, or from an encoder that is trained too.
 
-Training turns and flips tiles. An encoder does not commute with that (its strides and its padding have sides), so features are
-never turned: each of the eight positions of a tile is encoded on its own, as encoding the turned tile would.
+Training rotates and flips tiles. Encoders are not equivariant to that (strides and padding are asymmetric), so features are never
+rotated: each of the eight orientations of a tile is encoded separately.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 logger = logging.getLogger(__name__)
 
 POSITIONS = 8
-"""Quarter turns, with and without a flip; 0 is the tile as it lies."""
+"""Quarter turns, with and without a flip; 0 is the original tile."""
 _BATCH = 32
 
 
 def turned(array: np.ndarray, position: int) -> np.ndarray:
-    """The last two axes in one of the eight positions of a square."""
+    """The array with its last two axes in one of the eight orientations of a square."""
     array = np.rot90(array, position % 4, axes=(-2, -1))
     return array[..., ::-1] if position >= 4 else array
 
@@ -50,16 +50,16 @@ class Tiles:
         return len(self.images)
 
     def pictures(self, index: Sequence[int], positions: Sequence[int]) -> np.ndarray:
-        """(B, T, C, H, W), each tile in its position."""
+        """(B, T, C, H, W), each tile in its orientation."""
         return np.stack([turned(self.images[i], position) for i, position in zip(index, positions, strict=True)])
 
     def truth(self, index: Sequence[int], positions: Sequence[int]) -> np.ndarray:
-        """(B, H, W) uint8, turned as the pictures are."""
+        """(B, H, W) uint8, oriented as the images."""
         return np.stack([turned(self.masks[i], position) for i, position in zip(index, positions, strict=True)])
 
 
 class Pyramids(Protocol):
-    """Where a decoder takes its levels from."""
+    """Source of a decoder's feature levels."""
 
     def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
         """Five levels (B, D_i, h_i, w_i) float32 on the device: of one date, or the absolute differences of two."""
@@ -67,7 +67,7 @@ class Pyramids(Protocol):
 
 
 def of_images(encoder: Encoder, pictures: np.ndarray, fmt: PixelFormat) -> list[Tensor]:
-    """Five levels of (B, T, C, H, W) integers: of one date as they are, of two the absolute differences."""
+    """Five levels of (B, T, C, H, W) integers: unchanged for one date, absolute differences for two."""
     count, dates, channels, height, width = pictures.shape
     images = encoder.preprocess(pictures.reshape(count * dates, channels, height, width), fmt, height)
     levels = encoder.pyramid(images)
@@ -84,7 +84,7 @@ class Fresh:
     encoder: Encoder
 
     def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
-        """Encoded now."""
+        """Encode now."""
         with torch.no_grad():
             return [level.float() for level in of_images(self.encoder.eval(), tiles.pictures(index, positions), tiles.fmt)]
 
@@ -97,36 +97,36 @@ class Tuned(nn.Module):
         self.encoder = copy.deepcopy(encoder)
 
     def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
-        """Encoded now, with gradients while in training mode."""
+        """Encode now, with gradients in training mode."""
         return of_images(self.encoder, tiles.pictures(index, positions), tiles.fmt)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Levels of every tile in every position, float16 on disk, read through the page cache."""
+    """Levels of every tile in every orientation, float16 on disk, read through the page cache."""
 
     files: tuple[Path, ...]
     """One array (positions, N, D_i, h_i, w_i) for each level."""
     device: torch.device
 
     def levels(self, tiles: Tiles, index: Sequence[int], positions: Sequence[int]) -> list[Tensor]:
-        """From the files."""
+        """Read from the files."""
         del tiles
         arrays = (np.load(file, mmap_mode="r") for file in self.files)
         return [torch.from_numpy(array[list(positions), list(index)]).to(self.device).float() for array in arrays]
 
 
 def pyramids(encoder: Encoder, identity: str, tiles: Tiles, stem: str, positions: int, cache: Path, limit: float) -> Pyramids:
-    """The levels of a part: kept where they fit, else encoded at every step.
+    """The levels of a part: cached if they fit, else encoded at every step.
 
     Args:
-        encoder: frozen; on the device it shall run on.
+        encoder: frozen, on its device.
         identity: its `identity`.
         tiles: of the part.
-        stem: stands for the part's data.
-        positions: 8 for training, 1 where tiles lie as they are.
-        cache: folder for the levels; deleting it only costs time.
-        limit: the most that one part's levels may take, bytes.
+        stem: identifies the part's data.
+        positions: 8 for training, 1 for original tiles.
+        cache: folder for the levels; it can be deleted at any time.
+        limit: maximum size of one part's levels, bytes.
     """
     device = encoder.mean.device
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Trains a decoder on feature levels, and the encoder with it where that is asked for; validation may pick epoch and threshold."""
+"""Trains a decoder on feature levels, optionally with the encoder; validation may pick epoch and threshold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from caco_assets.downstream.finetuning.unet import UNetDecoder
 
 @dataclass(frozen=True)
 class Part:
-    """Tiles of one part, and where their levels come from."""
+    """Tiles of one part, and the source of their levels."""
 
     tiles: Tiles
     pyramids: Pyramids
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """How a decoder is trained: Adam, whose rate falls by a factor after each epoch."""
+    """How a decoder is trained: Adam, with a rate that falls by a factor after each epoch."""
 
     epochs: int
     batch_size: int
@@ -42,12 +42,12 @@ class DecoderConfig:
     weight_decay: float
     decay: float
     encoder_rate: float
-    """Of an encoder that is trained too; it falls by the same factor."""
+    """Rate of an encoder that is trained too; it falls by the same factor."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained decoder, and the encoder where it was trained too."""
+    """A trained decoder, and the encoder if it was trained too."""
 
     decoder: UNetDecoder
     tuned: Tuned | None
@@ -55,7 +55,7 @@ class Fitted:
     """From 1."""
     threshold: float
     score: float | None
-    """Of the validation part; none where there was none."""
+    """Score on the validation part; None if there was none."""
 
 
 def fit(
@@ -67,15 +67,15 @@ def fit(
     device: torch.device,
     checkpoint: EpochCheckpoint | None = None,
 ) -> Fitted:
-    """Train a decoder; each tile in a random one of its eight positions.
+    """Train a decoder; each tile in a random one of its eight orientations.
 
     Args:
-        train: whose `pyramids` is a `Tuned` where the encoder shall be trained too.
-        val: picks epoch and threshold; none: the last epoch and one half.
+        train: its `pyramids` is a `Tuned` if the encoder is trained too.
+        val: picks epoch and threshold; None: the last epoch and threshold 0.5.
         target: what the decoder learns.
         config: optimizer settings and epochs.
-        seed: of the decoder's start, the order, the positions and the dropout. Torch's global generator is left as it was.
-        device: where the decoder lives.
+        seed: of the initial weights, the order, the orientations and the dropout. Torch's global generator is unchanged.
+        device: of the decoder.
         checkpoint: state that an interrupted training resumes from; None: nothing is saved.
     """
     tuned = train.pyramids if isinstance(train.pyramids, Tuned) else None
@@ -160,7 +160,7 @@ def _validate(decoder: UNetDecoder, tuned: Tuned | None, val: Part, target: Dens
 
 @torch.no_grad()
 def _run(decoder: UNetDecoder, tuned: Tuned | None, part: Part, size: int = 32) -> Iterator[tuple[Tensor, list[int]]]:
-    """Logits of tiles as they lie."""
+    """Logits of tiles in their original orientation."""
     _modes(decoder, tuned, training=False)
     for batch in batches(len(part.tiles), size):
         yield decoder(part.pyramids.levels(part.tiles, batch, [0] * len(batch))), batch
@@ -173,7 +173,7 @@ def _modes(decoder: nn.Module, tuned: nn.Module | None, *, training: bool) -> No
 
 
 def _shuffled(count: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Seeded batches; a single tile left over joins the batch before it, since one tile's deepest level may be one pixel."""
+    """Seeded batches; a single remaining tile joins the previous batch, since its deepest level may be one pixel."""
     order = rng.permutation(count).tolist()
     found = [order[start : start + size] for start in range(0, count, size)]
     if len(found) > 1 and len(found[-1]) == 1:

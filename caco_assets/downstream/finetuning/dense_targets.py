@@ -1,4 +1,4 @@
-"""The two kinds of dense tasks: what a decoder's outputs mean, how it learns, and how validation tells one epoch from another."""
+"""The two targets of dense tasks (change and classes): meaning of the outputs, loss, and validation score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from caco_assets.downstream.metrics.confusion import confusion, f1, mean_iou, ov
 HALF = 0.5
 _BINS = 100
 _THRESHOLDS = np.arange(5, 100, 5)
-"""In hundredths: what validation chooses among."""
+"""Candidate thresholds of validation, in hundredths."""
 
 
 class DenseTarget(Protocol):
@@ -37,11 +37,11 @@ class DenseTarget(Protocol):
         ...
 
     def counts_for_validation(self, logits: Tensor, masks: np.ndarray) -> np.ndarray:
-        """Counts that add up over batches, from which `validation_score` tells how good an epoch is."""
+        """Counts that are summed over batches, as input of `validation_score`."""
         ...
 
     def validation_score(self, counts: np.ndarray) -> tuple[float, float]:
-        """The figure in [0, 1], and the threshold that gives it."""
+        """The score in [0, 1], and its threshold."""
         ...
 
 
@@ -67,7 +67,7 @@ class Change:
         return np.stack([np.bincount(bins[masks == truth], minlength=_BINS) for truth in (0, 1)])
 
     def validation_score(self, counts: np.ndarray) -> tuple[float, float]:
-        """The best F1 and its threshold; of equals the one nearest to a half."""
+        """The best F1 and its threshold; ties go to the one nearest 0.5."""
         above = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, _THRESHOLDS]  # (2, thresholds): counted as changed
         both, either = above[1], counts[1].sum() + above[0]
         scores = f1(both[:, None], either[:, None])
@@ -88,7 +88,7 @@ class Cover:
         return total / (masks != IGNORE).sum().clamp(min=1)
 
     def answers(self, logits: Tensor, threshold: float) -> np.ndarray:
-        """The likeliest class."""
+        """The most likely class."""
         del threshold
         return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
 
@@ -102,5 +102,5 @@ class Cover:
 
 
 def dense_target(data: DenseImages) -> DenseTarget:
-    """Change where a scene has two dates, else cover."""
+    """Change if scenes have two dates, else classes."""
     return Change() if data.dates == 2 else Cover(len(data.classes), data.scored)

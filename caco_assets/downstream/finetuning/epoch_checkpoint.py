@@ -1,7 +1,7 @@
 """Checkpoints of fine-tuning: the complete training state after an epoch in one file, from which an interrupted training resumes.
 
 A resumed training gives the same result as an uninterrupted one: weights, optimizer, schedule and the states of all random
-generators are in the file, and the interrupted epoch starts again.
+generators are in the file, and the interrupted epoch is repeated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 SECONDS = 60.0
-"""Between two states: the most that a kill can cost, besides the epoch under way. Short training writes none at all."""
+"""Time between two states: the most that a kill can lose, besides the current epoch. Short trainings write none."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class EpochCheckpoint:
         return self.path is not None and time.monotonic() - self._written >= self.seconds
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the state at once: a kill leaves the old one or the new one. It must hold `epoch`."""
+        """Replace the state atomically: a kill leaves the old one or the new one. It must hold `epoch`."""
         if self.path is None:
             return
         with replacing(self.path) as scratch:
@@ -78,7 +78,7 @@ def set_rng_state(rng: np.random.Generator, state: str) -> None:
 
 
 def torch_rng_states(device: torch.device) -> list[Tensor]:
-    """States of torch's global generators: of the processor, and of the GPU in use."""
+    """States of torch's global generators: of the CPU, and of the GPU in use."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 

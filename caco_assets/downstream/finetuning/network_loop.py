@@ -37,18 +37,18 @@ _EVALUATED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Labels:
-    """What a loss and a figure of validation need to know of labels: one class, or several, of each image."""
+    """Label type for loss and validation score: one class per image, or several."""
 
     several: bool
     classes: tuple[str, ...]
 
     @classmethod
     def of(cls, part: Part, classes: tuple[str, ...]) -> Labels:
-        """Told by the shape of a part's labels."""
+        """Detect it from the shape of a part's labels."""
         return cls(part.labels.ndim == 2, classes)
 
     def loss(self, logits: Tensor, labels: np.ndarray) -> Tensor:
-        """Cross-entropy, or binary cross-entropy over all classes; the mean."""
+        """Mean cross-entropy, or mean binary cross-entropy over all classes."""
         if self.several:
             return F.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels).to(logits))
         return F.cross_entropy(logits, torch.from_numpy(labels).to(logits.device))
@@ -75,13 +75,13 @@ class Network(nn.Module):
 
     @classmethod
     def of(cls, encoder: Encoder, classes: int, weights: dict[str, Tensor]) -> Network:
-        """With the weights of one that was trained, laid out as in training."""
+        """Build from trained weights, with the memory layout of training."""
         network = cls(encoder, classes, torch.Generator())
         network.load_state_dict(weights)
         return network.laid_out()
 
     def laid_out(self) -> Network:
-        """For fast convolutions."""
+        """Memory layout for fast convolutions."""
         self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
 
@@ -92,7 +92,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Best:
-    """The network that validation liked best so far."""
+    """The network with the best validation score so far."""
 
     figure: float
     rate: float
@@ -101,7 +101,7 @@ class Best:
 
 
 class Course:
-    """How far an interrupted fine-tuning over several rates has come, and the best network it has seen."""
+    """Progress of a fine-tuning over several rates, and its best network so far."""
 
     def __init__(self, file: EpochCheckpoint) -> None:
         self.file = file
@@ -109,7 +109,7 @@ class Course:
         self.best = Best(**self._state["best"]) if self._state and self._state["best"] else None
 
     def over(self, rate: float, rates: tuple[float, ...]) -> bool:
-        """Whether training at this rate is over: it was at a later one when it was interrupted."""
+        """Whether training at this rate is done: a later rate was in progress at the interruption."""
         return self._state is not None and rates.index(rate) < rates.index(self._state["rate"])
 
     def state(self, rate: float) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ class Course:
         return self._state if self._state is not None and self._state["rate"] == rate else None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write how far it has come."""
+        """Write the progress."""
         self.file.save(state | {"best": vars(self.best) if self.best else None})
 
 
@@ -134,17 +134,17 @@ def train_network(
     """Train a copy of an encoder with a linear layer at the first rate of the options.
 
     Args:
-        encoder: left as it is.
+        encoder: unchanged.
         inputs: (N,) training images.
         truth: their labels.
-        labels: of what kind they are.
+        labels: label type.
         options: epochs, batch, optimizer, rate, weight decay, warm-up, precision.
-        seed: of all chance; torch's global generator is left as it was.
-        validate: figure of the network after an epoch; none: it is not a number.
+        seed: of all randomness; torch's global generator is unchanged.
+        validate: score of the network after an epoch; None: the score is NaN.
         course: state that an interrupted training resumes from; None: nothing is saved.
 
     Yields:
-        After each epoch its number (from 1), its figure, and the network, which is trained further afterwards. Epochs
+        After each epoch its number (from 1), its score, and the network, which is trained further. Epochs
         finished before an interruption are not yielded again; the last one always is.
     """
     where = default_device()
@@ -154,7 +154,7 @@ def train_network(
     rng = np.random.default_rng(seed)
     rate = options.learning_rates[0]
     steps = options.epochs * math.ceil(len(inputs) / options.batch_size)
-    # chance inside the backbone (dropped paths) comes from torch's global generators
+    # randomness inside the backbone (drop path) uses torch's global generators
     inside = _RandomState(seed, where)
     step, done = 0, 0
     if course is not None and (state := course.state(rate)) is not None:
@@ -179,7 +179,7 @@ def train_network(
             step += 1
             progress.advance(len(positions))
         yield epoch, validate(network) if validate else math.nan, network
-        # after the caller has seen the epoch, so that its best network is in the file; the last epoch is the caller's to end
+        # after the caller has seen the epoch, so that its best network is in the file; the caller handles the last epoch
         if course is not None and epoch < options.epochs and course.file.due():
             learnt = {"network": network.state_dict(), "optimiser": optimizer.state_dict(), "step": step}
             chance = {"order": rng_state(rng), "flips": generator.get_state(), "inside": inside.inside}
@@ -201,7 +201,7 @@ def predict(network: Network, inputs: Inputs, options: FineTune) -> np.ndarray:
 
 
 class _RandomState:
-    """torch's global generators as they are inside training; outside, they are what they were."""
+    """Use training's own states of torch's global generators; restore the previous ones afterwards."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
@@ -220,7 +220,7 @@ class _RandomState:
 
 
 def _optimizer(network: Network, options: FineTune) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels alone, not on biases and norms."""
+    """Weight decay on matrices and kernels only, not on biases and norms."""
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -230,14 +230,14 @@ def _optimizer(network: Network, options: FineTune) -> torch.optim.Optimizer:
 
 
 def _height(done: float, warmup: float) -> float:
-    """Share of the full rate when `done` of training is over: a line up, then half a cosine down."""
+    """Share of the full rate at fraction `done` of training: linear warm-up, then cosine decay."""
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image turned over left to right and top to bottom with a chance of one half each."""
+    """Flip each image horizontally and vertically, each with probability 0.5."""
     for axis in (2, 3):
         chosen = torch.rand(len(images), generator=generator) < 0.5
         images[chosen] = images[chosen].flip(axis)

@@ -1,8 +1,8 @@
-"""A small U-Net decoder on five feature levels: the one of the published change detection (SeCo, CACo), for any number of classes.
+"""A small U-Net decoder on five feature levels: as in published change detection (SeCo, CACo), for any number of classes.
 
-Up by two (nearest), 3×3 convolution, the encoder's level beside it, 3×3 convolution, batch norm, dropout 0.3; at the end up by two
-and 1×1. A ReLU stands after each batch norm, which the description of the published decoder does not name: without one, what is
-not the encoder would be linear.
+Each step: upsample by two (nearest), 3×3 convolution, concatenate the encoder's level, 3×3 convolution, batch norm, dropout 0.3;
+finally upsample by two and 1×1. A ReLU follows each batch norm; the published description does not name it, but without it the
+decoder would be linear.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class UNetDecoder(nn.Module):
         x = levels[-1]
         for step, skip in zip(self.steps, levels[-2::-1], strict=True):
             x = step(x, skip)
-        # a 1×1 convolution before the nearest up gives what one after it would, at a quarter of the work
+        # a 1×1 convolution before nearest upsampling equals one after it, at a quarter of the cost
         return F.interpolate(self.head(x), scale_factor=2.0, mode="nearest")
 
 
 class _Up(nn.Module):
-    """One level up."""
+    """One upsampling step."""
 
     def __init__(self, deep: int, skip: int, dropout: float) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, deep, h, w) and (B, skip, ~2h, ~2w) → (B, skip, ~2h, ~2w)."""
-        # a side that is no multiple of 32 halves with a remainder somewhere: the encoder's level says which size it is
+        # a side that is not a multiple of 32 is rounded somewhere: the encoder's level gives the size
         x = self.shrink(F.interpolate(x, size=skip.shape[-2:], mode="nearest"))
         x = self.merge(torch.cat([skip, x], dim=1))
         return self.dropout(F.relu(self.norm(x)))

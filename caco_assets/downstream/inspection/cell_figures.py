@@ -1,4 +1,4 @@
-"""Pictures of one cell of the matrix: who is taken for whom, class by class, and what a decoder makes of a few places."""
+"""Plots for one cell of the evaluation matrix: confusion, per-class scores, and example masks of a decoder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIMIT = 150_000
-"""Bytes of a picture: it is kept in the event log, in text that is a third longer."""
+"""Maximum bytes of a plot: the event log stores it as base64, which is a third longer."""
 _DPI = 90
 _COUNTS_SHOWN = 15
-"""Above so many classes, counts no longer fit into their cells."""
+"""Above this number of classes, counts do not fit into their cells."""
 _PALETTE = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f", "#ff9da7", "#bab0ac")
 _NOT_COUNTED = "#e5e7eb"
 _FOUND, _INVENTED, _MISSED, _CALM = "#ffffff", "#e15759", "#4e79a7", "#111827"
-"""Change: found, seen where there is none, not seen, none."""
+"""Change: true positive, false positive, false negative, true negative."""
 
 
 def confusion_picture(counts: np.ndarray, classes: Sequence[str], title: str) -> bytes:
@@ -57,7 +57,7 @@ def confusion_picture(counts: np.ndarray, classes: Sequence[str], title: str) ->
 
 
 def classes_picture(records: Sequence[Mapping[str, Any]], figure_name: str, title: str) -> bytes:
-    """PNG of bars: one figure of each class, with the number of its test images."""
+    """PNG bar chart: one score per class, with the number of its test images."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 1.2 + 0.24 * len(records)), dpi=_DPI, layout="constrained")
@@ -74,13 +74,13 @@ def classes_picture(records: Sequence[Mapping[str, Any]], figure_name: str, titl
 
 
 def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: Path, title: str) -> bytes | None:
-    """PNG of a few test tiles: image (two of change), truth, and what was answered.
+    """PNG of a few test tiles: image (two for change), truth, and prediction.
 
     Args:
         data: the task's, cut into tiles.
         answers: name of a tile → (H, W) uint8 classes.
         cache: folder of decoded tiles (see `DenseImages.arrays`).
-        title: of the picture.
+        title: of the plot.
 
     Returns:
         None when none of the tiles is in the test part.
@@ -112,7 +112,7 @@ def masks_picture(data: DenseImages, answers: Mapping[str, np.ndarray], cache: P
 
 
 def natural_colors(images: np.ndarray, fmt: PixelFormat) -> np.ndarray:
-    """(T, H, W, 3) uint8 of (T, C, H, W): red, green, blue where there are such bands, else the first; all dates alike."""
+    """(T, H, W, 3) uint8 of (T, C, H, W): RGB if there are such bands, else the first; all dates alike."""
     bands = RGB if all(band in fmt.bands for band in RGB) else (fmt.bands * 3)[:3]
     chosen = images[:, [fmt.bands.index(band) for band in bands]].astype(np.float32)
     low, high = np.percentile(chosen, [2, 98])
@@ -121,7 +121,7 @@ def natural_colors(images: np.ndarray, fmt: PixelFormat) -> np.ndarray:
 
 
 def small_png(figure: Figure) -> bytes:
-    """A figure as PNG of at most `LIMIT` bytes: with fewer colours, then with fewer pixels, where that is needed."""
+    """A figure as PNG of at most `LIMIT` bytes, with fewer colours, then fewer pixels, if needed."""
     for dpi in (_DPI, 76, 64, 54, 45, 38, 32):
         stream = io.BytesIO()
         figure.savefig(stream, dpi=dpi, format="png", metadata={"Software": None})
@@ -132,7 +132,7 @@ def small_png(figure: Figure) -> bytes:
 
 
 def _fewer_colors(stream: io.BytesIO) -> bytes:
-    """With 256 colours, among which are those that a legend explains: photographs must not push them out."""
+    """Reduce to 256 colours, always including those of the legend."""
     from PIL import Image
 
     image, palette, smaller = Image.open(stream).convert("RGB"), Image.new("P", (1, 1)), io.BytesIO()
@@ -144,7 +144,7 @@ def _fewer_colors(stream: io.BytesIO) -> bytes:
 
 
 def _masks(data: DenseImages, truth: np.ndarray, answer: np.ndarray) -> list[np.ndarray]:
-    """Truth and answer (H, W, 3) uint8 in colours."""
+    """Truth and prediction as colours (H, W, 3) uint8."""
     if data.dates == 2:
         drawn = np.where(truth[..., None] == 1, _rgb(_FOUND), _rgb(_CALM)).astype(np.uint8)
         compared = np.full((*truth.shape, 3), _rgb(_CALM), np.uint8)
@@ -176,7 +176,7 @@ def _rgb(color: str) -> np.ndarray:
 
 
 def _short(count: int) -> str:
-    """Four characters at most, so that it fits: 983, 9.8k, 12M."""
+    """A count in at most four characters: 983, 9.8k, 12M."""
     for size, letter in ((10**6, "M"), (10**3, "k")):
         if count >= size:
             return f"{count / size:.0f}{letter}" if count >= 10 * size else f"{count / size:.1f}{letter}"

@@ -1,4 +1,4 @@
-"""How one cell of the matrix is shown: its figures, each class, who is taken for whom, and examples of masks."""
+"""The report of one matrix cell: scores, per-class figures, confusion, and example masks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """One cell, for people."""
+    """One cell, for display."""
 
     facts: dict[str, str | int | float]
-    """The main figure and what it is: `value`, `ci_low`, `ci_high`, `metric`, `n`, `protocol`, …"""
+    """The main score and its description: `value`, `ci_low`, `ci_high`, `metric`, `n`, `protocol`, …"""
     figures: list[dict[str, Any]]
-    """Every row, and those of the random network beside it."""
+    """Every row, and those of the random network."""
     classes: list[dict[str, Any]]
-    """Of the main figure, one record for each class."""
+    """One record per class, for the main score."""
     pictures: dict[str, bytes]
     """Name → PNG, each below `cell_figures.LIMIT` bytes."""
 
 
 def shown(row: ScoreRow) -> dict[str, Any]:
-    """A row of scores as a line of a table."""
+    """A score row as a table line."""
     measured = row.value is not None and row.ci_low is not None and row.ci_high is not None
     return {
         "row": row.row,
@@ -47,13 +47,13 @@ def shown(row: ScoreRow) -> dict[str, Any]:
 
 
 def view(settings: Settings, cell: EvaluationCell) -> View:
-    """What a cell shows.
+    """Build the report of a cell.
 
     Args:
         settings: the profile.
-        cell: judged.
+        cell: scored.
     """
-    # how a figure was measured fills lines, and stands among the facts for the main one
+    # the note is long, so it is listed only among the facts of the main score
     figures = [{**shown(row), "note": "" if row.status == "measured" else row.note} for row in (*cell.rows, *cell.random)]
     main = cell.main
     if main is None or main.value is None or cell.resolved.data is None:
@@ -71,7 +71,7 @@ def view(settings: Settings, cell: EvaluationCell) -> View:
 
 
 def places_unknown(settings: Settings, cell: EvaluationCell) -> str:
-    """Why the places that an encoder was pretrained on cannot be compared with a task's images; empty where they are known."""
+    """Why the pretraining places of an encoder cannot be compared with a task's images; empty if they can."""
     if not cell.data:
         baseline = cell.encoder in settings.downstream.baselines
         return "it was not pretrained on places of ours" if baseline else "it was pretrained elsewhere, on places not known here"

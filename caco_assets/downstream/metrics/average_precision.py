@@ -1,15 +1,15 @@
-"""Average precision of multi-label scores, micro and macro kept apart, and its bootstrap over images.
+"""Average precision of multi-label scores, micro and macro, with a bootstrap over images.
 
-The figures are scikit-learn's (`average_precision_score`: Σ (Rₙ − Rₙ₋₁) Pₙ over the distinct scores, no interpolation). Its values
-under resampling are computed by a compiled loop over scores that are sorted once; a test holds it against scikit-learn with
-`sample_weight` draw by draw.
+The figures are scikit-learn's (`average_precision_score`: Σ (Rₙ − Rₙ₋₁) Pₙ over the distinct scores, no interpolation). Values
+under resampling are computed by a compiled loop over scores that are sorted once; a test compares every draw with scikit-learn's
+`sample_weight`.
 
 Rules:
 * `macro_ap` is the mean over the classes that have a positive image; a class without one has no average precision and is left out,
   which the note says (torchmetrics does the same, scikit-learn would count it as 0). In a resample: those with a positive in it.
 * `micro_ap` ranks all images × classes as one list; a class without positives takes part with its negatives.
 * `micro_ap_batch` is what published tables on BigEarthNet call mAP: the mean, over consecutive batches, of each batch's micro
-  average precision. It depends on the batch size and the order and is only there to be compared with those tables.
+average precision. It depends on the batch size and the order and serves only for comparison with those tables.
 """
 
 # ruff: noqa: ANN001, ANN202 - numba infers the types of compiled functions
@@ -116,7 +116,7 @@ def bootstrap(
         statistics: the figures.
         count: number of images N.
         draws: number of resamples.
-        rng: where chance comes from.
+        rng: random generator.
         strata: images are drawn inside each of these; none: among all.
 
     Returns:
@@ -133,7 +133,7 @@ def bootstrap(
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Ends of the percentile interval at `LEVEL`; a resample without any positive says nothing."""
+    """Ends of the percentile interval at `LEVEL`; resamples without any positive are ignored."""
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)

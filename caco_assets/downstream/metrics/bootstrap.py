@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Confidence level of every interval."""
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Share of right answers, in [0, 1]; (N,) against (N,)."""
+    """Share of correct predictions, in [0, 1]; (N,) against (N,)."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(labels, predictions))
@@ -24,7 +24,7 @@ def bootstrap_mean(values: np.ndarray, draws: int, rng: np.random.Generator) -> 
     Args:
         values: (N,) one figure per item.
         draws: number of resamples.
-        rng: where chance comes from.
+        rng: random generator.
 
     Returns:
         Lower and upper end at `LEVEL`.

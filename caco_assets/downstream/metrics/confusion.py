@@ -1,8 +1,8 @@
-"""Figures of a class for each pixel, from counts kept for every tile: change (F1, IoU) and land cover (mean IoU).
+"""Scores of per-pixel predictions from counts per tile: F1 and IoU for change, mean IoU for land cover.
 
-A figure is of all pixels of the test part, never a mean over tiles. The mean IoU is over the classes that count and that are there
-or are predicted somewhere: a class with neither is left out. F1 and IoU of change are 0 where no changed pixel is found or there
-is none at all (torchmetrics' rule, whose confusion matrix this is).
+A score covers all pixels of the test part; it is not a mean over tiles. The mean IoU is over the scored classes that are present
+or predicted somewhere. F1 and IoU of change are 0 if no changed pixel is found or none exists (as in torchmetrics, whose
+confusion matrix is used).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FEWEST = 5
 
 
 def confusion(predictions: np.ndarray, masks: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (N, classes, classes) int64 of each tile: truth in rows, prediction in columns; ignored pixels count nowhere.
+    """Counts (N, classes, classes) int64 of each tile: truth in rows, prediction in columns, without ignored pixels.
 
     Args:
         predictions: (N, H, W) integers below `classes`.
@@ -60,7 +60,7 @@ def f1(both: np.ndarray, either: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(both: np.ndarray, either: np.ndarray) -> np.ndarray:
-    """Mean IoU (…) over the scored classes that have a union; 0 where none has."""
+    """Mean IoU (…) over the scored classes with a union; 0 if none has one."""
     there = either > 0
     iou = np.divide(both, either, out=np.zeros(both.shape), where=there)
     return iou.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1)
@@ -76,11 +76,11 @@ class Pixels:
     classes: tuple[str, ...]
     scored: tuple[int, ...]
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Name of a tile → (H, W) uint8 answers, of the few tiles that people are shown."""
+    """Tile name → (H, W) uint8 predictions, of a few example tiles."""
 
     @property
     def n(self) -> int:
-        """Tiles tested on."""
+        """Number of test tiles."""
         return len(self.tiles)
 
     def figures(self, draws: int, rng: np.random.Generator) -> list[Figure]:
@@ -116,7 +116,7 @@ class Pixels:
 
 
 def groups_of(tiles: Sequence[Tile]) -> list[str]:
-    """What the bootstrap draws together: tiles of one place; each tile alone where there are fewer than five places."""
+    """Bootstrap groups: tiles of one place, or single tiles if there are fewer than five places."""
     groups = [tile.group for tile in tiles]
     return groups if len(set(groups)) >= _FEWEST else [tile.name for tile in tiles]
 
@@ -133,21 +133,21 @@ def grouped(groups: Sequence[str], both: np.ndarray, either: np.ndarray) -> tupl
 
 
 def resamples(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(draws, count) int64: how often each of `count` groups is drawn when as many are drawn with replacement."""
+    """(draws, count) int64: how often each of `count` groups is drawn when `count` are drawn with replacement."""
     return rng.multinomial(count, np.full(count, 1 / count), size=draws)
 
 
 def interval(values: np.ndarray, value: float) -> tuple[float, float]:
-    """Percentile interval of resampled values, widened to the value itself where few groups leave it outside."""
+    """Percentile interval of resampled values, widened to include the value, which can lie outside if there are few groups."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return min(float(low), value), max(float(high), value)
 
 
 def paired_pixels(a: pd.DataFrame, b: pd.DataFrame, draws: int, seed: int) -> tuple[float, float, float]:
-    """By how much a's figure (F1 of change, or mean IoU) is above b's on the same tiles, and the ends of its 95 % interval.
+    """Score of a (F1 of change, or mean IoU) minus that of b on the same tiles, and the ends of its 95 % interval.
 
-    Both are resampled by the same draws of images.
+    Both use the same resamples of images.
 
     Args:
         a: a per-item table of `Pixels`.

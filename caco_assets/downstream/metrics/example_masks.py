@@ -1,4 +1,4 @@
-"""A few answers of a decoder kept as masks, so that a person can look at what its figure is made of."""
+"""Keeps a few predicted masks of a decoder for visual inspection."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from caco_assets.downstream.datasets.image_decoding import IGNORE
 from caco_assets.downstream.datasets.tiles import Tile
 
 MOST = 3
-"""Tiles that are kept."""
+"""Number of tiles kept."""
 
 
 class Examples:
-    """Selects tiles by their truth alone, so that all encoders get the same ones, and keeps the predictions for them."""
+    """Selects tiles by their truth alone, so that all encoders get the same ones, and keeps their predictions."""
 
     def __init__(self, tiles: Sequence[Tile], masks: np.ndarray) -> None:
         """Choose among a part's tiles by their masks (N, H, W) uint8."""
@@ -26,13 +26,13 @@ class Examples:
         """Name of the tile → (H, W) uint8 classes."""
 
     def see(self, start: int, classes: np.ndarray) -> None:
-        """Answers (B, H, W) uint8 about the tiles from position `start` on."""
+        """Add predictions (B, H, W) uint8 for the tiles from position `start` on."""
         for position in sorted(self._chosen & set(range(start, start + len(classes)))):
             self.kept[self._tiles[position].name] = np.array(classes[position - start], np.uint8)
 
 
 def chosen(tiles: Sequence[Tile], masks: np.ndarray) -> list[int]:
-    """Positions of the tiles whose truth is most mixed (Gini-Simpson index times the share that counts), of unlike scenes first."""
+    """Positions of the tiles with the most mixed truth (Gini-Simpson index times the scored share), from different scenes first."""
     mixed = np.zeros(len(tiles))
     for position in range(len(tiles)):
         counts = np.bincount(np.asarray(masks[position]).ravel(), minlength=256)[:IGNORE].astype(np.float64)
@@ -47,12 +47,12 @@ def chosen(tiles: Sequence[Tile], masks: np.ndarray) -> list[int]:
 
 
 def file_of(items: Path) -> Path:
-    """Where the examples beside a per-item table lie."""
+    """Path of the examples next to a per-item table."""
     return items.with_suffix(".examples.npz")
 
 
 def keep(items: Path, examples: Mapping[str, np.ndarray]) -> None:
-    """Write examples beside their per-item table; nothing where there are none."""
+    """Write examples next to their per-item table, if there are any."""
     if not examples:
         return
     with replacing(file_of(items)) as scratch, scratch.open("wb") as stream:
@@ -60,7 +60,7 @@ def keep(items: Path, examples: Mapping[str, np.ndarray]) -> None:
 
 
 def kept(items: Path) -> dict[str, np.ndarray]:
-    """What `keep` wrote; nothing where it has not been called for this table."""
+    """What `keep` wrote; empty if nothing was written for this table."""
     if not file_of(items).exists():
         return {}
     with np.load(file_of(items), allow_pickle=False) as found:

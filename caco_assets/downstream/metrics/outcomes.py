@@ -1,4 +1,4 @@
-"""What a protocol finds out about one method: its figures with their intervals, and the table of single items behind them."""
+"""The outcome of a protocol for one method: scores with intervals, and the per-item table behind them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caco_assets.downstream.metrics.bootstrap import accuracy, bootstrap_mean
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of one method. Shares are in [0, 1]."""
+    """One score of one method. Shares are in [0, 1]."""
 
     metric: str
     value: float
@@ -23,24 +23,24 @@ class Figure:
     high: float
     """Ends of the 95 % interval."""
     paired: bool = True
-    """The table of single items gives this very metric in a paired test (`metrics.paired.paired_gain`)."""
+    """The per-item table gives this metric in a paired test (`metrics.paired.paired_gain`)."""
     note: str = ""
 
 
 class Outcome(Protocol):
-    """Answers of one method for every item it was tested on."""
+    """Predictions of one method for every test item."""
 
     @property
     def n(self) -> int:
-        """Items tested on."""
+        """Number of test items."""
         ...
 
     def figures(self, draws: int, rng: np.random.Generator) -> list[Figure]:
-        """The main figure first.
+        """The scores, the main one first.
 
         Args:
             draws: resamples of the bootstrap.
-            rng: where chance comes from.
+            rng: random generator.
         """
         ...
 
@@ -51,7 +51,7 @@ class Outcome(Protocol):
 
 @dataclass(frozen=True)
 class SingleLabel:
-    """One class of each image."""
+    """One class per image."""
 
     part: Part
     predictions: np.ndarray
@@ -59,7 +59,7 @@ class SingleLabel:
 
     @property
     def n(self) -> int:
-        """Images tested on."""
+        """Number of test images."""
         return len(self.part)
 
     def figures(self, draws: int, rng: np.random.Generator) -> list[Figure]:
@@ -75,22 +75,22 @@ class SingleLabel:
 
 @dataclass(frozen=True)
 class MultiLabel:
-    """A score of every class for each image."""
+    """One score per class and image."""
 
     part: Part
     scores: np.ndarray
     """(N, K) float32; only their order counts."""
     classes: tuple[str, ...]
     batch: int = 0
-    """Images of a batch of `micro_ap_batch`, which then is the main figure; 0: it is not asked for."""
+    """Batch size of `micro_ap_batch`, which then is the main score; 0: not computed."""
 
     @property
     def n(self) -> int:
-        """Images tested on."""
+        """Number of test images."""
         return len(self.part)
 
     def figures(self, draws: int, rng: np.random.Generator) -> list[Figure]:
-        """Macro and micro average precision, and the published mean over batches where asked for; bootstrap over images."""
+        """Macro and micro average precision, and the published mean over batches if requested; bootstrap over images."""
         labels, scores = self.part.labels, self.scores
         known = ap.with_positives(labels)
         absent = [name for k, name in enumerate(self.classes) if k not in known]

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def paired_gain(
     a_items: pd.DataFrame | Path, b_items: pd.DataFrame | Path, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """By how much encoder a is better than encoder b on the very same images.
+    """Gain of encoder a over encoder b on the same images.
 
-    By accuracy where the tables hold predictions, by macro average precision where they hold scores of several labels.
+    In accuracy if the tables hold predictions, in macro average precision if they hold scores of several labels.
 
     Args:
         a_items: per-item table (`image`, `label`, and `prediction` or `score`), or the parquet file of one.
@@ -35,7 +35,7 @@ def paired_gain(
     """
     a, b = _items(a_items), _items(b_items)
     if "group" in a and "group" in b:
-        # torchmetrics and numba take seconds to import: a comparison of accuracies does without
+        # torchmetrics and numba take seconds to import, and accuracies do not need them
         from caco_assets.downstream.metrics.confusion import paired_pixels
 
         return paired_pixels(a, b, draws, seed)
@@ -57,7 +57,7 @@ def paired_gain(
 
 
 def _differing(a: np.ndarray, b: np.ndarray) -> int:
-    """Images whose labels, (N,) or (N, K), are not the same."""
+    """Mask of images whose labels, (N,) or (N, K), differ."""
     if a.shape != b.shape:
         return len(a)
     return int(np.count_nonzero((a != b).reshape(len(a), -1).any(axis=1)))

@@ -1,4 +1,4 @@
-"""What a figure is made of, class by class, from the table of single items behind it: confusion and per-class figures."""
+"""Per-class scores and confusion counts from a per-item table."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def figures_of(items: Path, classes: tuple[str, ...], scored: tuple[int, ...] | 
     Args:
         items: per-item table of a row.
         classes: their names.
-        scored: of a task with a class for each pixel: those whose figure counts.
+        scored: for pixel labels: the scored classes.
 
     Returns:
-        `class`, `items`, and of one label `recall`, `precision`, `f1`; of several `average_precision`; of pixels `iou` too. A
-        figure that is not defined (no such item in truth and prediction) is None.
+        `class`, `items`, and of one label `recall`, `precision`, `f1`; of several `average_precision`; of pixels `iou` too. An
+        undefined figure (class absent from truth and prediction) is None.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""L-BFGS over a few thousand weights: the optimizer's own sums in one thread, the loss in as many as it fills."""
+"""L-BFGS for a few thousand weights, with one thread for the optimizer's sums and more for the loss."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from caco_assets.core.torch_threads import torch_threads
 
 _HISTORY = 10
-# Products below this many multiplications take less time than waking a second thread for them.
+# Products with fewer multiplications take less time than waking a second thread.
 _WIDE = 1 << 24
 
 
 def minimize(weights: list[Tensor], loss: Callable[[], Tensor], iterations: int, products: int) -> None:
-    """Change `weights` in place to those of the smallest loss that L-BFGS with a strong Wolfe line search finds.
+    """Minimise the loss over `weights`, in place, by L-BFGS with a strong Wolfe line search.
 
-    Each step takes some twenty scalar products of all weights, microseconds each: threads that share them wait for each other, and
-    where other work holds a core they spin for that (150 × 512 features, 19 classes: 1 s of CPU with two threads, 0.04 s with one).
+    Each step takes about twenty scalar products of all weights, microseconds each: threads that share them wait for each other, and
+    spin if a core is busy (150 × 512 features, 19 classes: 1 s of CPU with two threads, 0.04 s with one).
 
     Args:
-        weights: that need a gradient.
-        loss: of the present weights.
-        iterations: the most steps.
-        products: multiplications in one evaluation of the loss.
+        weights: tensors with a gradient.
+        loss: loss of the current weights.
+        iterations: maximum number of steps.
+        products: multiplications per evaluation of the loss.
     """
     optimizer = torch.optim.LBFGS(
         weights,

@@ -1,4 +1,4 @@
-"""The linear layer of the `paper` protocol: Adam in small batches on cached features, the last epoch counts."""
+"""Trains the linear layer of the `paper` protocol: Adam in small batches on cached features, last epoch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def fit_linear_adam(
     """Train a linear layer as the published evaluation does.
 
     Args:
-        shuffles: one or more (N, D) float32 versions of the same training features; epoch e sees version e modulo their number.
+        shuffles: one or more (N, D) float32 versions of the same training features; epoch e uses version e modulo their number.
         labels: (N,) int64.
         classes: number of classes.
         protocol: rate, batch and milestones.
-        epochs: how long.
-        seed: of the layer's start (torch's default initialisation of a linear layer) and of the order of images.
+        epochs: number of epochs.
+        seed: of the layer's initial weights (torch's default initialisation of a linear layer) and of the order of images.
     """
     generator = torch.Generator().manual_seed(seed)
     versions = [torch.from_numpy(np.ascontiguousarray(features, np.float32)) for features in shuffles]

@@ -16,7 +16,7 @@ C_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 SWEEP_STEPS = 60
 FINAL_STEPS = 500
 _CHUNK = 2048
-# Similarities in memory at once: a gigabyte.
+# Similarities in memory at once: one gigabyte.
 _TABLE = 1 << 28
 
 
@@ -53,7 +53,7 @@ class Linear:
         return (aligned(features) @ self.weight.T + self.bias).argmax(dim=1).numpy()
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """(N, classes) float32 logits of each row of (N, D). Unlike probabilities they do not run into 1 and tie there."""
+        """(N, classes) float32 logits of each row of (N, D). Unlike probabilities they do not saturate at 1 and tie."""
         return (aligned(features) @ self.weight.T + self.bias).numpy()
 
 
@@ -67,8 +67,8 @@ def fit_logistic(
         labels: (N,) int64.
         classes: number of classes.
         c: inverse strength of the penalty.
-        start: where to begin; default zeros.
-        iterations: the most L-BFGS steps.
+        start: initial weights; default zeros.
+        iterations: maximum number of L-BFGS steps.
     """
     x, y = aligned(features), torch.from_numpy(labels)
     weight = start.weight.clone() if start else torch.zeros(classes, features.shape[1])
@@ -88,10 +88,10 @@ def fit_validated(
 ) -> tuple[Linear, float]:
     """Choose C on the validation part, then fit once more on training and validation together.
 
-    The grid is walked from the strongest penalty to the weakest, each fit starting from the one before.
+    The grid runs from the strongest penalty to the weakest; each fit starts from the previous one.
 
     Returns:
-        The classifier and the chosen C (of equals, the strongest penalty).
+        The classifier and the chosen C (on ties, the strongest penalty).
     """
     best, best_accuracy, c_best = None, -1.0, C_GRID[0]
     model = None
@@ -115,7 +115,7 @@ def knn_predict(
         labels: (N,) int64.
         queries: (Q, D).
         classes: number of classes.
-        ks: the numbers of neighbours wanted; more than N counts as N.
+        ks: numbers of neighbours; more than N counts as N.
 
     Returns:
         k → (Q,) int64 predicted classes.
@@ -137,5 +137,5 @@ def nearest(features: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray
 
 
 def aligned(features: np.ndarray) -> torch.Tensor:
-    """A copy in torch's own memory: how numpy's happens to be aligned decides how a matrix product rounds."""
+    """A copy in torch's own memory: the alignment of numpy's memory affects how a matrix product rounds."""
     return torch.from_numpy(features).clone()

@@ -21,14 +21,14 @@ def fit_independent(
 ) -> Linear:
     """One logistic regression for each class by L-BFGS, all at once: minimises Σ binary cross-entropy + ‖W‖² / (2C).
 
-    The sum over classes separates, so each class gets what scikit-learn's `LogisticRegression(C=…)` would give it alone.
+    The sum over classes separates, so each class gets the solution of scikit-learn's `LogisticRegression(C=…)`.
 
     Args:
         features: (N, D) float32, standardised.
-        labels: (N, K), 1 where the class is there.
+        labels: (N, K), 1 where the class is present.
         c: inverse strength of the penalty, the same for all classes.
-        start: where to begin; default zeros.
-        iterations: the most L-BFGS steps.
+        start: initial weights; default zeros.
+        iterations: maximum number of L-BFGS steps.
     """
     x, y = aligned(features), torch.from_numpy(labels.astype(np.float32))
     weight = start.weight.clone() if start else torch.zeros(y.shape[1], features.shape[1])
@@ -51,7 +51,7 @@ def fit_independent_validated(
     """Choose one C for all classes by macro average precision on the validation part, then fit once more on both parts.
 
     Returns:
-        The classifiers and the chosen C (of equals, the strongest penalty).
+        The classifiers and the chosen C (on ties, the strongest penalty).
     """
     best, best_figure, c_best = None, -1.0, C_GRID[0]
     model = None
@@ -70,9 +70,9 @@ def knn_shares(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, ks
 
     Args:
         features: (N, D) training features.
-        labels: (N, K), 1 where the class is there.
+        labels: (N, K), 1 where the class is present.
         queries: (Q, D).
-        ks: the numbers of neighbours wanted; more than N counts as N.
+        ks: numbers of neighbours; more than N counts as N.
 
     Returns:
         k → (Q, K) float32 in [0, 1].
@@ -94,10 +94,10 @@ def fit_soft_margin_adam(
 
     Args:
         features: (N, D) float32.
-        labels: (N, K), 1 where the class is there.
+        labels: (N, K), 1 where the class is present.
         protocol: rate, batch, milestones and dropout; an incomplete batch is dropped unless it is the only one.
-        epochs: how long.
-        seed: of the layer's start (torch's default for a linear layer), the order of images and the dropout.
+        epochs: number of epochs.
+        seed: of the layer's initial weights (torch's default for a linear layer), the order of images and the dropout.
     """
     generator = torch.Generator().manual_seed(seed)
     x, y = aligned(np.ascontiguousarray(features, np.float32)), torch.from_numpy(labels.astype(np.float32))

@@ -1,4 +1,4 @@
-"""What plain pixels tell: a logistic regression on a pixel's band values, or on their differences between two dates."""
+"""The per-pixel baseline: logistic regression on band values, or on their differences between two dates."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from caco_assets.downstream.finetuning.dense_targets import DenseTarget
 from caco_assets.downstream.probes.linear_knn import Linear, Scaler, aligned, fit_logistic
 
 _SAMPLE = 20_000
-"""Training pixels: enough for a few dozen weights."""
+"""Number of training pixels: enough for a few dozen weights."""
 
 
 class PixelModel:
-    """A fitted regression; answers like a decoder, so that the same validation and the same figures apply to both."""
+    """A fitted regression with a decoder's interface, so that validation and scores are the same for both."""
 
     def __init__(self, scaler: Scaler, model: Linear, target: DenseTarget) -> None:
         self._scaler, self._model, self._target = scaler, model, target
 
     def logits(self, tiles: Tiles, index: slice) -> torch.Tensor:
-        """(B, outputs, H, W) of a stretch of tiles."""
+        """(B, outputs, H, W) for a range of tiles."""
         values = _values(np.asarray(tiles.images[index]), tiles)  # (B, H, W, D)
         scores = aligned(self._scaler(values.reshape(-1, values.shape[-1]))) @ self._model.weight.T + self._model.bias
         scores = scores.reshape(*values.shape[:3], -1).permute(0, 3, 1, 2)
-        # two classes of one softmax are one logit: the difference
+        # a softmax of two classes is one logit: the difference
         return scores[:, 1:] - scores[:, :1] if self._target.outputs == 1 else scores
 
 
@@ -53,7 +53,7 @@ def fit_pixels(tiles: Tiles, target: DenseTarget, classes: int, seed: int) -> Pi
 
 
 def _values(images: np.ndarray, tiles: Tiles) -> np.ndarray:
-    """(B, T, C, H, W) integers → (B, H, W, C) float32 reflectance; of two dates, the values and their absolute difference, 3·C."""
+    """(B, T, C, H, W) integers → (B, H, W, C) float32 reflectance; for two dates, the values and their absolute difference, 3·C."""
     reflectance = images.astype(np.float32) * tiles.fmt.reflectance_per_dn + tiles.fmt.offset
     if images.shape[1] == 1:
         layers = reflectance[:, 0]

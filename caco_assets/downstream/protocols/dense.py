@@ -1,6 +1,6 @@
-"""The protocols of dense tasks: a U-Net decoder on a frozen encoder (`paper`, `clean`), or trained together with it (`fine_tune`).
+"""The protocols of dense tasks: a U-Net decoder on a frozen encoder (`paper`, `clean`) or trained with it (`fine_tune`).
 
-`paper`: un-normalised [0, 1] RGB, all of the training part, last epoch, threshold one half. `clean`: the encoder's own
+`paper`: un-normalised [0, 1] RGB, all of the training part, last epoch, threshold 0.5. `clean`: the encoder's own
 preprocessing; the validation part picks epoch and threshold, the test part is read once.
 """
 
@@ -31,12 +31,12 @@ from caco_assets.settings import Dense
 
 FROZEN, TUNED = "frozen_decoder", "fine_tune"
 VAL_SHARE, VAL_SEED = 0.2, 0
-"""Of the training images where the authors have no validation part. Fixed: part of the protocol."""
+"""Validation share of the training images if the authors have no validation part. Fixed: part of the protocol."""
 
 
 @dataclass(frozen=True)
 class DenseEvaluation:
-    """One candidate on one data set with a class for each pixel, cut into tiles."""
+    """One candidate on one data set with pixel labels, cut into tiles."""
 
     task: Task
     data: DenseImages
@@ -50,17 +50,17 @@ class DenseEvaluation:
 
 
 def paper(evaluation: DenseEvaluation) -> Iterator[Measurement]:
-    """Frozen encoder, as published: the last epoch counts."""
+    """Frozen encoder, as published: the last epoch."""
     yield _measure(evaluation, evaluation.data, FROZEN, validated=False)
 
 
 def clean(evaluation: DenseEvaluation) -> Iterator[Measurement]:
-    """Frozen encoder, the validation part picks."""
+    """Frozen encoder; the validation part picks epoch and threshold."""
     yield _measure(evaluation, evaluation.data.validated(VAL_SHARE, VAL_SEED), FROZEN, validated=True)
 
 
 def fine_tune(evaluation: DenseEvaluation) -> Iterator[Measurement]:
-    """The encoder is trained too, the validation part picks."""
+    """The encoder is trained too; the validation part picks epoch and threshold."""
     yield _measure(evaluation, evaluation.data.validated(VAL_SHARE, VAL_SEED), TUNED, validated=True)
 
 
@@ -128,7 +128,7 @@ def _measure(evaluation: DenseEvaluation, data: DenseImages, method: str, *, val
 
 
 def _measure_pixels(evaluation: DenseEvaluation, data: DenseImages, method: str, *, validated: bool) -> Measurement:
-    """A logistic regression on the bands of single pixels in the decoder's place."""
+    """A logistic regression on the bands of single pixels instead of a decoder."""
     target, classes = dense_target(data), len(data.classes)
     model = fit_pixels(_tiles(evaluation, data, "train"), target, classes, evaluation.seed)
     threshold = HALF
@@ -164,7 +164,7 @@ def _stretches(count: int) -> Iterator[slice]:
 
 
 def _unit_rgb(evaluation: DenseEvaluation) -> Preprocessing:
-    """[0, 1] RGB between the limits that the task publishes, else of reflectance 0 … 0.275."""
+    """[0, 1] RGB between the task's published limits, else from reflectance 0 … 0.275."""
     limits = evaluation.task.paper.limits
     if limits is None:
         return Preprocessing.unit_rgb(evaluation.data.tile)

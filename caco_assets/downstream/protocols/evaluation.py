@@ -1,4 +1,4 @@
-"""One evaluation (a candidate on a data set at one size and seed), which a protocol receives, and the measurement it returns."""
+"""The input of a protocol (a candidate on a data set at one size and seed), and the measurement it returns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Evaluation:
     """The state that an interrupted fine-tuning resumes from."""
 
     def features_of(self, part: str) -> np.ndarray:
-        """(N, D) features of a part, of the candidate as it is, at the size of this evaluation."""
+        """(N, D) features of a part, of the unmodified candidate, at the size of this evaluation."""
         return self.features(part, self.size)
 
     def features(self, part: str, size: int, source: FeatureSource | None = None) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Fine-tuning for image labels: the whole network and a linear layer on it, trained together.
 
-Seeded: the layer's start, the order of images, the flips, and whatever chance the backbone itself uses. `fine_tune` keeps the rules
-of `clean`: the validation part chooses the rate and the epoch, the test part is read once. `fine_tune_paper` trains for a fixed
-time at a fixed rate on all training images and takes the last epoch, as published fine-tuning on AID does.
+Seeded: the layer's initial weights, the order of images, the flips, and any randomness in the backbone. `fine_tune` keeps the rules
+of `clean`: the validation part chooses the rate and the epoch, the test part is read once. `fine_tune_paper` trains a fixed number
+of epochs at a fixed rate on all training images and takes the last epoch, as published fine-tuning on AID does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from caco_assets.settings import FineTune
 
 
 def fine_tune(evaluation: Evaluation) -> Iterator[Measurement]:
-    """Validation chooses among the rates of the settings and among the epochs; tested once."""
+    """Validation chooses among the configured rates and the epochs; the test part is read once."""
     encoder, parts, options = _encoder(evaluation), evaluation.data.parts, evaluation.fine_tune
     split = split_for_validation(parts, partial(_inputs, evaluation, encoder), Inputs.take, _share)
     how = "tested on test"
@@ -54,7 +54,7 @@ def fine_tune(evaluation: Evaluation) -> Iterator[Measurement]:
 
 
 def fine_tune_paper(evaluation: Evaluation) -> Iterator[Measurement]:
-    """A fixed rate and time on training and validation images together, the last epoch, tested on the test part."""
+    """A fixed rate and number of epochs on training and validation images together; the last epoch is tested."""
     encoder, parts, options = _encoder(evaluation), evaluation.data.parts, evaluation.fine_tune
     train = joined(_inputs(evaluation, encoder, "train"), _inputs(evaluation, encoder, "val"))
     truth = np.concatenate([parts["train"].labels, parts["val"].labels])

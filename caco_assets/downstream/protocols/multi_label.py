@@ -1,4 +1,4 @@
-"""The two protocols for images with several labels: `clean` (a careful reader's) and `paper` (as published on BigEarthNet)."""
+"""The protocols for images with several labels: `clean` (validated) and `paper` (as published on BigEarthNet)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caco_assets.pretraining.encoder.preprocessing import RGB, Preprocessing
 from caco_assets.pretraining.encoder.stretch import Stretch
 
 KNN = (5, 20)
-# Of the choice of training images in `paper`: the reference's own.
+# Seed of the choice of training images in `paper`, as in the reference.
 _SHARE_SEED = 42
 # What the published pipeline stretches to 0 … 255, as reflectance × 10 000: mean ± 2 deviations of B04, B03, B02 over BigEarthNet.
 _LOW, _HIGH = (-761, -552, -715), (1942, 1780, 1575)
@@ -65,7 +65,7 @@ def paper(evaluation: Evaluation) -> Iterator[Measurement]:
 
 
 def published_preprocessing(size: int) -> Preprocessing:
-    """Mean ± 2 deviations of each band to [0, 1], nothing normalised."""
+    """Stretch mean ± 2 deviations of each band to [0, 1], without normalisation."""
     return Preprocessing(RGB, Stretch("eurosat", _LOW, _HIGH), (0.0,) * 3, (1.0,) * 3, size)
 
 
@@ -77,6 +77,6 @@ def _share(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_train(data: LabelledImages, chosen: np.ndarray, share: float) -> LabelledImages:
-    """The data with a choice of the training images; the version of the other parts' features stays the same."""
+    """The data with a choice of the training images; the cached features of the other parts stay valid."""
     parts = {**data.parts, "train": data.parts["train"].take(chosen)}
     return replace(data, parts=parts, version=f"{data.version}/train-{share:g}-{_SHARE_SEED}")

@@ -1,4 +1,4 @@
-"""The two protocols, side by side and never mixed: `clean` (a careful reader's) and `paper` (what the published numbers used)."""
+"""The protocols for images with one label: `clean` (validated) and `paper` (as published)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHUFFLES = 3
 def clean(evaluation: Evaluation) -> Iterator[Measurement]:
     """Logistic regression with a validated C, and nearest neighbours, on standardised features; the test part is read once.
 
-    With `train` and `val` lists alone, `val` is the test part and a seeded tenth of `train` chooses C.
+    With only `train` and `val` lists, `val` is the test part and a seeded tenth of `train` chooses C.
     """
     parts, classes = evaluation.data.parts, len(evaluation.data.classes)
     split = split_for_validation(parts, evaluation.features_of, np.ndarray.__getitem__, _stratified)
@@ -45,7 +45,7 @@ def clean(evaluation: Evaluation) -> Iterator[Measurement]:
 def paper(evaluation: Evaluation) -> Iterator[Measurement]:
     """Adam on a linear layer over un-normalised [0, 1] RGB, last epoch, tested on the `val` list as the published numbers were.
 
-    Twice where the encoder has batch norm: as published (train mode; `linear_probe`) and in evaluation mode
+    Run twice if the encoder has batch norm: as published (train mode; `linear_probe`) and in evaluation mode
     (`linear_probe_eval_bn`).
 
     Raises:
@@ -83,9 +83,9 @@ PROTOCOLS: dict[str, Callable[[Evaluation], Iterator[Measurement]]] = {
     "fine_tune": fine_tune.fine_tune,
     "fine_tune_paper": fine_tune.fine_tune_paper,
 }
-"""By the names that `Task.protocols` uses."""
+"""Protocols by the names in `Task.protocols`."""
 TRAINING: frozenset[str] = frozenset({"fine_tune", "fine_tune_paper", "dense_fine_tune"})
-"""Of these: those that train the encoder's own weights."""
+"""Protocols that train the encoder's weights."""
 
 
 def _train_mode(evaluation: Evaluation, encoder: Encoder) -> tuple[list[np.ndarray], np.ndarray]:

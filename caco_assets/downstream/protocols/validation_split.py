@@ -1,4 +1,4 @@
-"""Which images train, validate and test: without a test list, a seeded share of `train` validates and `val` is the test part."""
+"""Splits images for training, validation and test; without a test list, part of `train` validates and `val` is the test part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from caco_assets.downstream.datasets.classification import Part
 
 INNER_SHARE, INNER_SEED = 0.1, 0
-"""Share of the training images that validates where there is no test list, and its seed. Fixed: part of the protocol."""
+"""Validation share of the training images if there is no test list, and its seed. Fixed: part of the protocol."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ def split_for_validation[Images](
     take: Callable[[Images, np.ndarray], Images],
     choose: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> ValidationSplit[Images]:
-    """Split for a protocol that makes its choices on validation images and reads the test part once.
+    """Split for a protocol that selects on validation images and reads the test part once.
 
     Args:
         parts: of the data set.
         load: name of a part → its images.
         take: images at the given positions.
-        choose: labels of `train` → positions that validate, positions that train; used where there is no test list.
+        choose: labels of `train` → validation positions, training positions; used if there is no test list.
     """
     train, labels = load("train"), parts["train"].labels
     if "test" in parts:
@@ -47,5 +47,5 @@ def split_for_validation[Images](
 
 
 def positions(inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions where a mask (N,) is True, and the others, both in order."""
+    """Positions where a mask (N,) is True, and where it is False, both in order."""
     return np.flatnonzero(inner), np.flatnonzero(~inner)

@@ -1,4 +1,4 @@
-"""One process for each GPU: independent jobs share a machine's GPUs without knowing of each other."""
+"""Runs independent jobs in one process per GPU."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def gpus() -> list[str]:
 
 
 def one_each[Result](names: Sequence[str], job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
-    """The results of `job(*each)`, in the order of `arguments`; as many run at once as there are names.
+    """The results of `job(*each)`, in the order of `arguments`; one runs per name at a time.
 
     Args:
-        names: of the GPUs; each process sees one of them alone, and keeps it.
-        job: a function of a module, and
-        arguments: what it is called with; both must be picklable.
+        names: of the GPUs; each process sees and keeps exactly one.
+        job: a module-level function.
+        arguments: argument tuples; picklable, as `job`.
 
     Raises:
-        Exception: the first that a job raises, in their order; jobs that have not begun are given up, those under way end first.
+        Exception: the first that a job raises, in their order; pending jobs are cancelled, running ones finish first.
     """
     context = get_context("spawn")
     free: Queue[str] = context.Queue()
@@ -46,5 +46,5 @@ def one_each[Result](names: Sequence[str], job: Callable[..., Result], arguments
 
 
 def _take(free: Queue[str]) -> None:
-    # before torch is imported here: it looks once
+    # before torch is imported: it reads the variable once
     os.environ[VISIBLE] = free.get()

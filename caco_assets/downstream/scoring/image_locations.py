@@ -1,4 +1,4 @@
-"""Where the images that an encoder is tested on lie, by the places in their files."""
+"""Locations of the test images of a task, from the coordinates in their files."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from caco_assets.downstream.scoring.score_task import ResolvedTask
 
 @dataclass(frozen=True)
 class ImageLocations:
-    """The places of the images that one task of the profile is tested on."""
+    """The locations of the evaluation images of one task of the profile."""
 
     task_name: str
     """The key in `downstream.tasks`."""
     task: str
     images: int
-    """Images, or scenes of a task with a class for each pixel, in the parts that figures are taken from."""
+    """Number of images (for pixel labels, scenes) in the scored parts."""
     outlines: np.ndarray
-    """(N, 4, 2) float64: corners in degrees of those whose files say where they lie."""
+    """(N, 4, 2) float64: corners in degrees of those whose files carry coordinates."""
     twin: bool
-    """An embedded twin: no known zone of the real data set says anything about it."""
+    """An embedded twin: the known zones of the real data set do not apply."""
     absent: str = ""
-    """Why there are no images at all."""
+    """Why there are no images."""
 
 
 def locate_images(resolved: ResolvedTask, benchmarks: Path, cache: Path) -> ImageLocations:
-    """Places of the validation and test images of a row (the protocol `paper` of some tasks is measured on validation).
+    """Locations of the validation and test images of a row (some tasks measure `paper` on validation).
 
     Args:
         resolved: the task and its data.
         benchmarks: folder of the embedded twins.
-        cache: folder for what is found; deleting it only costs time.
+        cache: folder for the locations; it can be deleted at any time.
     """
     data, twin = resolved.data, resolved.wanted.data is None
     if data is None:
@@ -53,6 +53,6 @@ def locate_images(resolved: ResolvedTask, benchmarks: Path, cache: Path) -> Imag
 def _scored_images(data: LabelledImages | DenseImages) -> tuple[str, ...]:
     parts = [name for name in data.parts if name != "train"]
     if isinstance(data, DenseImages):
-        # a cube of DynamicEarthNet is one place, however many months it has
+        # a DynamicEarthNet cube is one place, whatever its number of months
         return tuple(dict.fromkeys(tile.group or tile.scene for name in parts for tile in data.parts[name]))
     return tuple(dict.fromkeys(image for name in parts for image in data.parts[name].names))

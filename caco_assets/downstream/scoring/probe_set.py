@@ -1,4 +1,4 @@
-"""The probe set: a few labelled images of one task for the probe during training, which must not read a task itself."""
+"""Writes the probe set: a few labelled images of one task for the probe during training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from caco_assets.pretraining.training.online_probe import TRAIN, VALIDATION, Pro
 from caco_assets.settings import Settings
 
 TRAIN_IMAGES, VALIDATION_IMAGES = 240, 120
-"""Enough to see the features grow and to notice a collapse; a finished encoder is judged on all images, by `scores`."""
+"""Enough to follow the features and to detect a collapse; `scores` evaluates the finished encoder on all images."""
 _PARTS = {"train": (TRAIN, TRAIN_IMAGES), "val": (VALIDATION, VALIDATION_IMAGES)}
-"""The test part is for scores alone."""
+"""Only scores use the test part."""
 
 
 def data_of_row(settings: Settings, row: str | None) -> LabelledImages:
-    """The checked data of the row of `downstream.tasks` that training is probed on.
+    """The checked data of the row of `downstream.tasks` for the training probe.
 
     Raises:
         UserError: no row is named, its data is absent or damaged, it lacks a band of the encoder, or its labels are not classes.
@@ -39,15 +39,15 @@ def data_of_row(settings: Settings, row: str | None) -> LabelledImages:
 
 
 def write_probe_set(path: Path, data: LabelledImages, seed: int) -> dict[str, Any]:
-    """Write a seeded choice of the training and the validation part, as many of each class as there are.
+    """Write a seeded, class-balanced choice of the training and the validation part.
 
     Args:
         path: of the file to write.
-        data: a checked data set; its test part is never touched.
+        data: a checked data set; its test part is not read.
         seed: of the choice.
 
     Returns:
-        Counts, and which data they are from.
+        Counts, and the data they come from.
 
     Raises:
         UserError: an image is damaged; the message names it.
@@ -67,7 +67,7 @@ def write_probe_set(path: Path, data: LabelledImages, seed: int) -> dict[str, An
 
 
 def balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of at most `limit` images, sorted: shuffled classes in turn, so that none has more than another has to spare."""
+    """Positions of at most `limit` images, sorted; drawn from shuffled classes in turn, so that classes are balanced."""
     order = rng.permutation(len(labels))
     place = np.empty(len(labels), np.int64)
     for label in np.unique(labels):

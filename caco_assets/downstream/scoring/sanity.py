@@ -11,12 +11,12 @@ from caco_assets.downstream.score_rows import ScoreRow
 RANDOM = "random"
 """Name of the untrained network among the baselines."""
 FAR = 0.05
-"""An encoder that has learned next to nothing stays near its random start: the weakest that this project has measured lay 0.033
-below on the real EuroSAT, its interval 0.017. Wrong bands, a wrong stretch or damaged weights cost tenths."""
+"""An encoder that has learned almost nothing stays near its random start: the weakest one measured was 0.033 below on real EuroSAT,
+with an interval of 0.017. Wrong bands, a wrong stretch or damaged weights cost tenths."""
 
 
 def invalid_scores(rows: Iterable[ScoreRow]) -> list[str]:
-    """One line for each measured row whose numbers cannot be: not finite, outside [0, 1], or an interval without its value."""
+    """One line for each measured row with invalid numbers: not finite, outside [0, 1], or outside their interval."""
     return [f"{_name(row)}: {wrong}" for row in rows if row.status == "measured" and (wrong := _wrong(row))]
 
 
@@ -34,7 +34,7 @@ def _wrong(row: ScoreRow) -> str:
 
 @dataclass(frozen=True)
 class Below:
-    """A figure below that of the random network of the same backbone."""
+    """A score below that of the random network of the same backbone."""
 
     where: str
     value: float
@@ -44,16 +44,16 @@ class Below:
     random: float
     """Mean over seeds."""
     far: bool
-    """Its whole interval lies more than `FAR` below, clear of that of random weights, and pixels were as the encoder wants them."""
+    """Its whole interval lies more than `FAR` below that of random weights, and pixels were preprocessed as the encoder needs."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.value:.3f} (up to {self.high:.3f}), random weights {self.random:.3f}"
 
 
 def below_random(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> list[Below]:
-    """Settings in which an encoder is worse than an untrained one.
+    """Evaluations in which an encoder is worse than an untrained one.
 
-    `paper` shows encoders pixels that they were not trained on (no normalisation), so being far below says nothing there.
+    `paper` feeds pixels without the normalisation of training, so a large gap is no sign of a fault there.
 
     Args:
         rows: of encoders; their random baseline may be among them.
@@ -67,7 +67,7 @@ def below_random(rows: Sequence[ScoreRow], random: Sequence[ScoreRow]) -> list[B
         value, start = (sum(row.value or 0.0 for row in each) / len(each) for each in (group, chance[setting]))
         high = max(row.ci_high if row.ci_high is not None else 1.0 for row in group)
         if value < start:
-            # on a few dozen images two intervals tell nothing before they part
+            # on a few dozen images overlapping intervals are inconclusive
             low = min(row.ci_low if row.ci_low is not None else 0.0 for row in chance[setting])
             far = high < min(start - FAR, low) and group[0].protocol == "clean"
             found.append(Below("/".join([encoder, *(str(part) for part in setting)]), value, high, start, far))
@@ -78,7 +78,7 @@ _Key = tuple[tuple[str | int, ...], str]
 
 
 def _grouped(rows: Iterable[ScoreRow]) -> dict[_Key, list[ScoreRow]]:
-    """Measured rows by setting and encoder; those whose numbers are no numbers are `invalid_scores`'s to name."""
+    """Measured rows by evaluation and encoder, without NaN rows, which `invalid_scores` reports."""
     groups: dict[_Key, list[ScoreRow]] = {}
     for row in rows:
         if row.status == "measured" and row.value is not None and math.isfinite(row.value):

@@ -1,4 +1,4 @@
-"""Scores candidates on one task of the profile's `downstream.tasks`: which evaluations there are, and the rows each gives."""
+"""Scores candidates on one task of the profile's `downstream.tasks`: lists the evaluations and computes their rows."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class ResolvedTask:
     reason: str = ""
 
     def sizes(self, protocol: str) -> tuple[int, ...]:
-        """Input sides in pixels; of a dense task the side of its tiles."""
+        """Input sides in pixels; for a dense task the side of its tiles."""
         if self.task.dense:
             return (self.data.tile if isinstance(self.data, DenseImages) else self.wanted.tile or self.task.tile,)
         return (self.task.paper.size,) if protocol == "paper" else self.wanted.sizes
 
     @property
     def version(self) -> str:
-        """Of the data; empty when there is none."""
+        """Version of the data; empty if there is none."""
         return self.data.version if self.data else ""
 
 
@@ -83,7 +83,7 @@ def resolve_tasks(settings: Settings) -> list[ResolvedTask]:
 
 
 def score_task(settings: Settings, resolved: ResolvedTask, candidates: Sequence[Candidate], cache: Path) -> Iterator[ScoreRow]:
-    """All rows of one task: every pass, candidate, size and seed; unchanged ones are not measured again.
+    """All rows of one task: every pass, candidate, size and seed; unchanged rows come from the store.
 
     Raises:
         UserError: damaged pixels, or an encoder that needs bands the data does not have.
@@ -91,7 +91,7 @@ def score_task(settings: Settings, resolved: ResolvedTask, candidates: Sequence[
     for each in _passes(resolved):
         for candidate in candidates:
             if each.trains and candidate.source is not None and not isinstance(candidate.source, Encoder):
-                continue  # statistics have nothing to train
+                continue  # statistics have no weights to train
             if (reason := _unfit(resolved, candidate, each)) is not None:
                 yield _not_measured(settings, resolved, candidate, each, reason)
                 continue
@@ -100,10 +100,10 @@ def score_task(settings: Settings, resolved: ResolvedTask, candidates: Sequence[
 
 
 def check_fits(resolved: ResolvedTask, candidates: Sequence[Candidate]) -> None:
-    """Refuse, before anything is computed, a candidate that needs bands which a task of its own choice does not have.
+    """Refuse, before anything is computed, a candidate that needs bands which a selected task lacks.
 
     Raises:
-        UserError: names the row, the band and the way out.
+        UserError: a band is missing; the message names row, band and remedy.
     """
     for each in _passes(resolved):
         for candidate in candidates:
@@ -112,7 +112,7 @@ def check_fits(resolved: ResolvedTask, candidates: Sequence[Candidate]) -> None:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One way over a task."""
+    """One pass over a task."""
 
     name: str
     """A key of `Task.protocols`."""
@@ -121,17 +121,17 @@ class _Pass:
 
     @property
     def protocol(self) -> str:
-        """As rows say it: fine-tuning keeps the rules of `clean` (validation picks, the test part is read once)."""
+        """Protocol in the rows: fine-tuning keeps the rules of `clean` (validation picks, the test part is read once)."""
         return "clean" if self.name == "fine_tune" else self.name
 
     @property
     def trains(self) -> bool:
-        """The encoder's own weights are trained, so that chance plays a part and only networks can take part."""
+        """The encoder's own weights are trained, so results depend on the seed and only networks qualify."""
         return self.run_by in TRAINING
 
 
 def _passes(resolved: ResolvedTask) -> list[_Pass]:
-    """In the order of the profile, fine-tuning last."""
+    """Passes in the order of the profile, fine-tuning last."""
     names = [*resolved.wanted.protocols, *(["fine_tune"] if resolved.wanted.fine_tune else [])]
     known = resolved.task.protocols
     return [_Pass(name, known[name]) for name in names if name in known]
@@ -160,8 +160,9 @@ def _unfit(resolved: ResolvedTask, candidate: Candidate, each: _Pass) -> str | N
 def _variants(settings: Settings, resolved: ResolvedTask, candidate: Candidate, each: _Pass) -> Iterator[tuple[int, int]]:
     """Input sides and seeds.
 
-    A random encoder is its own seed. Whatever is trained by chance has all seeds of the profile (decoders in `paper` as many as
-    the settings say), and data of several splits one seed for each split.
+    A random encoder has its own seed. Stochastic training uses all seeds of the profile (decoders in `paper` as many as
+    configured), and
+    data with several splits one seed per split.
     """
     seeds = settings.downstream.seeds
     if resolved.task.dense and each.protocol == "paper":
@@ -178,7 +179,7 @@ def _variants(settings: Settings, resolved: ResolvedTask, candidate: Candidate, 
     elif splits:
         chosen = range(splits)
     else:
-        # a decoder starts from chance also in `clean`; what has no network has nothing to start
+        # a decoder starts from random weights also in `clean`; statistics have no weights
         fixed = not own_size if resolved.task.dense else each.name == "clean"
         chosen = (candidate.seed,) if fixed else seeds
     for size in sizes if own_size else sizes[:1]:
@@ -189,10 +190,10 @@ def _variants(settings: Settings, resolved: ResolvedTask, candidate: Candidate, 
 def _measured(
     settings: Settings, resolved: ResolvedTask, candidate: Candidate, each: _Pass, size: int, seed: int, cache: FeatureCache
 ) -> list[ScoreRow]:
-    """Rows of one evaluation, from the store where nothing has changed."""
+    """Rows of one evaluation, from the store if nothing has changed."""
     data, source = resolved.data, candidate.source
     if data is None or source is None:
-        raise ValueError(f"{resolved.task_name}: {candidate.name} cannot be measured")  # `_unfit` sees to it
+        raise ValueError(f"{resolved.task_name}: {candidate.name} cannot be measured")  # checked by `_unfit`
     data = data.fold(seed)
     wanted = settings.downstream
     epochs = wanted.paper_epochs if each.protocol == "paper" else 0
@@ -229,13 +230,13 @@ def _measured(
     several = len({row.metric for row in rows}) > 1
     figures = ", ".join(f"{row.method} {f'{row.metric} ' if several else ''}{row.value:.1%}" for row in rows)
     logger.info(f"{resolved.task_name}: {candidate.name} (seed {seed}), {each.name}, {size} px: {figures}")
-    # the store does not know under which name or role an encoder is scored today
+    # name and role are not part of the key
     today = {"row": base.row, "encoder": base.encoder, "role": base.role, "model_uri": base.model_uri}
     return [replace(row, **today) for row in rows]
 
 
 def _sizes(settings: Settings, resolved: ResolvedTask, each: _Pass) -> tuple[int, ...]:
-    """Input sides in pixels; fine-tuning as `paper` has its own, smaller on twins."""
+    """Input sides in pixels; `paper` fine-tuning has its own, smaller on twins."""
     if each.name == "paper" and each.trains:
         return (_training(settings, resolved).paper_size,)
     return resolved.sizes(each.protocol)

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: they take the page's colours (light and dark), need no file and no script."""
+"""Renders small charts as inline SVG in the page's colours (light and dark), without files or scripts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from caco_assets.evaluation.scorecard import Line
 _WIDTH = 360
 # Room for half a label at both ends of the scale.
 _PAD = 14
-# So many points are as good as all of them at the width of the page.
+# More points are not visible at the width of the page.
 _MOST_POINTS = 600
 
 
 def interval(line: Line, low: float = 0.0, high: float = 1.0) -> str:
-    """One figure as a dot with its 95 % interval, on a scale from `low` to `high`; the numbers stand beside it in the table."""
+    """One figure as a dot with its 95 % interval, on a scale from `low` to `high`; the table shows the numbers."""
     if line.value is None:
         return ""
     span = high - low
@@ -44,7 +44,7 @@ def scale(low: float = 0.0, high: float = 1.0) -> str:
 
 
 def bounds(lines: Sequence[Line]) -> tuple[float, float]:
-    """Ends of a scale that holds every figure and interval, such that its quarters are round percents."""
+    """Ends of a scale that contains every figure and interval and has quarters at round percents."""
     ends = [end for line in lines for end in (line.value, line.low, line.high) if end is not None]
     if not ends:
         return 0.0, 1.0
@@ -59,13 +59,13 @@ def _start(ends: Sequence[float], tick: int) -> int:
 
 
 def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what: str) -> str:
-    """A noisy line and a smooth one over it.
+    """A noisy line with a smooth one on top.
 
     Args:
-        x: where.
+        x: positions.
         y: the noisy values.
         smooth: the smooth ones, as many.
-        what: the whole chart in one sentence, for readers who do not see it.
+        what: the chart in one sentence, for screen readers.
     """
     width, height, left, bottom = 760, 260, 48, 34
     keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int))
@@ -91,7 +91,7 @@ def curve(x: Sequence[float], y: Sequence[float], smooth: Sequence[float], what:
 
 
 def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str) -> str:
-    """Counts of values as bars; `what` says the whole chart in one sentence."""
+    """A histogram as bars; `what` describes the chart in one sentence."""
     width, height, bottom = 440, 170, 26
     counts, _ = np.histogram(values, bins=bins, range=(low, high))
     step, most = width / bins, max(int(counts.max()), 1)
@@ -106,7 +106,7 @@ def histogram(values: np.ndarray, bins: int, low: float, high: float, what: str)
 
 
 def data_uri(png: bytes) -> str:
-    """A picture inside the page."""
+    """An image embedded in the page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 

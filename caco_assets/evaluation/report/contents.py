@@ -1,4 +1,4 @@
-"""Collects what the report shows from the products as they lie on disk: facts, counts and pictures, nothing is computed again."""
+"""Collects facts, counts and images for the report from the products on disk, without recomputing anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture inside the page."""
+    """An image embedded in the page."""
 
     source: str
     """Data URI."""
@@ -37,7 +37,7 @@ class Picture:
 
 
 def made(settings: Settings) -> dict[str, Product]:
-    """The products of the profile that are on record, in the order of the chain."""
+    """The recorded products of the profile, in pipeline order."""
     records = settings.paths.records
     return {name: recorded(records, name) for name in PRODUCTS if (records / f"{name}.json").exists()}
 
@@ -53,7 +53,7 @@ def validations(settings: Settings) -> list[dict[str, Any]]:
 
 
 def pictures(settings: Settings) -> dict[str, Picture]:
-    """Map, chips, change histogram and gallery, each only where the product behind it is there."""
+    """Map, chips, change histogram and gallery, each only if its product exists."""
     from caco_assets.imagery.archive.preview import chips_preview
     from caco_assets.sampling.map import world_map
 

@@ -1,4 +1,4 @@
-"""Turns scores, facts and pictures into the two texts of the report: the HTML page and the Markdown model card."""
+"""Renders scores, facts and images as the HTML report and the Markdown model card."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Tile:
 
     who: str
     value: str
-    """In percent; empty when not measured."""
+    """In percent; empty if not measured."""
     note: str
     role: str
 
@@ -90,10 +90,10 @@ def render(settings: Settings, card: Scorecard, made: dict[str, Product]) -> tup
     Args:
         settings: the profile.
         card: scores beside published figures.
-        made: products on record, by name.
+        made: recorded products, by name.
 
     Returns:
-        HTML and Markdown. The HTML holds everything that it shows.
+        HTML and Markdown. The HTML is self-contained.
     """
     loader = PackageLoader("caco_assets.evaluation.report")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -242,7 +242,7 @@ def _versions() -> list[tuple[str, str]]:
         try:
             found.append((library, version(library)))
         except PackageNotFoundError:
-            # run from a checkout that was never installed
+            # run from a checkout without installation
             found.append((library, "not installed as a package"))
     stages = ("locations", "scenes", "archive", "pack", "encoder", "scores", "report")
     return [*found, ("recipes", ", ".join(f"{stage} {stage_version(stage)}" for stage in stages))]

@@ -96,7 +96,7 @@ class Override(_Frozen):
     """Who may override which rules."""
 
     allowed: tuple[str, ...] = ()
-    """Names of users on the machine that decides; empty: nobody."""
+    """Names of users on the machine that decides; empty: no user."""
     rules: tuple[Overridable, ...] = ("main", "others", "latency", "size", "drift")
 
 

@@ -1,8 +1,9 @@
 """AID: 600×600 jpg of aerial scenes in thirty classes (Xia et al. 2017), read from the authors' zip or an extracted folder.
 
 There are no published lists: the authors draw 20 % or 50 % of every class for training, the rest is the test part, and publish the
-mean over several draws. Ours are five, seeded by the class and the number of the draw; a tenth of the training images is kept for
-validation (`clean` chooses on it; `paper` trains on it too). torchgeo has no class for AID.
+mean over several draws. Here there are five draws, seeded by the class and the number of the draw; a tenth of the training images
+validates
+(`clean` selects on it; `paper` trains on it too). torchgeo has no class for AID.
 """
 
 from __future__ import annotations
@@ -57,22 +58,22 @@ COUNTS = {
 """Class → images of the published set; 10 000 in all."""
 SIDE = 600
 SPLITS, SPLITS_OF_PART = 5, 3
-"""Draws of the whole set; of a declared part, whose figures nobody compares with published ones."""
+"""Draws of the complete set, and of a declared subset, whose scores are not compared with published ones."""
 _VALIDATION = 0.1
-# A jpg of the published set has some 100 to 400 kB.
+# A jpg of the published set has about 100 to 400 kB.
 _MAX_BYTES = 8 << 20
 
 
 def read(path: Path, share: float, hashes: Hashes = FRESH) -> LabelledImages:
     """Check archive, classes and counts; no pixel is decoded yet.
 
-    The pictures are photographs without a radiometric scale: 255 counts as reflectance 0.275, as in EuroSAT's pictures.
+    The images have no radiometric scale: 255 counts as reflectance 0.275, as in EuroSAT RGB.
 
     Args:
         path: `AID.zip`, a folder that holds it, or a folder with `AID/<Class>/<class>_<n>.jpg` somewhere below. A folder with
-            `subset.json` holds what that declares instead of all thirty classes.
-        share: of every class that is for training: 0.2 or 0.5.
-        hashes: remembers what has been hashed before.
+        `subset.json` holds the declared images instead of all thirty classes.
+        share: of every class, for training: 0.2 or 0.5.
+        hashes: cache of content hashes.
 
     Raises:
         UserError: see `open_store` and `index_members`; or classes or images are missing (`IncompleteError`).
@@ -122,7 +123,7 @@ def read_50(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
 
 def split(labels: dict[str, int], share: float, number: int) -> dict[str, Part]:
-    """The draw of a number: `train`, `val`, `test`, each sorted by name.
+    """The draw with a number: `train`, `val`, `test`, each sorted by name.
 
     In every class: `share` of the images, at least two, are for training, and of these a tenth, at least one, is `val`.
 

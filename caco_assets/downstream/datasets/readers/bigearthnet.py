@@ -1,11 +1,11 @@
 """BigEarthNet-S2, first version: one folder for each patch with twelve tifs and `<patch>_labels_metadata.json`; 19 labels.
 
-A reader of our own: torchgeo's class wants the Sentinel-1 half or downloads, lists files with a glob per sample and resamples
-through rasterio, which the image for GPUs does not hold. A test compares the two on the embedded twin.
+torchgeo's class is not used: it needs the Sentinel-1 half or downloads, lists files with a glob per sample and resamples through
+rasterio, which the GPU image lacks. A test compares the two readers on the embedded twin.
 
 Lists: `train.csv`, `val.csv`, `test.csv` as the authors publish them (the patch's name in the first column), also as
-`bigearthnet-train.csv` (torchgeo) or `train.txt` (SeCo). Patches with seasonal snow or with cloud and shadow are dropped by the
-authors' two lists where those lie beside the data, and so are patches without any of the 19 labels.
+`bigearthnet-train.csv` (torchgeo) or `train.txt` (SeCo). Patches with seasonal snow or with cloud and shadow are dropped
+if the authors' two lists lie next to the data; patches without any of the 19 labels are always dropped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PARTS = ("train", "val", "test")
 _LIST_NAMES = ("{}.csv", "bigearthnet-{}.csv", "{}.txt", "bigearthnet-{}.txt")
 _DROP_LISTS = ("patches_with_seasonal_snow.csv", "patches_with_cloud_and_shadow.csv")
 PATCHES = 590_326
-"""Of the published set (Sumbul et al. 2019), those with snow, cloud and shadow among them."""
+"""Patches in the published set (Sumbul et al. 2019), including those with snow, cloud and shadow."""
 _SHARES = (0.6, 0.2, 0.2)
 _THREADS = 8
 
@@ -42,14 +42,14 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     """Check lists, folders and labels; no pixel is decoded yet.
 
     Args:
-        path: the folder that holds the patches' folders, or the one that holds `BigEarthNet-v1.0/` and the lists. The lists lie
-            in the one or beside it. Without lists: a seeded 60/20/20 split, and all 590 326 patches must be there, or as many as
-            `subset.json` in either folder declares.
-        hashes: remembers what has been hashed before.
+        path: the folder that holds the patches' folders, or the one that holds `BigEarthNet-v1.0/` and the lists. The lists lie in
+        that folder or next to it. Without lists: a seeded 60/20/20 split, and all 590 326 patches must exist, or as many as
+        `subset.json` in either folder declares.
+        hashes: cache of content hashes.
 
     Raises:
         IncompleteError: no lists, and fewer or more patches than published or declared.
-        UserError: nothing there (`DataAbsentError`), an archive that is not extracted, a list that names a missing patch, a patch
+        UserError: no data (`DataAbsentError`), an archive that is not extracted, a list that names a missing patch, a patch
             without a tif or its labels, an unknown label.
     """
     root = _patches(path)
@@ -108,7 +108,7 @@ def _patches(path: Path) -> Path:
 
 
 def _lists(root: Path, there: list[str]) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Names of each part, and where they come from."""
+    """Names of each part, and their origin."""
     files = {part: file for part in PARTS if (file := _find(root, [name.format(part) for name in _LIST_NAMES])) is not None}
     if not files:
         place = root if (root / FILE).is_file() or root.name not in FOLDERS else root.parent
@@ -146,7 +146,7 @@ def _seeded(there: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _dropped(root: Path) -> tuple[set[str], str]:
-    """Patches on the authors' lists of snow and of cloud and shadow, and what a reader of a score must know of them."""
+    """Patches on the authors' lists of snow and of cloud and shadow, and a note about them, shown with scores."""
     names: set[str] = set()
     found = []
     for name in _DROP_LISTS:
@@ -165,7 +165,7 @@ def _find(root: Path, names: list[str]) -> Path | None:
 
 
 def _labels(root: Path, name: str) -> np.ndarray:
-    """uint8 (19,) of a patch; that all its tifs are there is checked on the way."""
+    """uint8 (19,) of a patch; also checks that all its tifs exist."""
     file = root / name / f"{name}_labels_metadata.json"
     there = {entry.name for entry in (root / name).iterdir()}
     if missing := [band for band in BANDS if f"{name}_{band}.tif" not in there]:

@@ -1,4 +1,4 @@
-"""BigEarthNet's labels: 43 classes of CORINE Land Cover and the 19 that they are grouped into (Sumbul et al. 2020)."""
+"""BigEarthNet labels: 43 classes of CORINE Land Cover and their grouping into 19 (Sumbul et al. 2020)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSES = (
     "Inland waters",
     "Marine waters",
 )
-"""The nineteen, in the order of the authors' index."""
+"""The 19 classes, in the order of the authors' index."""
 GROUPS: dict[str, str | None] = {
     "Continuous urban fabric": "Urban fabric",
     "Discontinuous urban fabric": "Urban fabric",
@@ -64,7 +64,7 @@ GROUPS: dict[str, str | None] = {
     "Coastal lagoons": "Marine waters",
     "Estuaries": "Marine waters",
     "Sea and ocean": "Marine waters",
-    # the eleven that the authors left out of the nineteen
+    # the eleven that the authors left out of the 19
     **dict.fromkeys(
         (
             "Road and rail networks and associated land",
@@ -89,7 +89,7 @@ def of_43(labels: Iterable[str], where: str) -> np.ndarray:
     """uint8 (19,) of labels of the first version.
 
     Raises:
-        UserError: a label is none of the 43; `where` names the file.
+        UserError: a label is not one of the 43; `where` names the file.
     """
     row = np.zeros(len(CLASSES), np.uint8)
     for label in labels:
@@ -105,7 +105,7 @@ def of_19(labels: Iterable[str], where: str) -> np.ndarray:
     """uint8 (19,) of labels of the second version.
 
     Raises:
-        UserError: a label is none of the 19; `where` names the file.
+        UserError: a label is not one of the 19; `where` names the file.
     """
     row = np.zeros(len(CLASSES), np.uint8)
     for label in labels:

@@ -18,18 +18,18 @@ from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 SIDE = 120
 FORMAT = PixelFormat(BANDS, 1e-4)
-"""Level-2A numbers of 2017 and 2018, when products had no offset yet."""
+"""Level-2A digital numbers of 2017 and 2018, before products had an offset."""
 _WET = ("Beaches, dunes, sands", "Inland wetlands", "Coastal wetlands", "Inland waters", "Marine waters")
 _LOOKED_AT = 15
 SIDES: dict[str, int] = dict(zip(BANDS, (20, 120, 120, 120, 60, 60, 60, 120, 60, 20, 60, 60), strict=True))
-"""Band → pixels of its file on a side."""
+"""Band → side of its file in pixels."""
 
 
 def read_patch(folder: Path, bands: tuple[str, ...]) -> np.ndarray:
-    """uint16 (bands, 120, 120): coarser bands are interpolated bilinearly between pixel centres, as torchgeo's reader does.
+    """uint16 (bands, 120, 120): coarser bands are interpolated bilinearly between pixel centres, as in torchgeo's reader.
 
     Args:
-        folder: of the patch, which holds `<patch>_<band>.tif`.
+        folder: of the patch, with `<patch>_<band>.tif`.
         bands: the wanted ones.
 
     Raises:
@@ -76,7 +76,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     side = image.shape[0]
     if side == SIDE:
         return image
-    # where the centres of the fine pixels lie between those of the coarse ones; outside the outermost, the outermost counts
+    # positions of the fine pixel centres between the coarse ones; beyond the outermost coarse pixel, its value is used
     places = np.clip((np.arange(SIDE) + 0.5) * side / SIDE - 0.5, 0, side - 1)
     first = np.minimum(places.astype(int), side - 2)
     share = places - first

@@ -1,6 +1,6 @@
 """BigEarthNet-S2, second version (reBEN, Clasen et al. 2024): `BigEarthNet-S2/<tile>/<patch>/<patch>_<band>.tif`, 19 labels.
 
-Labels, split, snow and cloud come from `metadata.parquet`; `Reference_Maps/` (the labels' pixels) are not needed to judge.
+Labels, split, snow and cloud come from `metadata.parquet`; `Reference_Maps/` (the labels' pixels) are not needed for evaluation.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
     Args:
         path: the folder that holds `BigEarthNet-S2/` and `metadata.parquet`.
-        hashes: remembers what has been hashed before.
+        hashes: cache of content hashes.
 
     Raises:
-        UserError: nothing there (`DataAbsentError`), not extracted, a patch of the table that is not there, an unknown label.
+        UserError: no data (`DataAbsentError`), not extracted, a patch of the table that is missing, an unknown label.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -85,7 +85,7 @@ def tile_of(patch: str) -> str:
 
 
 def _check_folders(root: Path, patches: list[str]) -> None:
-    """Every patch has its folder: one listing for each tile."""
+    """Check that every patch has its folder, with one listing per tile."""
     there: dict[str, set[str]] = {}
     for patch in patches:
         tile = tile_of(patch)

@@ -1,7 +1,7 @@
 """DynamicEarthNet: 75 cubes of daily 3 m pictures (4 bands, 1024×1024) with a mask for the first day of each of 24 months.
 
 Toker et al. 2022. A cube's monthly picture and mask are one image here, and a cube's months are one group. As in the authors'
-reader, the masks are one band (0 or 255) for each of seven classes, and snow and ice, too rare to score, is ignored. Their lists
+reader, the masks have one band (0 or 255) for each of seven classes; snow and ice is too rare to score and is ignored. Their lists
 have a line for each month: folder of the pictures, mask, `YYYY-MM`. torchgeo has no class for it.
 """
 
@@ -25,7 +25,7 @@ from caco_assets.downstream.datasets.tiles import Scene
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B02", "B03", "B04", "B08")
-"""Blue, green, red, near infrared; harmonised by their provider with Sentinel-2, reflectance × 10 000."""
+"""Blue, green, red, near infrared; harmonised with Sentinel-2 by the provider, reflectance × 10 000."""
 CLASSES = ("impervious surface", "agriculture", "forest and other vegetation", "wetlands", "soil", "water")
 SNOW = 6
 """Band of the masks that is ignored."""
@@ -35,11 +35,11 @@ _CUBE = re.compile(r"\d+_\d+_\d+")
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
-    """Check the lists, and that each of their lines has a picture and a mask of one size; no picture is decoded yet.
+    """Check the lists, and that each line has an image and a mask of the same size; no image is decoded yet.
 
     Args:
         path: a folder with the authors' `train.txt`, `val.txt`, `test.txt` (in `dynnet_training_splits`), `planet` and `labels`.
-        hashes: remembers what has been hashed before.
+        hashes: cache of content hashes.
 
     Raises:
         UserError: a list is missing, a line is not understood or names a missing file, or sizes differ.

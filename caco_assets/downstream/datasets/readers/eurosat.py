@@ -35,9 +35,9 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
     Args:
         path: `EuroSAT.zip`, a folder that holds it, or a folder with the class folders. The lists (`split-train.txt`, …) lie
-            beside the archive, or in the folder or beside it. Without lists all 27 000 images must be there, or as many as
+            beside the archive, or in the folder or beside it. Without lists all 27 000 images must exist, or as many as
             `subset.json` declares.
-        hashes: remembers what has been hashed before.
+        hashes: cache of content hashes.
 
     Raises:
         UserError: see `open_store`, `index_members` and `cut_parts`.

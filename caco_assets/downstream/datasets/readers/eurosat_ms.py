@@ -20,15 +20,15 @@ from caco_assets.downstream.datasets.readers.eurosat import CLASSES, COUNTS, SID
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
-"""The order in the files: B8A stands last."""
+"""The order in the files: B8A is last."""
 FORMAT = PixelFormat(BANDS, 1e-4)
 SAMPLE = dict.fromkeys(CLASSES, 10)
-"""Class → images of the small sample for demonstrations that goes round (EuroSAT100 of torchgeo has it)."""
+"""Class → images of the small demonstration sample (EuroSAT100 in torchgeo)."""
 # 64 · 64 · 13 · 2 bytes are 107 kB; tags and padding add little.
 _MAX_BYTES = 1 << 20
 _GDAL_METADATA = 42112
 _EACH = 3
-"""Images of each class that are looked at before compute."""
+"""Images of each class that are checked before anything is computed."""
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
@@ -36,9 +36,9 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 
     Args:
         path: `EuroSATallBands.zip`, a folder that holds it, or a folder with the class folders somewhere below. Lists made for
-            the jpg are read with `.tif`. Without lists the split is stratified and seeded, and all 27 000 images must be there,
-            or the sample of 100, or as many as `subset.json` declares.
-        hashes: remembers what has been hashed before.
+            the jpg are read with `.tif`. Without lists the split is stratified and seeded, and all 27 000 images must exist, or
+            the sample of 100, or as many as `subset.json` declares.
+        hashes: cache of content hashes.
 
     Raises:
         UserError: see `open_store`, `index_members` and `cut_parts`.

@@ -1,7 +1,6 @@
 """ISPRS Potsdam and Vaihingen: land cover of two German towns at 5 and 9 cm, masks in six colours, tests on the contest's areas.
 
-torchgeo has classes for both; they take any colour that they do not know for clutter, leave out missing areas without a word, and
-import slowly.
+torchgeo has classes for both; they treat unknown colours as clutter, silently skip missing areas, and import slowly.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from caco_assets.pretraining.encoder.preprocessing import RGB, PixelFormat
 
 CLASSES = ("impervious surfaces", "building", "low vegetation", "tree", "car", "clutter")
 SCORED = (0, 1, 2, 3, 4)
-"""The contest and what is published leave clutter out of the mean."""
+"""The contest and published results leave clutter out of the mean."""
 COLORS = {
     (255, 255, 255): 0,
     (0, 0, 255): 1,
@@ -43,15 +42,15 @@ _WHITE = 0.275
 
 @dataclass(frozen=True)
 class Town:
-    """What tells the two apart."""
+    """What distinguishes the two data sets."""
 
     task: str
     areas: Mapping[str, tuple[str, ...]]
     image: re.Pattern[str]
-    """Its first group is the area, its second the kind of picture."""
+    """Group 1 is the area, group 2 the image type."""
     mask: re.Pattern[str]
     kinds: Mapping[str, tuple[str, ...]]
-    """Kind of picture → its bands, the preferred first."""
+    """Kind of picture → its bands, the preferin RGB order."""
     archives: str
     note: str
 
@@ -96,7 +95,7 @@ def read_vaihingen(path: Path, hashes: Hashes = FRESH) -> DenseImages:
 
 
 def _read(path: Path, town: Town, hashes: Hashes) -> DenseImages:
-    """Check that every area has a picture and a mask of its size; no picture is decoded yet.
+    """Check that every area has an image and a mask of its size; no image is decoded yet.
 
     Raises:
         UserError: an area is missing, or sizes differ.
@@ -108,7 +107,7 @@ def _read(path: Path, town: Town, hashes: Hashes) -> DenseImages:
         if match := town.image.search(name):
             pictures[match[2]][match[1]] = name
         elif (match := town.mask.search(name)) and (match[1] not in masks or "gts_for_participants" in masks[match[1]]):
-            # the complete ground truth wins over the contest's partial one
+            # the complete ground truth takes precedence over the contest's partial one
             masks[match[1]] = name
     wanted = [area for areas in town.areas.values() for area in areas]
     kind = max(town.kinds, key=lambda each: len(pictures[each]))
@@ -154,7 +153,7 @@ def classes_of(archives: Archives, name: str, colors: np.ndarray) -> np.ndarray:
     """Classes (H, W) uint8 of a coloured mask (3, H, W) uint8.
 
     Raises:
-        UserError: it has a colour that no class has.
+        UserError: a colour without a class.
     """
     if colors.ndim != 3 or colors.shape[0] < 3 or colors.dtype != np.uint8:
         found = "×".join(str(side) for side in colors.shape)

@@ -1,7 +1,7 @@
 """LEVIR-CD: building change in 637 pairs of 1024×1024 pictures of 0.5 m (Chen and Shi 2020), `train|val|test/{A,B,label}/*.png`.
 
-The authors have 445 pairs in `train.zip`, 64 in `val.zip` and 128 in `test.zip`; their files are the split, there are no lists.
-torchgeo has a class for it that unpacks the archives; it would add a slow import and no check.
+The authors have 445 pairs in `train.zip`, 64 in `val.zip` and 128 in `test.zip`; the archives define the split, there are no lists.
+torchgeo's class unpacks the archives; it would add a slow import and no check.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _MEMBER = re.compile(r"(?:^|/)(?:(train|val|test)/(?:[^/]+/)?)?(A|B|label)/((tra
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
-    """Check that each image has both dates and a mask of one size; no picture is decoded yet.
+    """Check that each image has both dates and a mask of the same size; no image is decoded yet.
 
     Args:
-        path: a folder with `train.zip`, `val.zip`, `test.zip`, or with what they hold, in a folder for each part or all together
-            (the files' names begin with their part).
-        hashes: remembers what has been hashed before.
+        path: a folder with `train.zip`, `val.zip`, `test.zip`, or with their contents, in one folder per part or all together
+            (file names then begin with their part).
+        hashes: cache of content hashes.
 
     Raises:
         IncompleteError: fewer or more pairs than published, or than `subset.json` declares.

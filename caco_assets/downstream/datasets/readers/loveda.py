@@ -1,8 +1,8 @@
 """LoveDA: land cover in 5 987 pictures of 1024×1024 at 0.3 m (Wang et al. 2021), `Train|Val/Urban|Rural/{images,masks}_png`.
 
-`Train` has 2 522 pictures, `Val` 1 669, `Test` 1 796. The masks of `Test` are not public (a server scores them), so figures are of
-`Val`, and a seeded fifth of the pictures of `Train` validates.
-torchgeo has a class for it; it would add a slow import and no check.
+`Train` has 2 522 pictures, `Val` 1 669, `Test` 1 796. The masks of `Test` are not public (a server scores them), so scores are on
+`Val`, and a seeded fifth of the images of `Train` validates.
+torchgeo's class would add a slow import and no check.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from caco_assets.downstream.datasets.tiles import Scene
 CLASSES = ("background", "building", "road", "water", "barren", "forest", "agriculture")
 SIDE = 1024
 CODES = {0: IGNORE, **{number: number - 1 for number in range(1, 8)}}
-"""Value in a mask → class; 0 is where there is no data."""
+"""Mask value → class; 0 means no data."""
 _MEMBER = re.compile(r"(?:^|/)(Train|Val)/(Urban|Rural)/(images_png|masks_png)/([^/]+)\.png$")
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
-    """Check that each picture has a mask of its size; no picture is decoded yet.
+    """Check that each image has a mask of its size; no image is decoded yet.
 
     Args:
         path: a folder with `Train.zip` and `Val.zip`, or with the folders they hold.
-        hashes: remembers what has been hashed before.
+        hashes: cache of content hashes.
 
     Raises:
         IncompleteError: fewer or more pictures than published, or than `subset.json` declares.

@@ -1,8 +1,8 @@
-"""OSCD: change between two Sentinel-2 pictures (level 1C, 13 bands) of 24 cities (Daudt et al. 2018), as its three zips hold it.
+"""OSCD: change between two Sentinel-2 pictures (level 1C, 13 bands) of 24 cities (Daudt et al. 2018), from its three zips.
 
-The authors' lists of 14 and 10 cities are shipped with the package (`published_splits.yaml`). They are used where the
-data has no lists, and show whether lists beside the data are the published ones.
-torchgeo has a class for it that unpacks the archives and gives whole cities; it would add a slow import and no check.
+The authors' lists of 14 and 10 cities are shipped with the package (`published_splits.yaml`). They are used if the data has no
+lists, and show whether lists next to the data are the published ones.
+torchgeo's class unpacks the archives and returns whole cities; it would add a slow import and no check.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Files = dict[str, dict[tuple[int, str], str]]
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
-    """Check files, lists and sizes; no picture is decoded yet.
+    """Check files, lists and sizes; no image is decoded yet.
 
     Args:
         path: a folder with the three zips (`Onera Satellite Change Detection dataset - Images.zip`, `… - Train Labels.zip`,
-            `… - Test Labels.zip`) or with what they hold.
-        hashes: remembers what has been hashed before.
+            `… - Test Labels.zip`) or with their contents.
+        hashes: cache of content hashes.
 
     Raises:
         UserError: a list, city, band or mask is missing, or sizes differ.

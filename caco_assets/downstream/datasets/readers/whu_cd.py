@@ -1,9 +1,9 @@
-"""WHU-CD: building change in Christchurch between 2012 and 2016, 0.2 m (Ji, Wei and Lu 2019), by either of the two splits in use.
+"""WHU-CD: building change in Christchurch between 2012 and 2016, 0.2 m (Ji, Wei and Lu 2019), in either of its two common splits.
 
-`authors`: the two mosaics with the training and the test area apart, as `1. The two-period image data` ships them.
-`256`: the whole cut into 7 620 tiles of 256 px, `A`, `B`, `label` and `list/{train,val,test}.txt` (6 096, 762 and 762); tiles next
-to each other lie in different parts, so that its figures are higher. Without the lists, a seeded split of the same shares.
-Figures of the two cannot be compared. torchgeo has no class for it.
+`authors`: the two mosaics with separate training and test areas, as `1. The two-period image data` ships them.
+`256`: the full area cut into 7 620 tiles of 256 px, `A`, `B`, `label` and `list/{train,val,test}.txt` (6 096, 762 and 762);
+neighbouring tiles lie in different parts, so scores are higher. Without the lists, a seeded split of the same shares.
+Scores of the two cannot be compared. torchgeo has no class for it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _SHARES, _SEED = (0.8, 0.1, 0.1), 0
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
-    """Tell the split by the layout, and check its files; no picture is decoded yet.
+    """Detect the split from the layout, and check its files; no image is decoded yet.
 
     Args:
         path: a folder with the zip, or with what it holds.
-        hashes: remembers what has been hashed before.
+        hashes: cache of content hashes.
 
     Raises:
         IncompleteError: tiles without lists, and fewer or more than published, or than `subset.json` declares.
