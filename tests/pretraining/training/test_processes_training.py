@@ -21,6 +21,7 @@ from caco_assets.pretraining.objectives import FIDELITY, OBJECTIVES, Objective, 
 from caco_assets.pretraining.training.fabric import leave
 from caco_assets.pretraining.training.loop import train
 from caco_assets.pretraining.training.metrics_log import read_metrics
+from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.settings import Pretraining
 
 pytestmark = pytest.mark.systems
@@ -78,7 +79,7 @@ def run(folder: Path, name: str, objective: Objective | None = None, spoil: tupl
     said: list[str] = []
     batches = Batches(len(objective.plan.views), spoil)
     with log_to(lambda _level, line: said.append(line)):
-        train(objective, batches, options(**changes), seed=0, folder=folder, recipe={"backbone": "tiny"})
+        train(objective, batches, RunConfig(pack=folder, target=folder, pretraining=options(**changes)))
     return {"state": {key: value.clone() for key, value in objective.state_dict().items()}, "said": said}
 
 
