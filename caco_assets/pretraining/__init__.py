@@ -1,1 +1,1 @@
-"""What has changed?"""
+"""Pretrains encoders: training pack, objectives, training loop and encoder files."""

@@ -1,4 +1,4 @@
-"""Assets of the room `pretraining`."""
+"""Dagster assets of pretraining: the training pack and the encoder."""
 
 import dagster as dg
 
@@ -19,7 +19,7 @@ from caco_assets.resources.profile import Profile
 
 @dg.asset(group_name="pretraining", code_version=stage_version("pack"), deps=[quarantine], kinds={"numpy"})
 def pack(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
-    """The archive as uint8 arrays in the bands and the stretch that training reads."""
+    """The archive as uint8 arrays, with the bands and the stretch that training reads."""
     settings = profile.settings()
     product = build_pack(settings, archive_shards(settings))
     versions.commit(settings, "pack")
@@ -36,7 +36,7 @@ def pack(profile: Profile, versions: DataVersions) -> dg.MaterializeResult:
 def encoder(
     context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource, training: TrainingProcess
 ) -> dg.MaterializeResult:
-    """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run goes on."""
+    """A backbone pretrained with the profile's objective; curves are live in MLflow, an interrupted run resumes."""
     settings = profile.settings()
     inputs = training_inputs(settings)
     data = {"pack": inputs.pack.content_hash, **data_versions(settings)}
@@ -52,14 +52,14 @@ def encoder(
         names = ("loss_curve.png", "change_histogram.png", "change_gallery.png", "change_estimates.parquet", "metrics.jsonl")
         files = [file for name in (*names, "encoder.json") if (file := product.path / name).exists()]
         if product.reused and note.exists():
-            # it was made, but the server, or this process, has gone before its run was whole
+            # the encoder is complete, but the server or this process ended before its run was finished
             for line in read_metrics(product.path / METRICS):
                 live.log(line.pop("step"), line)
         if live.run is not None:
             live.run.tag("encoder", product.content_hash)
             for file in files:
                 live.run.file(file)
-    # of trainings that were given up
+    # of abandoned trainings
     for stale in note.parent.glob(f"{note.name.partition('.run-')[0]}.run-*"):
         stale.unlink(missing_ok=True)
     pictures = {file.stem: picture(file, file.stem.replace("_", " ")) for file in files if file.suffix == ".png"}
@@ -69,7 +69,7 @@ def encoder(
 
 @dg.asset_check(asset=encoder, blocking=True)
 def embeddings_have_not_collapsed(profile: Profile) -> dg.AssetCheckResult:
-    """A collapsed encoder, whose embeddings are all alike, goes no further."""
+    """A collapsed encoder, whose embeddings are all alike, is blocked."""
     facts = recorded(profile.settings().paths.records, "encoder").facts
     spread = facts["embedding_std"]
     figures = {name: facts[name] for name in ("embedding_std", "queue_rank", "queue_cosine") if name in facts}

@@ -1,7 +1,7 @@
-"""Rows of other processes: the few collective operations that make training on many processes the same as on one.
+"""Collective operations that make training on many processes equivalent to training on one.
 
-Each process holds an equal slice of the global batch, in the order of the ranks (`Loader(part=…)`). In one process every function
-here gives back what it was given. Each must be called by all processes, in the same order.
+Each process holds an equal slice of the global batch, in rank order (`Loader(part=…)`). In a single process every function
+here returns its input. All processes must call each function, in the same order.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Which of them this is, from 0; the first alone writes files and says how far it is."""
+    """Rank of this process, from 0; only rank 0 writes files and logs progress."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def gather(rows: Tensor, dim: int = 0) -> Tensor:
-    """Everyone's rows along `dim`, in the order of the global batch; without gradient."""
+    """Rows of all processes along `dim`, in the order of the global batch; without gradient."""
     return rows if size() == 1 else _all_rows(rows.detach(), dim)
 
 
@@ -34,12 +34,12 @@ def share(blocks: Sequence[Tensor], *, everyones_gradient: bool) -> list[Tensor]
 
     Args:
         blocks: this process's rows.
-        everyones_gradient: whether this process's rows take gradient from the losses of all processes, or from its own alone.
+        everyones_gradient: whether this process's rows receive gradient from the losses of all processes, or only from its own.
 
-    The loss L of one process with the whole batch is the mean over processes of L_r, the mean over the rows of process r; and
-    data-parallel training averages what the processes pass back. So process s has to pass back Σ_r ∂L_r/∂z_s for its rows z_s.
-    Where only the own loss can know them (queries in momentum contrast: keys carry no gradient), that is ∂L_s/∂z_s and nothing
-    needs to be exchanged. Where the rows are negatives of others (SimCLR), the backward pass sums over processes.
+    The loss L of one process with the whole batch is the mean over processes of L_r, the mean over the rows of process r.
+    Data-parallel training averages the gradients of the processes, so process s must return Σ_r ∂L_r/∂z_s for its rows z_s.
+    If only its own loss depends on them (queries in momentum contrast: keys carry no gradient), that is ∂L_s/∂z_s and nothing
+    is exchanged. If the rows are negatives of other processes (SimCLR), the backward pass sums over processes.
     """
     if size() == 1:
         return list(blocks)
@@ -50,7 +50,7 @@ def share(blocks: Sequence[Tensor], *, everyones_gradient: bool) -> list[Tensor]
 
 
 def mine(rows: Tensor, dim: int = 0) -> Tensor:
-    """This process's slice of everyone's rows (a view)."""
+    """This process's slice of the global rows (a view)."""
     if size() == 1:
         return rows
     own = rows.shape[dim] // size()
@@ -58,7 +58,7 @@ def mine(rows: Tensor, dim: int = 0) -> Tensor:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over processes of figures that each process has from its own rows."""
+    """The mean over processes of values that each process computes from its own rows."""
     if size() == 1:
         return values
     total = values.clone()
@@ -67,7 +67,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite each tensor by the first process's."""
+    """Overwrite each tensor with that of rank 0."""
     if size() == 1:
         return
     for tensor in tensors:
@@ -75,7 +75,7 @@ def from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def largest(number: int, device: torch.device | str = "cpu") -> int:
-    """The largest of everyone's numbers; `device` is where the tensors of this training lie."""
+    """The largest number over all processes; `device` is the device of this training's tensors."""
     if size() == 1:
         return number
     numbers = torch.tensor(number, device=device)
@@ -84,7 +84,7 @@ def largest(number: int, device: torch.device | str = "cpu") -> int:
 
 
 class _Share(torch.autograd.Function):
-    """Everyone's rows (R, N, C) of this process's (R, n, C); see `share` for the gradient."""
+    """(R, n, C) of this process → (R, N, C) of all processes; see `share` for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, everyones_gradient: bool) -> Tensor:
@@ -101,7 +101,7 @@ class _Share(torch.autograd.Function):
 
 
 def _all_rows(rows: Tensor, dim: int) -> Tensor:
-    """(…, N, …) of (…, n, …)."""
+    """(…, n, …) → (…, N, …)."""
     everyone = rows.new_empty((size() * rows.shape[0], *rows.shape[1:]))
     dist.all_gather_into_tensor(everyone, rows.contiguous())
     return everyone.unflatten(0, (size(), -1)).movedim(0, dim).flatten(dim, dim + 1)

@@ -1,4 +1,4 @@
-"""The products on record that the stages of pretraining read: what a command or an asset hands to them."""
+"""Looks up the recorded products that the stages of pretraining read, for commands and assets."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from caco_assets.settings import Settings
 
 
 def archive_shards(settings: Settings) -> list[Product]:
-    """The shards of the archive, in order; none before the first is ingested.
+    """The shards of the archive, in order; empty before the first is ingested.
 
     Raises:
-        UserError: a shard is not complete.
+        UserError: a shard is incomplete.
     """
     paths = settings.paths
     return [recorded(paths.records, f"archive/{shard.name}") for shard in sorted(paths.archive.glob("shard=*"))]
 
 
 def encoder_inputs_on_record(settings: Settings) -> TrainingInputs:
-    """The pack and, for a warm start, the parent: what decides the encoder.
+    """The inputs that decide the encoder: the pack and, for a warm start, the parent.
 
     Raises:
-        UserError: one of them has not been made yet.
+        UserError: one of them does not exist yet.
     """
     records = settings.paths.records
     parent = None if settings.pretraining.warm_start == "none" else recorded(records, "parent")
@@ -31,10 +31,10 @@ def encoder_inputs_on_record(settings: Settings) -> TrainingInputs:
 
 
 def training_inputs(settings: Settings) -> TrainingInputs:
-    """All that training reads: what decides the encoder, and the probe set if the profile probes.
+    """All inputs of training: those that decide the encoder, and the probe set if the profile uses one.
 
     Raises:
-        UserError: one of them has not been made yet.
+        UserError: one of them does not exist yet.
     """
     inputs, options = encoder_inputs_on_record(settings), settings.pretraining
     probed = options.probe_every and options.probe_task

@@ -23,13 +23,13 @@ class TrainingInputs:
 
     pack: Product
     parent: Product | None = None
-    """What a warm start begins with; needed if `pretraining.warm_start` is set."""
+    """Encoder that a warm start begins with; required if `pretraining.warm_start` is set."""
     probe_set: Product | None = None
-    """Scores the encoder during training and decides no weight; needed if `pretraining.probe_every` is set."""
+    """Scores the encoder during training without affecting its weights; required if `pretraining.probe_every` is set."""
 
 
 def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
-    """Make `pack/` from the archive: one stretch, one choice of bands, uint8, ready to be read in any order.
+    """Make `pack/` from the archive: one stretch, one choice of bands, uint8, for random access.
 
     Args:
         settings: the profile.
@@ -82,10 +82,10 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
         settings: the profile.
         inputs: pack, parent and probe set.
         sinks: further receivers of the metrics beside `metrics.jsonl`.
-        start: starts the training process (see `launch.separate_process`); default: as `pretraining.launcher` says.
+        start: starts the training process (see `launch.separate_process`); default: according to `pretraining.launcher`.
 
     Raises:
-        UserError: the parent is of another vintage, settings do not fit each other or the pack, or training has diverged.
+        UserError: the parent is of another vintage, settings conflict with each other or the pack, or training has diverged.
         Stopped: on request, with a checkpoint.
     """
     from caco_assets.pretraining.launch.prometheus_sink import prometheus_sinks
@@ -118,7 +118,7 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
         with stop_requests() as stop:
             return make_encoder(config, sinks=sinks, stop=stop)
 
-    # probe set and truth decide no weight: they are not part of the fingerprint
+    # probe set and truth do not affect the weights: they are not part of the fingerprint
     return produce(
         "encoder",
         paths.encoder,
@@ -130,7 +130,7 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
 
 
 def encoder_inputs(settings: Settings, inputs: TrainingInputs) -> dict[str, Any]:
-    """Everything that decides the encoder, for its fingerprint.
+    """All inputs that decide the encoder, for its fingerprint.
 
     Raises:
         UserError: see `starting_point`.
@@ -149,13 +149,13 @@ def encoder_inputs(settings: Settings, inputs: TrainingInputs) -> dict[str, Any]
 
 
 def starting_point(settings: Settings, parent: Product | None) -> tuple[Path | None, dict[str, Any]]:
-    """The folder of the encoder to start from and what names it, as the product `parent` holds them.
+    """The folder of the encoder to start from and its identifying fields, from the product `parent`.
 
     Returns:
-        The folder, and the fields that go into the encoder's `data`; None and no fields where training starts from scratch.
+        The folder, and the fields for the encoder's `data`; None and no fields if training starts from scratch.
 
     Raises:
-        UserError: the profile wants a warm start, and the parent is missing or of another vintage.
+        UserError: the profile needs a warm start, and the parent is missing or of another vintage.
     """
     if settings.pretraining.warm_start == "none":
         return None, {}

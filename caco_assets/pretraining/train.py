@@ -1,7 +1,7 @@
-"""The entry point of training: `python -m caco_assets.pretraining.train CONFIG`, with neither Dagster nor MLflow installed.
+"""The command that trains an encoder: `python -m caco_assets.pretraining.train CONFIG`, without Dagster or MLflow.
 
-Exit status: 0 done; 2 something the user can put right (one line on standard error); 130 or 143 stopped by SIGINT or SIGTERM, with
-a checkpoint from which the same command resumes. CONFIG: see `run_config.RunConfig`.
+Exit status: 0 done; 2 user error (one line on standard error); 130 or 143 stopped by SIGINT or SIGTERM, with a
+checkpoint from which the same command resumes. CONFIG: see `run_config.RunConfig`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ USER_ERROR = 2
 
 
 def main(arguments: list[str]) -> int:
-    """Train what the CONFIG file says and return the exit status."""
+    """Train the CONFIG file and return the exit status."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         logger.info("usage: python -m caco_assets.pretraining.train CONFIG")
         return USER_ERROR
-    # before the imports, which take seconds: a signal in the meantime is a request like any other
+    # before the imports, which take seconds: a signal in the meantime also counts as a stop request
     with stop_requests() as stop, reporting():
         try:
             return run(read_config(Path(arguments[0])), stop)
@@ -58,7 +58,7 @@ def run(config: RunConfig, stop: StopRequest) -> int:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Log to the Dagster run that started this process, if one did, else to standard error."""
+    """Log to the Dagster run that started this process, if any, else to standard error."""
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
         log_to_stderr()
         yield

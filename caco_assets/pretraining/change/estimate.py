@@ -1,4 +1,4 @@
-"""Which places have changed? Moving averages of the change ratio, and their labelling by a mixture of two Gaussians.
+"""Change estimates of places: moving averages of the change ratio, labelled by a mixture of two Gaussians.
 
 Source: CACo (Mall et al., CVPR 2023), section 3.3, and its public implementation.
 """
@@ -24,12 +24,12 @@ UNSEEN, UNCHANGED, CHANGED = -1, 0, 1
 
 @dataclass(frozen=True)
 class Labelling:
-    """A mixture of two Gaussians fitted to the change estimates, the lower component first, and what it says."""
+    """A mixture of two Gaussians fitted to the change estimates, the lower component first, and the resulting labels."""
 
     label: NDArray[np.int64]
     """(slots,): -1 unseen, 0 unchanged, 1 changed."""
     threshold: float
-    """"Changed" starts here; +inf when nothing is changed. With non-monotone labels: the crossing, for the record."""
+    """Lowest value labelled "changed"; +inf when nothing is changed. With non-monotone labels: the crossing, for information."""
     mixture: NDArray[np.float64]
     """(3, 2): weights, means and deviations of the lower and the higher component; NaN where there is none."""
 
@@ -38,13 +38,13 @@ def label_changes(values: NDArray[np.floating], seen: NDArray[np.bool_], *, seed
     """Split the seen values into unchanged and changed.
 
     Args:
-        values: (slots,) change estimates; those unseen are ignored.
-        seen: (slots,) which of them there are.
-        seed: of the mixture's start; None: fresh entropy, as published.
-        monotone: label 1 from the threshold upwards; otherwise the likelier component, as published.
+        values: (slots,) change estimates; those of unseen slots are ignored.
+        seen: (slots,) whether the slot has an estimate.
+        seed: of the mixture's initialisation; None: fresh entropy, as published.
+        monotone: label 1 from the threshold upwards; otherwise the more likely component, as published.
 
     Returns:
-        The labels. Where fewer than two different values were seen there is no mixture: all seen slots are unchanged.
+        The labels. With fewer than two different seen values there is no mixture: all seen slots are unchanged.
     """
     label = np.full(len(values), UNSEEN, dtype=np.int64)
     label[seen] = UNCHANGED
@@ -65,10 +65,10 @@ def label_changes(values: NDArray[np.floating], seen: NDArray[np.bool_], *, seed
 
 
 def crossing(mixture: NDArray[np.float64]) -> float:
-    """The first point at or above the lower mean where the higher component is the likelier one.
+    """The first point at or above the lower mean where the higher component is the more likely one.
 
-    That is the crossing between the means wherever there is one. A higher component too light to win even at its own mean may
-    win further up (then the threshold lies there), or nowhere: +inf, nothing is changed.
+    If the components cross between the means, it is that crossing. A higher component too light to win even at its own mean may
+    win further up, which is then the threshold, or nowhere: +inf, nothing is changed.
 
     Args:
         mixture: (3, 2): weights, means and deviations of the lower and the higher component.
@@ -101,11 +101,11 @@ class ChangeState(nn.Module):
     mixture: Tensor
 
     def __init__(self, slots: int, *, beta: float, kind: ChangeEstimate = "ema_ratio") -> None:
-        """`beta` weighs the old value in the moving averages; labels come from the estimate `kind`."""
+        """`beta` is the weight of the old value in the moving averages; labels come from the estimate `kind`."""
         super().__init__()
         self.beta = beta
         self.judge: Callable[[ChangeState], dict[str, float]] = lambda _: {}
-        """Further figures for the log, such as how well the estimates tell the truth. Nothing here reads them."""
+        """Further metrics for the log, such as the accuracy of the estimates. Nothing here reads them."""
         self.kind: ChangeEstimate = kind
         for name in ("long", "short", "ratio", "last_long", "last_ratio"):
             self.register_buffer(name, torch.zeros(slots))
@@ -116,7 +116,7 @@ class ChangeState(nn.Module):
 
     @torch.no_grad()
     def update(self, slots: Tensor, long: Tensor, short: Tensor, ratio: Tensor) -> None:
-        """Fold one batch in: the first sight takes the value, later ones average. All (N,); no slot twice in a batch."""
+        """Add one batch: the first observation sets the value, later ones are averaged. All (N,); slots are unique in a batch."""
         first = self.seen[slots] == 0
         for average, value in ((self.long, long), (self.short, short), (self.ratio, ratio)):
             old = average[slots]
@@ -126,12 +126,12 @@ class ChangeState(nn.Module):
 
     @property
     def estimates(self) -> dict[ChangeEstimate, Tensor]:
-        """Every estimate there is, each (slots,), whichever of them makes the labels."""
+        """All estimates, each (slots,), including those that do not make the labels."""
         return {"distance": self.last_long, "ratio": self.last_ratio, "ema_ratio": self.ratio}
 
     @property
     def estimate(self) -> Tensor:
-        """(slots,): what the labels are made from."""
+        """(slots,): the estimate that makes the labels."""
         return self.estimates[self.kind]
 
     @property
@@ -140,7 +140,7 @@ class ChangeState(nn.Module):
         return self.kind != "distance"
 
     def relabel(self, *, seed: int | None, monotone: bool) -> None:
-        """Label all slots again from the current estimates; rank zero does, and the others take its labels."""
+        """Label all slots again from the current estimates; rank zero does it, and the other processes receive its labels."""
         if distributed.rank() == 0:
             labelling = label_changes(self.estimate.cpu().numpy(), self.seen.cpu().numpy() > 0, seed=seed, monotone=monotone)
             self.label.copy_(torch.from_numpy(labelling.label))
@@ -149,11 +149,11 @@ class ChangeState(nn.Module):
         distributed.from_first([self.label, self.threshold, self.mixture])
 
     def summary(self) -> dict[str, float]:
-        """Threshold, counts of place-periods and shares, and the figures of `judge`, for the log."""
+        """Threshold, counts of place-periods, shares, and the metrics of `judge`, for the log."""
         seen = int((self.label != UNSEEN).sum())
         changed = int((self.label == CHANGED).sum())
         threshold = float(self.threshold)
-        # no threshold, no line in the plot: a share of 0 says it
+        # without a threshold there is no line in the plot: a share of 0 shows it
         found = {"change_threshold": threshold} if np.isfinite(threshold) else {}
         counts = {"changed_slots": changed, "unchanged_slots": seen - changed, "unseen_slots": len(self.label) - seen}
         shares = {"changed_share": changed / max(seen, 1), "seen_share": seen / len(self.label)}
@@ -170,7 +170,7 @@ def draw_histogram(path: Path, state: ChangeState) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    # the last percent of a ratio's long tail would squeeze everything else into one bar
+    # the last percent of a ratio's long tail would squeeze the rest into one bar
     top = float(np.quantile(values, 0.99)) if len(values) else 1.0
     shown = np.clip(values, None, top)
     bins = np.linspace(min(float(shown.min()), 0.0) if len(values) else 0.0, max(top, 1e-9), 61)

@@ -1,4 +1,4 @@
-"""Pictures of the places that have changed most and least, early beside late, so that a person can judge the change estimate."""
+"""Gallery of the places that changed most and least, early beside late, to check the change estimate by eye."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from caco_assets.pretraining.change.ground_truth import ChangeTruth
 
 _COLUMNS, _ROWS = 4, 3
-"""Pairs of either kind: twelve show whether the order makes sense and fit a screen."""
-# Shares of the shown pixels that become black and white: one stretch for all pictures, or each would hide what differs.
+"""Pairs of each kind: twelve show whether the order makes sense and fit a screen."""
+# Percentiles of the shown pixels that become black and white: one stretch for all pictures, so that differences stay visible.
 _DARK, _BRIGHT = 0.5, 99.5
 _COLOURS = (("B04", "B03", "B02"), ("red", "green", "blue"))
 _YES, _NO = "#c23b22", "0.35"
-# Inches: the figure's width, its headline, a block's title, a row of pairs with its caption.
+# Inches: figure width, headline, block title, row of pairs with its caption.
 _WIDTH, _TOP, _TITLE, _PAIR = 13.0, 0.3, 0.42, 1.88
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One place, as it is shown."""
+    """One place of the gallery."""
 
     place: int
     """Its row in the pack."""
@@ -39,12 +39,12 @@ class Pair:
 
 
 def shown_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
-    """Bands shown as red, green and blue: the true colours where the pack has them, else its first three, else one as grey."""
+    """Bands shown as red, green and blue: the true colours if the pack has them, else its first three, else one band as grey."""
     return next((colours for colours in _COLOURS if set(colours) <= set(bands)), bands[:3] if len(bands) > 2 else bands[:1])
 
 
 def pick_dates(valid: NDArray[np.bool_]) -> tuple[int, int]:
-    """An early and a late season of a place: the first in common, so that no season poses as change, else the first of each.
+    """An early and a late season of a place: the first in common, so that seasons do not look like change, else each first one.
 
     Args:
         valid: (2, seasons).
@@ -54,7 +54,7 @@ def pick_dates(valid: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def rank(state: ChangeState, pack: Pack) -> list[Pair]:
-    """Every place seen in both periods, the most changed first."""
+    """All places seen in both periods, the most changed first."""
     by_place = state.estimate.cpu().numpy().reshape(-1, 2).mean(axis=1)
     label, seen = state.label.cpu().numpy().reshape(-1, 2), state.seen.cpu().numpy().reshape(-1, 2)
     places = np.flatnonzero((seen > 0).all(axis=1))
@@ -68,8 +68,8 @@ def draw_gallery(path: Path, state: ChangeState, pack: Pack, truth: ChangeTruth 
     Args:
         path: of the PNG.
         state: estimates and labels of the pack's places.
-        pack: where the pixels are.
-        truth: written beside each pair where it is known.
+        pack: source of the pixels.
+        truth: written beside each pair where known.
 
     Returns:
         Number of pairs shown.
@@ -104,7 +104,7 @@ def draw_gallery(path: Path, state: ChangeState, pack: Pack, truth: ChangeTruth 
                 _caption(axes, pair, pack, truth)
     figure.set_dpi(80)
     canvas.draw()
-    # a palette makes it a third of the size, which the event log and the report carry; fitted to the colours that there are
+    # a palette fitted to the colours cuts the size to a third: the event log and the report embed the file
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256, kmeans=1).save(path, "PNG", optimize=True)
     return 2 * each
 

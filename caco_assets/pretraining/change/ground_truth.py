@@ -1,4 +1,4 @@
-"""How well the change estimates tell what has truly changed, where the imagery says it. For figures alone: nothing trains on it."""
+"""Accuracy of the change estimates where true change is known; for metrics only, nothing trains on it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from caco_assets.pretraining.change.estimate import CHANGED, ChangeState
 
 @dataclass(frozen=True)
 class ChangeTruth:
-    """What is known of the places of a pack, in the pack's order."""
+    """Known change of the places of a pack, in the pack's order."""
 
     changed: NDArray[np.bool_]
-    """(places,): the place has truly changed between the periods; False where it is not known."""
+    """(places,): the place has truly changed between the periods; False where unknown."""
     known: NDArray[np.bool_]
     """(places,): whether the table names the place."""
 
     @classmethod
     def read(cls, path: Path, location_id: Sequence[str]) -> ChangeTruth:
-        """Read a table with the columns `location_id` (string) and `changed` (truth value); other columns are left alone.
+        """Read a table with the columns `location_id` (string) and `changed` (boolean); other columns are ignored.
 
         Args:
             path: a parquet file.
             location_id: the places of the pack, in its order.
 
         Raises:
-            UserError: it is not such a table, or it names no place of the pack.
+            UserError: the table has other columns or types, or names no place of the pack.
         """
         try:
             table = pq.read_table(path, columns=["location_id", "changed"])
@@ -47,12 +47,12 @@ class ChangeTruth:
         return cls(np.array([bool(truth.get(place)) for place in location_id]), known)
 
     def figures(self, state: ChangeState) -> dict[str, float]:
-        """What the current estimates and labels are worth, over the place-periods seen so far.
+        """Accuracy of the current estimates and labels, over the place-periods seen so far.
 
         Returns:
-            `change_auroc_<estimate>`: the chance that a changed one has the higher estimate than an unchanged one (one half:
-            no better than a coin); `change_precision`, `change_recall` of the label. A figure that is not defined (nothing of
-            the one kind, nothing labelled) is left out.
+            `change_auroc_<estimate>`: the probability that a changed place-period has a higher estimate than an unchanged one
+            (0.5: chance level); `change_precision`, `change_recall` of the label. Undefined metrics (only one class, nothing
+            labelled) are left out.
         """
         from sklearn.metrics import roc_auc_score
 

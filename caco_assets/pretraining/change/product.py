@@ -1,4 +1,4 @@
-"""What a change-aware run leaves in the encoder's folder beside the weights: the table, the histogram, the gallery, the figures."""
+"""Output files of a change-aware run in the encoder's folder: table, histogram, gallery and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ESTIMATES, HISTOGRAM, GALLERY = "change_estimates.parquet", "change_histogram.pn
 
 
 def write_change(folder: Path, state: ChangeState, pack: Pack, truth: ChangeTruth | None = None) -> Facts:
-    """Write table, histogram and gallery into `folder`, which exists.
+    """Write table, histogram and gallery into the existing folder `folder`.
 
     Returns:
         `ChangeState.summary` of the last labels.
@@ -34,7 +34,7 @@ def write_estimates(path: Path, state: ChangeState, location_id: Sequence[str]) 
     """Write one row per place and period.
 
     Columns: `location_id`; `period` int8 (0 early, 1 late); `long`, `short`, `ratio` float32, moving averages; `last_long`,
-    `last_ratio` float32, when last seen; `label` int8 (−1 unseen, 0 unchanged, 1 changed); `seen` int64, times.
+    `last_ratio` float32, last observed values; `label` int8 (−1 unseen, 0 unchanged, 1 changed); `seen` int64, observations.
     """
     names = ("long", "short", "ratio", "last_long", "last_ratio", "label", "seen")
     columns = {name: getattr(state, name).cpu().numpy() for name in names}

@@ -9,7 +9,7 @@ __all__ = ["ARCHIVE", "Encoder", "PixelFormat"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported on first use: they bring torch, which other modules of this folder do without."""
+    """Public names, imported on first use: they import torch, which other modules of this folder do not need."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from caco_assets.pretraining.encoder import encoder

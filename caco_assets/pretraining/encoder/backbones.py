@@ -1,4 +1,4 @@
-"""Networks by timm name: making them for any bands and size of image, and their levels of features."""
+"""Creates timm networks for any bands and image size, and extracts their feature levels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch.nn import functional as F
 
 from caco_assets.core.errors import UserError
 
-# timm's modules of plain vision transformers: they need to be told the side of the images
+# timm's modules of plain vision transformers: they require the image side
 _TRANSFORMERS = ["vision_transformer", "deit"]
 _STRIDES = (2, 4, 8, 16, 32)
-"""Of the pyramid's levels."""
+"""Strides of the pyramid's levels."""
 
 
 def backbone(name: str, bands: int, size: int | None = None, **options: Any) -> nn.Module:
     """A timm backbone without classifier: (B, `bands`, H, W) → (B, D), freshly initialised from torch's global generator.
 
-    Residual networks start with their last batch norms at 1, as torchvision's do and the published baselines did; timm alone
-    would start them at 0. Vision transformers have positions for images of side `size` and interpolate them for others.
+    The last batch norms of residual networks are initialised to 1, as in torchvision and the published baselines; timm's default
+    is 0. Vision transformers have positions for images of side `size` and interpolate them for others.
 
     Raises:
-        UserError: timm has no such architecture, or its patches do not fill an image of that size.
+        UserError: timm has no such architecture, or its patches do not fit an image of that size.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
@@ -44,10 +44,10 @@ def backbone(name: str, bands: int, size: int | None = None, **options: Any) -> 
 
 
 def check_side(network: nn.Module, name: str, side: int) -> None:
-    """Refuse a side of images that a vision transformer's patches do not fill.
+    """Reject an image side that is not a multiple of a vision transformer's patch side.
 
     Raises:
-        UserError: names sides that they fill.
+        UserError: names valid sides.
     """
     patch = _patch(network)
     if patch and side % patch:
@@ -56,7 +56,7 @@ def check_side(network: nn.Module, name: str, side: int) -> None:
 
 
 def match_positions(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Make room for the positions of the size that a vision transformer was built for, which need not be its preprocessing's."""
+    """Resize the network's positions to those in `weights`: the size it was built for can differ from its preprocessing's."""
     theirs, ours = weights.get("pos_embed"), getattr(network, "pos_embed", None)
     resize: Callable[..., None] | None = getattr(network, "set_input_size", None)
     if theirs is None or ours is None or resize is None or theirs.shape == ours.shape:
@@ -87,7 +87,7 @@ def _patch(network: nn.Module) -> int:
 
 
 def _resampled(level: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, D, h, w) → (B, D, *size): bilinear upwards, means downwards."""
+    """(B, D, h, w) → (B, D, *size): bilinear interpolation to enlarge, averaging to reduce."""
     if size[0] > level.shape[-2]:
         return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
     return F.adaptive_avg_pool2d(level, size)

@@ -1,4 +1,4 @@
-"""The encoder: a timm backbone together with its preprocessing, so that no caller ever normalises pixels."""
+"""The encoder: a timm backbone together with its preprocessing, so that callers never normalise pixels."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["ARCHIVE", "EUROSAT_RGB", "RGB", "Encoder", "PixelFormat", "Preproces
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 
 
-class WeightsUnavailable(UserError):  # noqa: N818 - named for what is the case
-    """ImageNet weights are not on this machine; they are never fetched from the network."""
+class WeightsUnavailable(UserError):  # noqa: N818 - named after the condition
+    """ImageNet weights are not in the local cache; they are never downloaded."""
 
 
 class Encoder(nn.Module):
-    """Pixels in, features out. `features` and `preprocess` are the one way in for pixels."""
+    """Pixels in, features out. Pixels enter only through `features` and `preprocess`."""
 
     mean: Tensor
     std: Tensor
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def random(cls, architecture: str, preprocessing: Preprocessing, seed: int) -> Encoder:
-        """Freshly initialised from `seed`; torch's global generator is left as it was."""
+        """Freshly initialised from `seed`; torch's global generator is unchanged."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(architecture, preprocessing, backbone(architecture, len(preprocessing.bands), preprocessing.size))
@@ -56,11 +56,11 @@ class Encoder(nn.Module):
     def imagenet(cls, architecture: str, preprocessing: Preprocessing) -> Encoder:
         """With timm's ImageNet weights from the local cache; the first convolution is adapted to the bands as timm does.
 
-        Torchvision's weights (`<architecture>.tv_in1k`, those of the published baselines) where timm has them and no other tag
-        is asked for, else timm's default.
+        Uses torchvision's weights (`<architecture>.tv_in1k`, those of the published baselines) where timm has them and no other tag
+        is given, else timm's default.
 
         Raises:
-            WeightsUnavailable: they are not in the local cache. The network is never tried.
+            WeightsUnavailable: they are not in the local cache; they are not downloaded.
         """
         tagged = architecture
         if "." not in architecture and timm.is_model_pretrained(f"{architecture}.tv_in1k"):
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
 
     @property
     def identity(self) -> str:
-        """sha256 of architecture, preprocessing and every weight: two encoders with the same give the same features."""
+        """SHA-256 of architecture, preprocessing and all weights: encoders with the same identity give the same features."""
         digest = hashlib.sha256(json.dumps([self.architecture, self.preprocessing.to_dict()], sort_keys=True).encode())
         for name, tensor in sorted(self.backbone.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -89,18 +89,18 @@ class Encoder(nn.Module):
 
         Args:
             pixels: integers of any type, (B, bands of `fmt`, H, W).
-            fmt: what they are.
+            fmt: format of the pixels.
             size: side of the result, pixels; default the preprocessing's own.
 
         Raises:
-            UserError: a band is missing, or the pixels are not what `fmt` says.
+            UserError: a band is missing, or the pixels do not match `fmt`.
         """
         return self.normalise(self.preprocessing.stretched(pixels, fmt), size)
 
     def normalise(self, stretched: np.ndarray, size: int | None = None) -> Tensor:
         """float32 (B, C, size, size) of uint8 (B, C, H, W) as a pack stores it: the second half of `preprocess`.
 
-        Resizing is bilinear with antialiasing, after normalisation; none where the side is right already.
+        Resizing is bilinear with antialiasing, after normalisation; skipped if the side already matches.
         """
         side = size or self.preprocessing.size
         check_side(self.backbone, self.architecture, side)
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Five feature levels of preprocessed images, strides 2, 4, 8, 16, 32, each (B, D_level, H/stride, W/stride).
 
-        A residual network has them. A plain vision transformer has one stride only: there they are the outputs of five blocks,
+        Residual networks have them. A plain vision transformer has one stride only: its levels are the outputs of five blocks,
         evenly spaced, normalised and resampled.
 
         Raises:
@@ -144,7 +144,7 @@ class Encoder(nn.Module):
         return np.concatenate(parts) if parts else np.empty((0, self.width), np.float32)
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> Encoder:
-        """The same weights (shared) behind another preprocessing of as many bands."""
+        """The same weights (shared) with another preprocessing of the same number of bands."""
         if len(preprocessing.bands) != len(self.preprocessing.bands):
             wanted, got = len(self.preprocessing.bands), len(preprocessing.bands)
             raise UserError(f"preprocessing: {got} bands ({', '.join(preprocessing.bands)}), the backbone takes {wanted}")
@@ -154,7 +154,7 @@ class Encoder(nn.Module):
         """Write `encoder.safetensors` and `encoder.json`.
 
         Args:
-            folder: made if need be.
+            folder: created if missing.
             training_config: how it was trained, JSON-able; `recipe` in the file.
             data: what it was trained on, JSON-able.
         """
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
         """Read what `save` wrote. Nothing is unpickled.
 
         Raises:
-            UserError: a file is missing or damaged, or weights and description do not belong together.
+            UserError: a file is missing or damaged, or weights and description do not match.
         """
         for name in (WEIGHTS, DESCRIPTION):
             if not (folder / name).is_file():
@@ -199,7 +199,7 @@ class Encoder(nn.Module):
 
 
 def _cached_weights(tagged: str) -> Path:
-    """The local file of timm's pretrained weights, found by looking, never by asking a server."""
+    """The local file of timm's pretrained weights; no server is contacted."""
     config = get_pretrained_cfg(tagged)
     if config is None or not config.has_weights:
         raise WeightsUnavailable(f"ImageNet weights of {tagged}: timm has none for this architecture")

@@ -1,4 +1,4 @@
-"""What a data set's pixels are, and what an encoder wants them to be: plain numbers that travel with data and with models."""
+"""Pixel formats of data sets and the preprocessing of encoders, as plain values stored with data and models."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from caco_assets.pretraining.encoder.stretch import REFLECTANCE_SCALE, Stretch
 from caco_assets.settings import S2_BANDS
 
 RGB = ("B04", "B03", "B02")
-# Per channel of a [0, 1] RGB picture (torchvision's and timm's constants). A band that is no colour of a photograph takes the mean
-# over the three, which is what backbones adapted from three channels to many also assume.
+# Per channel of a [0, 1] RGB picture (torchvision's and timm's constants). Other bands use the mean over the three channels,
+# the same assumption that backbones adapted from three channels to many make.
 _IMAGENET = {"B04": (0.485, 0.229), "B03": (0.456, 0.224), "B02": (0.406, 0.225)}
 _OTHER_BAND = (0.449, 0.226)
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What a data set's digital numbers (DN) mean: reflectance = DN · `reflectance_per_dn` + `offset`."""
+    """Meaning of a data set's digital numbers (DN): reflectance = DN · `reflectance_per_dn` + `offset`."""
 
     bands: tuple[str, ...]
     """Band names in the order of the pixels' channel axis."""
@@ -31,7 +31,7 @@ class PixelFormat:
         """Channel indices of the `wanted` bands.
 
         Raises:
-            UserError: a wanted band is not there.
+            UserError: a band is missing.
         """
         if missing := [band for band in wanted if band not in self.bands]:
             raise UserError(f"bands: the pixels have {', '.join(self.bands)}, the encoder also needs {', '.join(missing)}")
@@ -57,7 +57,7 @@ class PixelFormat:
 
 
 ARCHIVE = PixelFormat(S2_BANDS, 1 / REFLECTANCE_SCALE)
-"""Archive chips with all bands in their usual order; for others `dataclasses.replace(ARCHIVE, bands=…)`."""
+"""Archive chips with all bands in their usual order; for other bands use `dataclasses.replace(ARCHIVE, bands=…)`."""
 EUROSAT_RGB = PixelFormat(RGB, 0.275 / 255)
 """EuroSAT's RGB jpg: reflectance 0 … 0.275 as 0 … 255 (Helber et al. 2019)."""
 
@@ -76,9 +76,9 @@ class Preprocessing:
 
     @classmethod
     def of_pack(cls, bands: tuple[str, ...], stretch: str, size: int) -> Preprocessing:
-        """The pack's own stretch and ImageNet's mean and deviation: what pretraining uses.
+        """The pack's own stretch and ImageNet's mean and deviation, as used in pretraining.
 
-        Bands that are no photograph's colour (all but B04, B03, B02) take the average over ImageNet's three channels.
+        Bands other than B04, B03 and B02 take the average over ImageNet's three channels.
         """
         statistics = [_IMAGENET.get(band, _OTHER_BAND) for band in bands]
         return cls(bands, Stretch.named(stretch, bands), tuple(m for m, _ in statistics), tuple(s for _, s in statistics), size)

@@ -1,4 +1,4 @@
-"""How surface reflectance becomes the uint8 of the pack: named stretches, each an exact table over all archive values."""
+"""Named stretches from surface reflectance to the uint8 of the pack, each an exact table over all archive values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from caco_assets.core.errors import UserError
 REFLECTANCE_SCALE = 10_000
 """Archive values are uint16 reflectance × 10 000."""
 
-# Limits on the published scale uint8 = reflectance × 255. B02, B03 and B04 are the quantiles that SeCo and CACo publish. The other
-# bands have none: ours start below the 1st percentile and end well above the 99.9th of real Sentinel-2 chips of Spain and of
-# EuroSAT's ten classes (up to 114 in B08, 117 in B11), with room for brighter arid ground.
+# Limits on the published scale uint8 = reflectance × 255. B02, B03 and B04 are the quantiles that SeCo and CACo publish. For the
+# other bands none are published: ours start below the 1st percentile and end well above the 99.9th of real Sentinel-2 chips of
+# Spain and of EuroSAT's ten classes (up to 114 in B08, 117 in B11), with room for brighter arid ground.
 _SECO_LIMITS = {
     "B01": (3, 88),
     "B02": (3, 88),
@@ -38,15 +38,15 @@ _REFLECTANCE_LIMITS: dict[str, tuple[int, int]] = dict.fromkeys(_SECO_LIMITS, (0
 
 @dataclass(frozen=True)
 class _Kind:
-    """What the limits of a named stretch mean, and how it rounds."""
+    """Unit of a named stretch's limits, and its rounding."""
 
     limits: dict[str, tuple[int, int]]
     unit: int
     """Limits are reflectance × unit."""
     others: tuple[int, int] | None = None
-    """Limits of a band without its own; none: such a band cannot be stretched this way."""
+    """Limits of bands without their own; None: such bands cannot be stretched this way."""
     published: bool = False
-    """Go through uint8 = reflectance × 255 first and truncate after stretching, as the published pipeline does."""
+    """Convert to uint8 = reflectance × 255 first and truncate after stretching, as the published pipeline does."""
 
 
 KINDS = {
@@ -55,16 +55,16 @@ KINDS = {
     "eurosat": _Kind(_EUROSAT_LIMITS, REFLECTANCE_SCALE),
     "reflectance": _Kind(_REFLECTANCE_LIMITS, REFLECTANCE_SCALE, others=(0, REFLECTANCE_SCALE)),
 }
-"""`seco`: the published pipeline, composed exactly: to the nearest uint8 = reflectance × 255 (images stored that way come through
-unchanged), then the truncating stretch; blue keeps 86 distinct levels.
+"""`seco`: the published pipeline, exactly: round to the nearest uint8 = reflectance × 255 (images stored that way are
+unchanged), then apply the truncating stretch; blue keeps 86 distinct levels.
 `seco_fine`: the same limits in one step to the nearest level, so all 256 levels are used.
-`eurosat`: reflectance 0 … 0.275, nearest: what EuroSAT's RGB pictures hold.
-`reflectance`: reflectance 0 … 1, nearest, for any band of whatever sensor."""
+`eurosat`: reflectance 0 … 0.275, nearest: the scale of EuroSAT's RGB pictures.
+`reflectance`: reflectance 0 … 1, nearest, for any band of any sensor."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """One stretch with its limits for the bands it is used on."""
+    """One stretch with the limits of its bands."""
 
     name: str
     """A key of `KINDS`."""
@@ -78,7 +78,7 @@ class Stretch:
         """The stretch `name` with its own limits for `bands`.
 
         Raises:
-            UserError: no such stretch, or a band it has no limits for.
+            UserError: unknown stretch, or a band without limits.
         """
         if name not in KINDS:
             raise UserError(f"stretch={name}: there is no such stretch; choose one of {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""Training that begins with the weights of another encoder: the one that serves."""
+"""Starts training from the weights of another encoder, such as the serving one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from caco_assets.pretraining.encoder.encoder import Encoder
 
 
 def begin_with(encoder: Encoder, parent: Path) -> None:
-    """Give `encoder` the weights of the one in the folder `parent`, in place.
+    """Copy the weights of the encoder in the folder `parent` into `encoder`, in place.
 
     Raises:
-        UserError: they differ in architecture or bands; says how.
+        UserError: they differ in architecture or bands; names the difference.
     """
     older = Encoder.load(parent)
     for what, mine, theirs in (

@@ -1,4 +1,4 @@
-"""How the processes of a training are started: one command line per launcher, by name."""
+"""Launchers by name: the command line that starts the processes of a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on_ray(config: Path, options: Pretraining) -> list[str]:
 
 
 LAUNCHERS: dict[str, Launcher] = {"inline": one_process, "process": one_process, "torchrun": torchrun, "ray": on_ray}
-"""Name in `pretraining.launcher` → the command line that trains what a CONFIG file says (see `train.py`)."""
+"""Name in `pretraining.launcher` → the command line that trains a CONFIG file (see `train.py`)."""
 
 
 def command(config: Path, options: Pretraining) -> list[str]:

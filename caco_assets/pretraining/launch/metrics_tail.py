@@ -12,19 +12,19 @@ from typing import Any
 
 from caco_assets.pretraining.training.metrics_log import MetricsSink
 
-# A live curve to the eye, and a stat of one file.
+# Fast enough for a live curve, at the cost of one stat call.
 POLL_S = 1.0
 
 
 @contextmanager
 def tail_metrics(path: Path, sinks: Sequence[MetricsSink], poll_s: float = POLL_S) -> Iterator[None]:
-    """While the block runs, hand each line of `path` to all sinks, once and in order, from another thread.
+    """While the block runs, send each line of `path` to all sinks, once and in order, from another thread.
 
-    The file may come later, and may be replaced by one that repeats lines: a training that goes on from its last checkpoint.
-    The lines of a training that goes on are handed on from the first.
+    The file may appear later, and may be replaced by one that repeats lines: a training that resumes from its last checkpoint.
+    The lines of a resumed training are sent from the first one.
 
     Raises:
-        Exception: what a sink raised; training itself is not disturbed by it.
+        Exception: an error from a sink; training itself is not disturbed by it.
     """
     lines, ended, errors = _Tail(path), threading.Event(), []
 
@@ -54,15 +54,15 @@ def tail_metrics(path: Path, sinks: Sequence[MetricsSink], poll_s: float = POLL_
 
 
 class _Tail:
-    """The whole lines of a growing file that have not been seen."""
+    """Complete, unread lines of a growing file."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset, self._inode = path, 0, 0
-        # a step's own line comes before the line that closes an epoch with that step
+        # a step's own line precedes the line that closes an epoch with that step
         self._seen = (0, False)
 
     def new(self) -> list[dict[str, Any]]:
-        """Lines since the last call."""
+        """Lines added since the last call."""
         try:
             with self._path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino

@@ -1,4 +1,4 @@
-"""Starts the training process with Dagster Pipes: its lines reach the run's event log, *Terminate* ends it with a checkpoint."""
+"""Starts the training process with Dagster Pipes: its logs reach the run's event log; *Terminate* stops it with a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import dagster as dg
 
 from caco_assets.pretraining.launch.separate_process import Start
 
-# Dagster's session calls a function of its own reader that is in preview; users can do nothing about it.
+# Dagster's session calls a preview function of its own reader; users cannot do anything about it.
 warnings.filterwarnings("ignore", message="Function `PipesMessageReader", category=dg.PreviewWarning)
-# A step may be running when the request comes, and a checkpoint of gigabytes may have to reach a slow disk.
+# Time to finish the current step and write a checkpoint of gigabytes to a slow disk.
 _PATIENCE_S = 300.0
 
 
@@ -22,7 +22,7 @@ class TrainingProcess(dg.ConfigurableResource):
     """Starts training in separate processes."""
 
     patience_s: float = _PATIENCE_S
-    """How long a training that is asked to stop may take over its checkpoint."""
+    """Seconds that a training may take to write its checkpoint after a stop request."""
 
     def start(self, context: dg.AssetExecutionContext, before: Callable[[], object]) -> Start:
         """See `separate_process.Start`; `before` is called once, right before the process starts."""

@@ -1,4 +1,4 @@
-"""Metrics of a training for Prometheus: a metrics sink in the process that started the training."""
+"""Exports the metrics of a training to Prometheus, from the process that started the training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PrometheusSink:
         self._batch_size = batch_size
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """As a `MetricsSink`."""
+        """See `MetricsSink`."""
         gauge("caco_training_step", step)
         gauge("caco_training_images", step * self._batch_size)
         gauge("caco_training_heard_timestamp_seconds", time.time())
@@ -29,5 +29,5 @@ class PrometheusSink:
 
 
 def prometheus_sinks(batch_size: int) -> tuple[MetricsSink, ...]:
-    """The sink, where a metrics folder is set."""
+    """The Prometheus sink, if a metrics folder is set."""
     return (PrometheusSink(batch_size),) if FOLDER in os.environ else ()

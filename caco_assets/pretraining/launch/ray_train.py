@@ -1,8 +1,8 @@
-"""Several processes on a Ray cluster: `python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG`.
+"""Trains in several processes on a Ray cluster: `python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG`.
 
-The cluster is the one of `RAY_ADDRESS`, else one of this machine's own that ends with the training. Each worker of Ray Train is a
-`launch.worker`; the folder of the training must be the same to all machines. Lines and requests to stop go through files
-beside that folder. Exit status as of `pretraining.train`.
+The cluster is that of `RAY_ADDRESS`, else a local one that ends with the training. Each worker of Ray Train is a
+`launch.worker`; all machines must share the training folder. Logs and stop requests are exchanged through
+files beside that folder. Exit status: see `pretraining.train`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _USAGE = "usage: python -m caco_assets.pretraining.launch.ray_train WORKERS CONF
 
 
 def main(arguments: list[str]) -> int:
-    """Train what the CONFIG file says on so many workers and return the exit status."""
+    """Train the CONFIG file on the given number of workers and return the exit status."""
     with stop_requests() as stop, reporting():
         if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
             logger.info(_USAGE)
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
-    """Start the workers, forward what rank zero logs and any stop request, and return the exit status.
+    """Start the workers, forward the logs of rank zero and any stop request, and return the exit status.
 
     Raises:
         UserError: ray is not installed, or the cluster is too small.
@@ -66,7 +66,7 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
     for file in (stopping, begun):
         file.unlink(missing_ok=True)
     failure: list[BaseException] = []
-    # when a machine or process is lost the others cannot continue alone: all restart from the checkpoint
+    # when a machine or process is lost the others cannot continue without it: all restart from the checkpoint
     failures = FailureConfig(max_failures=config.pretraining.restarts)
     with cluster(workers):
         gpu = check_size(workers, config.pretraining.device)
@@ -77,7 +77,7 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
                 num_workers=workers,
                 use_gpu=gpu,
                 resources_per_worker={"CPU": 1, "GPU": int(gpu)},
-                # as many on each machine
+                # the same number on each machine
                 placement_strategy="SPREAD" if config.pretraining.nodes > 1 else "PACK",
             ),
             torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
@@ -90,7 +90,7 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
             except BaseException as error:
                 failure.append(error)
 
-        # in a thread: the main thread alone receives signals
+        # in a thread: only the main thread receives signals
         running = threading.Thread(target=fit, name="ray", daemon=True)
         running.start()
         with lines.open() as reported:
@@ -110,7 +110,7 @@ def train_on_ray(workers: int, config: RunConfig, stop: StopRequest) -> int:
 
 
 def work(worker_config: dict[str, Any]) -> None:
-    """Train in one worker: Ray has set its rank and joined it with the others already."""
+    """Train in one worker: Ray has already set its rank and process group."""
     config = RunConfig.model_validate_json(worker_config["config"])
     lines, stopping, begun = (sidecar_file(config.target, name) for name in ("lines", "stop", "begun"))
 
@@ -130,7 +130,7 @@ def work(worker_config: dict[str, Any]) -> None:
 
 @contextmanager
 def stop_request_from(file: Path) -> Iterator[StopRequest]:
-    """A stop request that is made by writing a signal's number into `file`: signals do not reach workers."""
+    """A stop request triggered by a signal number written to `file`: signals do not reach workers."""
     stop, left = StopRequest(), threading.Event()
 
     def watch() -> None:
@@ -148,7 +148,7 @@ def stop_request_from(file: Path) -> Iterator[StopRequest]:
 
 
 def check_size(workers: int, device: str) -> bool:
-    """Check that the cluster has a GPU, or a core, for each worker; returns whether they get GPUs.
+    """Check that the cluster has a GPU, or a core, for each worker; returns whether the workers get GPUs.
 
     Raises:
         UserError: it has fewer.
@@ -167,7 +167,7 @@ def check_size(workers: int, device: str) -> bool:
 
 
 def absolute(config: RunConfig) -> RunConfig:
-    """The same config for processes with other working directories."""
+    """The same config with absolute paths, for processes with other working directories."""
     paths = {name: value.absolute() for name in ("pack", "target", "probe", "truth", "parent") if (value := getattr(config, name))}
     return config.model_copy(update=paths)
 

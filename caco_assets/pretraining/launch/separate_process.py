@@ -22,11 +22,11 @@ from caco_assets.pretraining.training.stop_request import SIGNALS, Stopped
 logger = logging.getLogger(__name__)
 
 Start = Callable[[list[str]], int]
-"""Runs a command line to its end, forwards stop requests to it, and returns its exit status (negative: a signal's number)."""
+"""Runs a command line to completion, forwards stop requests to it, and returns its exit status (negative: a signal number)."""
 
 
 def pretrain_in_subprocess(config: RunConfig, sinks: Sequence[MetricsSink] = (), start: Start | None = None) -> Facts:
-    """`make_encoder` in one or several separate processes, as `config.pretraining.launcher` says.
+    """`make_encoder` in one or several separate processes, according to `config.pretraining.launcher`.
 
     Args:
         config: what to train; written beside `config.target` for the process to read.
@@ -37,7 +37,7 @@ def pretrain_in_subprocess(config: RunConfig, sinks: Sequence[MetricsSink] = (),
         Facts of the product.
 
     Raises:
-        UserError: as the process reported it, or it was killed.
+        UserError: reported by the process, or it was killed.
         Stopped: on request, with a checkpoint.
     """
     file = sidecar_file(config.target, "config.json")
@@ -62,7 +62,7 @@ def pretrain_in_subprocess(config: RunConfig, sinks: Sequence[MetricsSink] = (),
 
 
 def run_child(arguments: list[str]) -> int:
-    """A `Start` that runs a child of this process, logs its lines and forwards SIGINT and SIGTERM to it."""
+    """A `Start` that runs a child of this process, logs its output and forwards SIGINT and SIGTERM to it."""
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process, _forwarded_signals(process):
         for line in process.stderr or ():
             logger.info(line.rstrip("\n"))
@@ -71,7 +71,7 @@ def run_child(arguments: list[str]) -> int:
 
 @contextmanager
 def _forwarded_signals(process: subprocess.Popen[str]) -> Iterator[None]:
-    def forward(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
+    def forward(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signature of signal handlers
         process.send_signal(signum)
 
     before = {signum: signal.signal(signum, forward) for signum in SIGNALS}

@@ -1,7 +1,7 @@
-"""Several processes on this machine: `python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG`.
+"""Trains in several processes on this machine: `python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG`.
 
-They are started, watched and ended by torch's elastic agent, as by `torchrun --standalone`; each is a `launch.worker`. When one
-fails the others are ended, and one line says why. Exit status as of `pretraining.train`.
+Torch's elastic agent starts, monitors and stops them, like `torchrun --standalone`; each is a `launch.worker`. If one
+fails, the others are stopped and the cause is logged in one line. Exit status: see `pretraining.train`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from caco_assets.pretraining.training.stop_request import stop_requests
 logger = logging.getLogger(__name__)
 
 WORKER = "caco_assets.pretraining.launch.worker"
-# The step under way, and writing a checkpoint of the largest networks, before the processes are killed.
+# Time to finish the current step and write a checkpoint of the largest networks, before the processes are killed.
 _TIME_TO_STOP_S = 300
 _USAGE = "usage: python -m caco_assets.pretraining.launch.torchrun PROCESSES CONFIG"
 
 
 def main(arguments: list[str]) -> int:
-    """Train what the CONFIG file says in so many processes and return the exit status."""
+    """Train the CONFIG file in the given number of processes and return the exit status."""
     log_to_stderr()
     if len(arguments) != 2 or not arguments[0].isdecimal() or int(arguments[0]) < 1:
         logger.info(_USAGE)
@@ -61,11 +61,11 @@ def main(arguments: list[str]) -> int:
 
 
 def start(processes: int, config: Path) -> None:
-    """Run the processes to their end; they find each other over the loopback interface alone.
+    """Run the processes to completion; they communicate over the loopback interface only.
 
     Raises:
-        ChildFailedError: one of them has failed, and the others were ended.
-        SignalException: a signal was handed on to all, and they have ended.
+        ChildFailedError: a process failed, and the others were stopped.
+        SignalException: a signal was forwarded to all processes, and they have ended.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -74,7 +74,7 @@ def start(processes: int, config: Path) -> None:
     agent = logging.getLogger("torch.distributed")
     agent.addHandler(logging.NullHandler())
     agent.propagate = False
-    # as torchrun does: without a share of the cores each process would take them all
+    # as torchrun does: otherwise each process would use all cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // processes, 1)))
     with tempfile.TemporaryDirectory(prefix="caco-torchrun-") as logs:
         launch = LaunchConfig(
@@ -94,7 +94,7 @@ def start(processes: int, config: Path) -> None:
 
 
 def ended(rank: int, processes: int, status: int) -> str:
-    """How process `rank` ended; a negative `status` is that of the signal that killed it."""
+    """How process `rank` ended; a negative `status` is the number of the signal that killed it."""
     cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     hint = ", most often because memory ran out" if status == -signal.SIGKILL else ""
     return f"process {rank + 1} of {processes} {cause}{hint}"

@@ -1,6 +1,6 @@
 """One of several processes that train together: `python -m caco_assets.pretraining.launch.worker CONFIG`, started by a launcher.
 
-Rank zero logs for all. What ends a training is written beside the target (`run_state.write_outcome`); the launcher logs it once.
+Only rank zero logs. The cause of a failure is written beside the target (`run_state.write_outcome`); the launcher logs it once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe",
 
 
 def main(arguments: list[str]) -> int:
-    """Train this process's share of what the CONFIG file says and return the exit status."""
+    """Train this process's share of the CONFIG file and return the exit status."""
     from caco_assets.pretraining.training.fabric import leave
 
     with stop_requests() as stop, reporting() if is_rank_zero() else nullcontext():
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run_worker(config: RunConfig, stop: StopRequest) -> int:
-    """Train this process's share; the launcher reports what stops it."""
+    """Train this process's share; the launcher reports failures and stops."""
     try:
         return run(config, stop)
     except UserError:
@@ -50,11 +50,11 @@ def run_worker(config: RunConfig, stop: StopRequest) -> int:
 
 
 def report_outcome(target: Path, unknown: str) -> int:
-    """Log once what ended a training of several processes, and return the exit status for all.
+    """Log once why a training of several processes ended, and return the exit status for all.
 
     Args:
-        target: of the training; gets an outcome if no process could leave one.
-        unknown: what is known in that case, the first half of a line.
+        target: target of the training; gets an outcome if no process wrote one.
+        unknown: first half of the message in that case.
     """
     outcome = read_outcome(target)
     if outcome["status"] == STOPPED:
@@ -78,7 +78,7 @@ def lost_another(error: RuntimeError) -> bool:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process logs and writes for all."""
+    """Whether this process logs and writes for all processes."""
     return os.environ.get("RANK", "0") == "0"
 
 

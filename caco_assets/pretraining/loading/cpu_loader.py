@@ -1,4 +1,4 @@
-"""Batches of views from a pack, made on a CPU by a few threads while the caller works on the last batch."""
+"""Loads batches of views from a pack, rendered by CPU threads while the caller works on the previous batch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from caco_assets.pretraining.pack.format import PERIODS
 from caco_assets.pretraining.views.cpu_renderer import Renderer
 
 _BATCHES = 4
-"""Whose memory is kept: one that is made, one that is ready, the caller's, and the one before, if the caller still holds it."""
+"""Buffers kept: one in progress, one ready, the caller's, and the one before if the caller still holds it."""
 
 
 class Loader:
-    """Reads what a sampler draws from its pack and renders the views on the CPU."""
+    """Reads the samples of a sampler from its pack and renders the views on the CPU."""
 
     def __init__(self, sampler: Sampler, *, threads: int = 0) -> None:
-        """Load what `sampler` draws in `threads` threads; 0: all cores this process may use."""
+        """Load the samples of `sampler` in `threads` threads; 0: all cores available to this process."""
         self.sampler = sampler
         self._threads = threads or len(os.sched_getaffinity(0))
         self._buffers = Buffers(_BATCHES)
@@ -33,9 +33,9 @@ class Loader:
         return self.sampler.steps_per_epoch
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start_step` on; the next one is made while the caller works on the last.
+        """The batches of an epoch from `start_step` on; the next one is rendered while the caller works on the last.
 
-        Threads end when the iterator is exhausted, closed or dropped; an exception in one of them is raised here.
+        Threads end when the iterator is exhausted, closed or dropped; their exceptions are raised here.
         """
         order = self.sampler.order(epoch)
         with ThreadPoolExecutor(self._threads, "views") as pool, ThreadPoolExecutor(1, "batches") as ahead:
@@ -69,7 +69,7 @@ class Loader:
                 period, season = divmod(int(drawn.dates[row, view.date]), pack.seasons)
                 source = pack.image(int(drawn.slots[row]) // PERIODS, period, season)
                 if bands != pack.bands:
-                    for c, channel in enumerate(self.sampler.channels):  # a copy per band is twice as fast as numpy's own selection
+                    for c, channel in enumerate(self.sampler.channels):  # copying per band is twice as fast as numpy's indexing
                         chosen[..., c] = source[..., channel]
                     source = chosen
                 renderer.render(source, drawn.parameters, v, row, out[v, row])

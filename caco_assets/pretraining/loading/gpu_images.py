@@ -1,4 +1,4 @@
-"""The images of a pack as a GPU finds them: all in its memory, or those of the next steps sent after it from pinned memory."""
+"""Images of a pack for a GPU: all in its memory, or streamed from pinned memory for the next steps."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from caco_assets.pretraining.loading.sampler import Drawn
 from caco_assets.pretraining.pack.format import PERIODS, Pack
 
 _PIECE = 64 << 20
-"""Bytes of the pack that move into the device's memory at a time."""
+"""Bytes of the pack copied to the device at a time."""
 
 
 class Images(Protocol):
-    """Where the pixels of a batch come from."""
+    """Source of the pixels of a batch."""
 
     @property
     def resident(self) -> bool:
-        """Whether all of the pack lies in the device's memory."""
+        """Whether the whole pack is in the device's memory."""
         ...
 
     def readers(self) -> AbstractContextManager[None]:
-        """Threads that read, while they are needed."""
+        """Context in which reader threads run."""
         ...
 
     def prepare(self, drawn: Drawn) -> tuple[Tensor, np.ndarray]:
-        """On the host, in a thread: images uint8 (N, H, W, C), and int64 (B, draw), which of them each drawn date is."""
+        """On the host, in a thread: images uint8 (N, H, W, C), and int64 (B, draw), the image index of each drawn date."""
         ...
 
     def on_device(self, prepared: tuple[Tensor, np.ndarray]) -> tuple[Tensor, np.ndarray]:
@@ -41,14 +41,14 @@ class Images(Protocol):
 
 
 def open_images(pack: Pack, channels: list[int], device: torch.device, share: float, threads: int) -> Images:
-    """All of the pack in the device's memory if that takes at most `share` of what is free there, else streamed.
+    """All of the pack in the device's memory if that takes at most `share` of its free memory, else streamed.
 
     Args:
         pack: the images.
-        channels: bands of them that are wanted, in order.
-        device: where to.
-        share: 0 … 1; on a device other than a GPU 0 means streamed, and all else in memory.
-        threads: that read a streamed pack; 0: all cores this process may use.
+        channels: band indices to load, in order.
+        device: target device.
+        share: 0 … 1; on devices other than GPUs 0 means streamed, any other value in memory.
+        threads: readers of a streamed pack; 0: all cores available to this process.
     """
     size = pack.count * PERIODS * pack.seasons * pack.chip_size**2 * len(channels)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
@@ -63,7 +63,7 @@ class Resident:
     resident = True
 
     def __init__(self, pack: Pack, channels: list[int], device: torch.device) -> None:
-        """Copy the wanted bands of all places."""
+        """Copy the chosen bands of all places."""
         self._seasons = pack.seasons
         image = (pack.chip_size, pack.chip_size, len(channels))
         self._images = torch.empty((pack.count, PERIODS * pack.seasons, *image), dtype=torch.uint8, device=device)
@@ -77,7 +77,7 @@ class Resident:
 
     @contextmanager
     def readers(self) -> Iterator[None]:
-        """None are needed."""
+        """No threads."""
         yield
 
     def prepare(self, drawn: Drawn) -> tuple[Tensor, np.ndarray]:
@@ -90,12 +90,12 @@ class Resident:
 
 
 class Streamed:
-    """Only the drawn dates move: from the mapped files into pinned memory by a few threads, from there on the current stream."""
+    """Moves only the drawn dates: a few threads copy mapped files to pinned memory, then the current stream to the device."""
 
     resident = False
 
     def __init__(self, pack: Pack, channels: list[int], device: torch.device, threads: int) -> None:
-        """Nothing is read yet."""
+        """Does not read anything yet."""
         self._pack, self._channels, self._device, self._threads = pack, channels, device, threads
         self._pool: ThreadPoolExecutor | None = None
 
@@ -107,7 +107,7 @@ class Streamed:
 
     def prepare(self, drawn: Drawn) -> tuple[Tensor, np.ndarray]:
         """See `Images`."""
-        assert self._pool is not None  # noqa: S101 - inside `readers`
+        assert self._pool is not None  # noqa: S101 - only called inside `readers`
         side = self._pack.chip_size
         shape = (drawn.dates.size, side, side, len(self._channels))
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
@@ -129,9 +129,9 @@ class Streamed:
 
 
 def _take(source: np.ndarray, channels: list[int], target: np.ndarray) -> None:
-    """The chosen bands, the last axis, of `source` into `target`."""
+    """Copy the chosen bands (last axis) of `source` to `target`."""
     if channels == list(range(source.shape[-1])):
         target[...] = source
         return
-    for c, channel in enumerate(channels):  # a copy per band is twice as fast as numpy's own selection
+    for c, channel in enumerate(channels):  # copying per band is twice as fast as numpy's indexing
         target[..., c] = source[..., channel]

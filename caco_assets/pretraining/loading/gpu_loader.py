@@ -1,7 +1,7 @@
-"""Batches of views made on a GPU: the pack lies in its memory or is streamed to it, and no step waits for the next one's images.
+"""Loads batches of views on a GPU: the pack is in its memory or streamed to it ahead of use, so steps do not wait for images.
 
-Random choices are drawn on the host by a thread, one step ahead; images move and views are made on a stream of their own while the
-training of the step before runs.
+A host thread draws the random choices one step ahead; images are copied and views rendered on a separate stream while the
+previous step trains.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from caco_assets.pretraining.loading.sampler import Batch, Drawn, Sampler
 from caco_assets.pretraining.views.gpu_renderer import DeviceRenderer, upload
 
 _AHEAD = 2
-"""Steps whose choices are drawn, and whose images are read, before they are asked for."""
+"""Steps whose choices are drawn and whose images are read in advance."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A batch whose views are being made."""
+    """A batch whose views are being rendered."""
 
     batch: Batch
     made: torch.Event | None
 
 
 class DeviceLoader:
-    """Reads what a sampler draws from its pack and renders the views on the device; each step holds what `Loader`'s holds."""
+    """Reads the samples of a sampler and renders the views on the device; each step has the same content as `Loader`'s."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class DeviceLoader:
         threads: int = 0,
         compiled: bool = False,
     ) -> None:
-        """Load what `sampler` draws; the device is first used by `epoch`.
+        """Load the samples of `sampler`; the device is first used by `epoch`.
 
         Args:
             sampler: decides the content of each step.
-            device: where the views are made; without a number the current one.
+            device: where the views are rendered; without an index the current one.
             memory: largest share of its free memory that the pack may take; a larger pack is streamed.
-            threads: that read images of a streamed pack; 0: all cores this process may use.
+            threads: readers of a streamed pack; 0: all cores available to this process.
             compiled: fuse the colour operations with `torch.compile`.
         """
         self.sampler = sampler
@@ -65,13 +65,13 @@ class DeviceLoader:
 
     @property
     def resident(self) -> bool:
-        """Whether the whole pack lies in the device's memory; reads it there if that was not yet done."""
+        """Whether the whole pack is in the device's memory; loads it on first use."""
         return self._open()[1].resident
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start_step` on, on the device; the next is made while the caller trains on the last.
+        """The batches of an epoch from `start_step` on, on the device; the next is rendered while the caller trains on the last.
 
-        Threads end when the iterator is exhausted, closed or dropped; an exception in one of them is raised here.
+        Threads end when the iterator is exhausted, closed or dropped; their exceptions are raised here.
         """
         device, images, renderer, stream = self._open()
         order = self.sampler.order(epoch)
@@ -143,7 +143,7 @@ class DeviceLoader:
 
 
 def _handed_over(waiting: _Waiting) -> Batch:
-    """The batch, which the caller's stream now waits for (the host does not)."""
+    """The batch, after making the caller's stream (not the host) wait for it."""
     if waiting.made is not None:
         current = torch.cuda.current_stream(waiting.batch.views.device)
         current.wait_event(waiting.made)
@@ -153,7 +153,7 @@ def _handed_over(waiting: _Waiting) -> Batch:
 
 
 def _hold_back(taken: deque[torch.Event]) -> None:
-    """Let the host run at most two steps ahead of the device: batches further ahead would fill its memory."""
+    """Let the host run at most two steps ahead of the device: more batches would fill its memory."""
     taken.append(torch.cuda.current_stream().record_event())
     if len(taken) > _AHEAD:
         taken.popleft().synchronize()

@@ -1,4 +1,4 @@
-"""What each step of an epoch shows: which places, which dates, which distortions, as a pure function of (seed, epoch, step)."""
+"""Samples the places, dates and augmentations of each training step, as a pure function of (seed, epoch, step)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The random choices of one step; B samples of this process, V views."""
+    """The random choices of one step; B samples of this process."""
 
     slots: np.ndarray
     """int64 (B,): 2 · place + period."""
@@ -41,10 +41,10 @@ class Drawn:
 
 
 class Sampler:
-    """An open pack, and what the steps of an epoch take from it.
+    """Draws the steps of an epoch from an open pack.
 
-    One epoch of a paired plan shows both periods of every place once, of another plan every place once; the last, incomplete
-    batch is dropped. What a step holds depends on (seed, epoch, step) only: not on the number of threads or of processes.
+    One epoch of a paired plan shows both periods of every place once; other plans show every place once. The last, incomplete
+    batch is dropped. The content of a step depends on (seed, epoch, step) only, not on the number of threads or processes.
     """
 
     def __init__(
@@ -62,23 +62,23 @@ class Sampler:
         """Open the pack.
 
         Args:
-            pack: its folder.
+            pack: folder of the pack.
             plan: which dates become which views.
             batch_size: samples per step, over all processes.
             image_size: side S of the views, pixels.
             crop_scale: smallest and largest share of the image's area in a crop.
-            seed: of everything random here.
-            bands: of the views, in this order; none: those of the pack.
-            part: (rank, processes): take the rank-th of so many equal slices of each batch.
+            seed: of all random choices.
+            bands: of the views, in this order; empty: those of the pack.
+            part: (rank, processes): use slice `rank` of the equal slices of each batch.
 
         Raises:
-            UserError: the pack is missing, damaged or too small, lacks a band, or the batch cannot be cut as asked.
+            UserError: the pack is missing, damaged or too small, lacks a band, or the batch cannot be divided as requested.
         """
         self.pack, self.plan, self.image_size = Pack.open(pack), plan, image_size
         self.bands = tuple(bands or self.pack.bands)
         """Bands of the views, in order."""
         self.channels = self.pack.channels(self.bands)
-        """Their places among the bands of the pack."""
+        """Their indices among the bands of the pack."""
         self._batch_size, self._crop_scale, self._seed = batch_size, crop_scale, seed
         rank, processes = part
         unit = (PERIODS if plan.paired else 1) * processes
@@ -104,12 +104,12 @@ class Sampler:
 
     @property
     def lonlat(self) -> np.ndarray:
-        """float64 (places, 2): where they are, degrees."""
+        """float64 (places, 2): coordinates, degrees."""
         return self.pack.lonlat
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What an encoder trained on these views must do to its pixels."""
+        """Preprocessing of an encoder trained on these views."""
         return Preprocessing.of_pack(self.bands, self.pack.stretch, self.image_size)
 
     @property
@@ -129,18 +129,18 @@ class Sampler:
         return PERIODS * np.array(_shuffled(self.pack.count, seed), np.int64)
 
     def drawn(self, epoch: int, step: int) -> Drawn:
-        """What step `step` (from 0) of an epoch shows, in all processes together."""
+        """The choices of step `step` (from 0) of an epoch, for all processes together."""
         return self.draw(self.order(epoch), epoch, step, slice(None))
 
     def draw(self, order: np.ndarray, epoch: int, step: int, rows: slice | None = None) -> Drawn:
-        """What step `step` (from 0) of an epoch shows.
+        """The choices of step `step` (from 0) of an epoch.
 
         Args:
             order: of the epoch, see `order`.
             epoch: from 0.
             step: from 0.
-            rows: of the whole batch; default: this process's. The batch is drawn as a whole, so that several processes share
-                the batch of one.
+            rows: of the whole batch; default: this process's. The batch is always drawn as a whole, so several processes share
+            the batch of a single one.
         """
         rows = rows or self._rows
         slots = order[step * self._batch_size : (step + 1) * self._batch_size]
@@ -152,7 +152,7 @@ class Sampler:
 
 
 def reference_pair_order(n: int, seed: int) -> list[int]:
-    """Order of `n` samples (n/2 places, two periods each) as the published sampler emits it.
+    """Order of `n` samples (n/2 places, two periods each) of the published sampler.
 
     Python's `random.Random(seed)` shuffles the places; each gives (2i, 2i + 1), early then late.
     """
@@ -179,7 +179,7 @@ def draw_dates(generator: np.random.Generator, plan: ViewPlan, valid: np.ndarray
     if plan.scope == "period":
         allowed[np.arange(len(slots)), 1 - period] = False
     allowed = allowed.reshape(len(slots), -1)  # (B, 2·seasons)
-    # a uniformly random order of the valid dates, the others behind them
+    # valid dates in uniformly random order, then the others
     order = np.argsort(np.where(allowed, generator.random(allowed.shape), 2.0), axis=1)
     dates = order[:, : plan.draw]
     if plan.replace:

@@ -1,4 +1,4 @@
-"""The objectives, by name: one file each. A new objective is a new file and a line here."""
+"""Registry of the objectives, one file each. A new objective is a new file and a line here."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def objective_class(name: str) -> type[Objective]:
-    """The objective of that name.
+    """The class of the objective with that name.
 
     Raises:
-        UserError: there is none.
+        UserError: unknown name.
     """
     if name not in OBJECTIVES:
         close = difflib.get_close_matches(name, OBJECTIVES, n=1)
@@ -55,14 +55,14 @@ def build(name: str, config: ObjectiveConfig, backbone: nn.Module, *, features: 
     """Make an objective around a backbone.
 
     Args:
-        name: a name of `OBJECTIVES`.
+        name: a key of `OBJECTIVES`.
         config: sizes, rates and switches.
         backbone: maps images (N, bands, H, W) to vectors (N, `features`); it is trained in place.
         features: width of the backbone's output.
         seed: of the heads and of the queue's first columns.
 
     Raises:
-        UserError: there is no objective of that name.
+        UserError: unknown objective.
     """
     make = objective_class(name)
     with torch.random.fork_rng(devices=[]):

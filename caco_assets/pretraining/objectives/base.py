@@ -1,4 +1,4 @@
-"""What all objectives share: a backbone, one projection head per embedding space, and the order of one step."""
+"""Base class of the objectives: a backbone, one projection head per embedding space, and the order of calls in a step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from caco_assets.pretraining.views.view_plans import ViewPlan
 
 
 class StepOutput(NamedTuple):
-    """One step's result; all tensors stay on the device. N rows are the global batch's, n ≤ N of them this process's."""
+    """One step's result; all tensors stay on the device. The global batch has N rows, this process n ≤ N of them."""
 
     loss: Tensor
-    """Scalar: the sum over embedding spaces, and over pretext tasks where there are any; each the mean over own rows."""
+    """Scalar: the sum over embedding spaces and any pretext tasks; each term is the mean over own rows."""
     logits: list[Tensor]
     """Per space (own rows, 1 + negatives), divided by τ; column 0 is the positive."""
     metrics: dict[str, Tensor]
-    """Scalars to log, detached; their mean over processes is that of the global batch."""
+    """Scalars to log, detached; their mean over processes is the value of the global batch."""
     keys: Tensor
     """(E, N, C): view i under head i, of the global batch."""
     slots: Tensor
@@ -34,10 +34,10 @@ class StepOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an objective has to say at the end of an epoch."""
+    """Result of an objective at the end of an epoch."""
 
     values: dict[str, float] = field(default_factory=dict)
-    """Figures to log."""
+    """Metrics to log."""
 
 
 def projection_head(features: int, dim: int) -> nn.Sequential:
@@ -46,7 +46,7 @@ def projection_head(features: int, dim: int) -> nn.Sequential:
 
 
 class Objective(nn.Module):
-    """Base of the objectives; a subclass says its view plan, its number of spaces, its keys and which columns are negatives.
+    """Base of the objectives; a subclass defines its view plan, number of spaces, keys and negatives.
 
     A step is `before_step()`, `forward(views, slots)`, backward and optimizer, `after_step(output)`.
     """
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         self.heads_q = nn.ModuleList(projection_head(features, config.embedding_dim) for _ in range(self.spaces))
 
     def before_step(self) -> None:
-        """The first thing in a step."""
+        """Called at the start of each step."""
 
     def forward(self, views: Tensor, slots: Tensor) -> StepOutput:
         """One batch, or this process's slice of it. `views` (V, n, C, H, W): the query, then the keys; `slots` (n,) int64."""
@@ -80,7 +80,7 @@ class Objective(nn.Module):
             distances = None if distances is None else distributed.gather(distances, 1)  # (2, N)
         queries, keys = distributed.share([queries, keys], everyones_gradient=self.everyones_gradient)  # (E, N, C), (E, V-1, N, C)
         everyone = distributed.gather(slots)  # (N,)
-        # similarities are divided by a small τ: bfloat16 would round away differences that matter
+        # similarities are divided by a small τ: bfloat16 would round away significant differences
         with torch.autocast(views.device.type, enabled=False):
             logits = [self.similarities(i, queries[i], keys[i], everyone) for i in range(self.spaces)]
             losses = {f"loss_{i}": infonce(space) for i, space in enumerate(logits)}
@@ -92,29 +92,29 @@ class Objective(nn.Module):
         return StepOutput(loss, logits, metrics, keys.diagonal(dim1=0, dim2=1).permute(2, 0, 1), everyone, distances)
 
     def after_step(self, output: StepOutput) -> None:
-        """Take what the step has left, once the weights have moved."""
+        """Called after the optimizer step, with the step's output."""
         self.absorb(output)
 
-    def end_epoch(self, seed: int) -> EpochReport:  # noqa: ARG002 - objectives that label use it
-        """Called after each epoch with a seed of its own."""
+    def end_epoch(self, seed: int) -> EpochReport:  # noqa: ARG002 - used by objectives with labels
+        """Called after each epoch with an epoch-specific seed."""
         return EpochReport()
 
     def absorb(self, output: StepOutput) -> None:
-        """Update queue and state from one step."""
+        """Update queue and state from one step's output."""
 
     def embed_keys(self, images: list[Tensor]) -> Tensor:
-        """Unit vectors (E, V-1, n, C) of the key views under every head."""
+        """Unit vectors (E, V-1, n, C) of the key views under each head."""
         raise NotImplementedError
 
     def similarities(self, space: int, query: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
         """Logits (own rows, 1 + negatives) of one space from the query (N, C) and all key views (V-1, N, C) under this head.
 
-        All arguments are of the global batch; the rows of the result are `distributed.mine`.
+        All arguments cover the global batch; the result has only the rows of `distributed.mine`.
         """
         raise NotImplementedError
 
     def pretext(self, features: Tensor, slots: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # noqa: ARG002 - see gssl
-        """Further losses on the query's features (n, D), which are added, and figures to log; each a mean over own rows."""
+        """Further losses on the query's features (n, D), which are added, and metrics to log; each a mean over own rows."""
         return {}, {}
 
     def distances(self, query_image: Tensor, queries: Tensor, keys: Tensor) -> Tensor | None:  # noqa: ARG002 - see caco

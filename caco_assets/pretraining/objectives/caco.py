@@ -3,9 +3,9 @@
     L = Σᵢ −log( exp(qᵢ·kᵢᵢ/τ) / Σ_{k ∈ negatives ∪ {kᵢᵢ}} exp(qᵢ·k/τ) )
     ratio = lt / (st + 1e-4),   lt = ‖l(early) − l(late)‖,   st = ‖l(q) − l(k₁)‖,   r ← β·r + (1 − β)·ratio
 
-l is the key encoder under head 1; seasons are drawn independently in both periods. The negatives are `teco`'s, but in all three
-spaces the row's own place in the other period is left out where its label says "unchanged". Labels come from a mixture of two
-Gaussians on r at the end of each epoch (`pretraining/change.py`) and are all "unchanged" in the first.
+l is the key encoder under head 1; seasons are drawn independently in both periods. The negatives are those of `teco`, except
+that in all three spaces a row's own place in the other period is left out if its label is "unchanged". Labels come from a mixture
+of two Gaussians on r at the end of each epoch (`change/estimate.py`); in the first epoch all are "unchanged".
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Caco(ChangeAware, Teco):
         return torch.cat([positive, queue, *others, cross], dim=1) / self.config.temperature
 
     def distances(self, query_image: Tensor, queries: Tensor, keys: Tensor) -> Tensor:  # noqa: ARG002 - the key encoder's own view
-        """(2, n) in the change space of the key encoder; the features of t2 are already there."""
+        """(2, n) in the change space of the key encoder, which has already embedded t2."""
         return self.long_and_short(self.embed_key(CHANGE_SPACE, self.encoder_k(query_image)), keys[CHANGE_SPACE, 1])
 
     def _unchanged_own_place(self, slots: Tensor) -> Tensor:
-        """Boolean (n, N/2), early rows first: each row's own place, where its own label says unchanged."""
+        """Boolean (n, N/2), early rows first: each row's own place, if the row's label is "unchanged"."""
         own_place = mine(torch.eye(len(slots) // 2, dtype=torch.bool, device=slots.device)).repeat(2, 1)
         return own_place & early_first(self.unchanged(mine(slots)))[:, None]

@@ -1,4 +1,4 @@
-"""What the change-aware objectives share: distances in one space, their moving averages, labels, and who is left out."""
+"""Shared code of the change-aware objectives: distances in one space, moving averages, labels, and excluded negatives."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from caco_assets.pretraining.objectives.base import EpochReport, Objective, Step
 from caco_assets.pretraining.objectives.config import ObjectiveConfig
 
 CHANGE_SPACE = 1
-"""The space whose positive is another season, unaugmented: the one that ignores seasons alone."""
+"""The space whose positive is another season, unaugmented: the one that is invariant to seasons only."""
 # keeps the ratio finite where two seasons look the same
 _EPSILON = 1e-4
 
 
 class ChangeAware(Objective):
-    """Mixed into an objective of paired batches; the objective calls `watch` in its `__init__`.
+    """Mixin for objectives with paired batches; the objective calls `watch` in its `__init__`.
 
     ratio = lt / (st + 1e-4),   lt = ‖l(early) − l(late)‖,   st = ‖l(q) − l(k₁)‖,   r ← β·r + (1 − β)·ratio
     """
@@ -24,7 +24,7 @@ class ChangeAware(Objective):
     change: ChangeState
 
     def watch(self, config: ObjectiveConfig) -> None:
-        """Start the change estimate."""
+        """Create the change estimate."""
         self.change = ChangeState(config.slots, beta=config.ema_beta, kind=config.change_estimate)
 
     def long_and_short(self, query: Tensor, late_key: Tensor) -> Tensor:
@@ -35,19 +35,19 @@ class ChangeAware(Objective):
         return both.square() if self.config.switches.squared_distances else both
 
     def absorb(self, output: StepOutput) -> None:
-        """Fold the distances into the moving averages, after what the objective itself keeps."""
+        """Add the distances to the moving averages, after the objective's own update."""
         super().absorb(output)
         assert output.distances is not None  # noqa: S101 - forward of these classes always sets it
         long, short = output.distances
         self.change.update(output.slots, long, short, long / (short + _EPSILON))
 
     def end_epoch(self, seed: int) -> EpochReport:
-        """Label every slot again; the labels apply from the next epoch on."""
+        """Relabel every slot; the labels apply from the next epoch on."""
         switches = self.config.switches
         self.change.relabel(seed=seed if switches.seeded_mixture else None, monotone=switches.monotone_threshold)
         return EpochReport(self.change.summary())
 
     def unchanged(self, slots: Tensor) -> Tensor:
-        """Boolean (N,): rows whose own place in the other period is no negative, by the row's own label."""
+        """Boolean (N,): rows whose own place in the other period is not a negative, by the row's own label."""
         label = self.change.label[slots]
         return label <= 0 if self.config.switches.unseen_is_unchanged else label == 0

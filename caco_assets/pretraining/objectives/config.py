@@ -1,4 +1,4 @@
-"""What every objective is told: sizes and rates from the profile, and the named switches between the two fidelities."""
+"""Configuration of the objectives: sizes and rates from the profile, and switches between the published and our version."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from caco_assets.pretraining.change.estimate import ChangeEstimate
 
 @dataclass(frozen=True)
 class Switches:
-    """Each difference between the published implementation and ours, by name."""
+    """Differences between the published implementation and ours, by name."""
 
     seeded_mixture: bool = True
-    """The mixture of the labelling is seeded; the published one starts from fresh entropy at each epoch."""
+    """The mixture that makes the labels is seeded; the published one starts from fresh entropy at each epoch."""
     monotone_threshold: bool = True
-    """"Changed" is everything above one threshold; the published labels come from the likelier component, and a wide high
+    """Everything above one threshold is "changed"; the published labels come from the more likely component, and a wide high
     component also claims very small ratios."""
     enqueue_after_backward: bool = True
-    """The queue is written after the backward pass, so that the logits need no copy of it. The numbers are the same."""
+    """Write the queue after the backward pass, so that the logits need no copy of it. The numbers are the same."""
     unseen_is_unchanged: bool = True
-    """A place without an estimate counts as unchanged; the published mask acts on label 0 alone, so it counts as changed."""
+    """Places without an estimate count as unchanged; the published mask acts on label 0 only, so they count as changed."""
     channels_last: bool = True
-    """Images and weights lie channels-last in memory: the same sums in another order, 1.2 to 1.6 times faster on a CPU."""
+    """Store images and weights channels-last: the same sums in another order, 1.2 to 1.6 times faster on a CPU."""
     squared_distances: bool = False
-    """Squared distances in the change ratio, as the published formula says and the published code does not."""
+    """Squared distances in the change ratio, as in the published formula but not in the published code."""
 
 
 IMPROVED = Switches()
@@ -54,4 +54,4 @@ class ObjectiveConfig:
     geo_clusters: int = 100
     """Of `gssl`."""
     lonlat: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-    """(places, 2) degrees, for objectives that ask where a place is."""
+    """(places, 2) degrees, for objectives that use coordinates."""

@@ -1,9 +1,9 @@
-"""Geography-aware self-supervised learning (Ayush et al., ICCV 2021): temporal positives, and a guess at where on Earth one is.
+"""Geography-aware self-supervised learning (Ayush et al., ICCV 2021): temporal positives and geolocation classification.
 
     L = L_moco_v2_tp + L_geo,   L_geo = cross-entropy of a linear classifier on the query's features over geo-clusters
 
 The clusters are k-means on the places' coordinates (100 in the original). Here the coordinates are points on the sphere, so that
-the antimeridian is no border; the original clusters latitude and longitude. Both losses have weight 1, as in the original.
+clusters cross the antimeridian; the original clusters latitude and longitude. Both losses have weight 1, as in the original.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from caco_assets.pretraining.objectives.moco_v2_tp import MocoV2TemporalPositive
 
 
 class Gssl(MocoV2TemporalPositives):
-    """`moco_v2_tp` with a second task."""
+    """`moco_v2_tp` with a second task, the geo-cluster of the place."""
 
     cluster: Tensor
     """(places,) int64."""
@@ -50,14 +50,14 @@ def geo_clusters(lonlat: NDArray[np.float64], count: int, *, seed: int) -> NDArr
 
     Args:
         lonlat: (places, 2) degrees.
-        count: of clusters.
-        seed: of the start.
+        count: number of clusters.
+        seed: of the initialisation.
 
     Returns:
         (places,) int64, 0 … count − 1.
 
     Raises:
-        UserError: fewer different places than clusters.
+        UserError: fewer distinct places than clusters.
     """
     from sklearn.cluster import KMeans
 

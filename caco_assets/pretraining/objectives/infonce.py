@@ -1,4 +1,4 @@
-"""InfoNCE (van den Oord et al. 2018): tell the positive, in column 0, from the negatives in all other columns."""
+"""InfoNCE loss (van den Oord et al. 2018) with the positive in column 0 and negatives in all others, and its metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def accuracy(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def top1(scores: Tensor, wanted: Tensor) -> Tensor:
-    """Share of rows (0 … 1) of `scores` (N, classes) whose highest is `wanted` (N,)."""
+    """Share of rows (0 … 1) of `scores` (N, classes) whose highest score is at `wanted` (N,)."""
     return (scores.argmax(dim=1) == wanted).float().mean()
 
 
@@ -28,6 +28,6 @@ def top1(scores: Tensor, wanted: Tensor) -> Tensor:
 def embedding_std(embeddings: Tensor) -> Tensor:
     """Spread of unit vectors (E, N, C) in the narrowest space: mean deviation per dimension times √C.
 
-    1 when they fill the sphere, 0 when all images have become one point.
+    1 when they fill the sphere, 0 when all images map to one point.
     """
     return embeddings.std(dim=1).mean(dim=1).min() * embeddings.shape[2] ** 0.5

@@ -1,4 +1,4 @@
-"""Momentum contrast: a second encoder follows the first and makes the keys; a queue of past keys holds the negatives.
+"""Momentum contrast: a moving average of the encoder makes the keys; a queue of past keys provides the negatives.
 
 Sources: MoCo v2 (Chen et al. 2020), SeCo (Mañas et al. 2021), CACo (Mall et al. 2023) and their public implementations.
 """
@@ -28,7 +28,7 @@ class Contrastive(Objective):
         self.queue = KeyQueue(self.spaces, config.embedding_dim, config.queue_size)
 
     def before_step(self) -> None:
-        """Let the key encoder follow."""
+        """Update the key encoder's moving average."""
         follow(self.encoder_k, self.encoder_q, self.config.momentum)
         follow(self.heads_k, self.heads_q, self.config.momentum)
 
@@ -40,7 +40,7 @@ class Contrastive(Objective):
         return output
 
     def after_step(self, output: StepOutput) -> None:
-        """Keys go into the queue, distances into the change estimate."""
+        """Write the keys to the queue and the distances to the change estimate."""
         if self.config.switches.enqueue_after_backward:
             self.absorb(output)
 
@@ -51,7 +51,7 @@ class Contrastive(Objective):
 
     @torch.no_grad()
     def embed_keys(self, images: list[Tensor]) -> Tensor:
-        """(E, V-1, n, C) by the key encoder, without gradient."""
+        """(E, V-1, n, C) from the key encoder, without gradient."""
         # one pass per view: batch-norm statistics must not mix views
         seen = [self.encoder_k(image) for image in images]
         return torch.stack([torch.stack([self.embed_key(i, features) for features in seen]) for i in range(self.spaces)])
@@ -61,6 +61,6 @@ class Contrastive(Objective):
         return F.normalize(self.heads_k[space](features).float(), dim=1)
 
     def negatives(self, space: int) -> Tensor:
-        """The queue's columns (C, K) of one space, safe from an enqueue before the backward pass."""
+        """The queue's columns (C, K) of one space, unaffected by an enqueue before the backward pass."""
         columns = self.queue.columns[space]
         return columns if self.config.switches.enqueue_after_backward else columns.clone()

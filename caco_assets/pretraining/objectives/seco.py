@@ -1,7 +1,7 @@
-"""SeCo (Mañas et al. 2021): three embedding spaces, each blind to other things.
+"""SeCo (Mañas et al. 2021): three embedding spaces with different invariances.
 
-Query t0; keys aug(t1), t2, aug(t0). In space 0 the positive is aug(t1): blind to season and augmentation. In space 1 it is t2
-(blind to season alone) and in space 2 aug(t0) (blind to augmentation alone); there the other key views are negatives too.
+Query t0; keys aug(t1), t2, aug(t0). Space 0 is invariant to season and augmentation (positive aug(t1)), space 1 to season
+only (t2), and space 2 to augmentation only (aug(t0)); in spaces 1 and 2 the other key views are negatives too.
 
     L = Σᵢ −log( exp(qᵢ·kᵢᵢ/τ) / (exp(qᵢ·kᵢᵢ/τ) + Σ_{k ∈ queueᵢ} exp(qᵢ·k/τ) + [i > 0] Σ_{j ≠ i} Σₙ exp(qᵢ·kᵢⱼₙ/τ)) )
 
@@ -32,5 +32,5 @@ class Seco(Contrastive):
         return torch.cat(blocks, dim=1) / self.config.temperature
 
     def other_views(self, space: int, query: Tensor, keys: Tensor) -> list[Tensor]:
-        """Similarities (n, N) to every key of each other view; none in space 0, which is blind to all that tells them apart."""
+        """Similarities (n, N) to every key of each other view; none in space 0, which is invariant to all their differences."""
         return [query @ keys[j].T for j in range(len(keys)) if j != space] if space > 0 else []

@@ -1,7 +1,7 @@
 """CACo in the SimCLR framework (a row of the CACo study, Mall et al. 2023): the batch holds both periods of each place.
 
-As `simclr_seco`, with dates drawn inside one period. A place years apart is a negative of itself only where its label says
-"changed" (by the anchor's own label); the labels come from the same change estimate as in `caco`, with the one encoder there is.
+As `simclr_seco`, with dates drawn inside one period. A place years apart is a negative of itself only if the anchor's label is
+"changed"; the labels come from the same change estimate as in `caco`, computed with the only encoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SimClrCaco(ChangeAware, SimClrSeco):
         self.watch(config)
 
     def left_out(self, slots: Tensor) -> Tensor:
-        """Boolean (N, N): the own place in the other period, where the row's label says unchanged."""
+        """Boolean (N, N): the own place in the other period, if the row's label is "unchanged"."""
         place = slots // 2
         own_place = (place[:, None] == place[None, :]) & (slots[:, None] != slots[None, :])
         return own_place & self.unchanged(slots)[:, None]

@@ -1,7 +1,7 @@
 """SeCo's three spaces in the SimCLR framework (a row of the CACo study, Mall et al. 2023): no queue, no momentum encoder.
 
 Views and spaces are SeCo's; each space has the NT-Xent loss of `simclr.py`, and in spaces 1 and 2 the keys of the other two views
-are negatives too. The study gives no code for this row; what it leaves open is chosen as in `seco`.
+are negatives too. The study gives no code for this row; unspecified details follow `seco`.
 """
 
 from __future__ import annotations

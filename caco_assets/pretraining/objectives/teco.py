@@ -1,8 +1,8 @@
 """SeCo with longer temporal contrast ("teco" in the CACo study, Mall et al. 2023): a place years apart is a negative of itself.
 
 A batch holds both periods of each place as neighbours: row 2p early, row 2p+1 late. Views and spaces are SeCo's, drawn inside
-one period. Logits come even rows first. The two periods never meet through the queue: each row sees the queue columns of its
-own period; the other period enters through the cross block, the N/2 keys of view i of the other period.
+one period. Logits come even rows first. The queue does not mix periods: each row uses only the queue columns of its own
+period; the other period enters through the cross block, the N/2 keys of view i of the other period.
 """
 
 from __future__ import annotations

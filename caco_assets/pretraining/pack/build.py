@@ -1,4 +1,4 @@
-"""Builds a pack from the chips of an archive: one stretch, a few large files, places in the order in which they come."""
+"""Builds a pack from the chips of an archive: one stretch, a few large files, places in the order of the chips."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from caco_assets.pretraining.encoder.stretch import Stretch
 from caco_assets.pretraining.pack.format import DESCRIPTION, PERIODS, SCHEMA, TABLE, sha256_of
 
 FILE_BYTES = 2 << 30
-"""Largest images file: comfortable for object stores and for mapping into memory."""
+"""Largest size of an images file: practical for object stores and memory mapping."""
 IMAGES = "images-{:04d}.npy"
 
 
 class Chip(Protocol):
-    """One clear date of one place, as the archive gives it."""
+    """One clear date of one place in the archive."""
 
     @property
     def location_id(self) -> str: ...  # noqa: D102
@@ -60,20 +60,20 @@ def build(
 
     Args:
         chips: sorted by location, period, season, each at most once.
-        target: folder to make; a half-made one is started again.
-        bands: wanted, in this order.
+        target: folder to create; an incomplete one is rebuilt from the start.
+        bands: bands of the pack, in this order.
         archive_bands: bands of the chips, in their order.
         stretch: a name in `stretch.KINDS`.
         chip_size: side of the chips in pixels.
-        seasons: dates per period there is room for; a missing one is zeros and not valid.
-        min_seasons: places with fewer valid dates in either period are left out.
-        total: number of chips, for the progress.
+        seasons: maximum number of dates per period; missing ones are zeros and not valid.
+        min_seasons: places with fewer valid dates in either period are skipped.
+        total: number of chips, for the progress display.
 
     Returns:
-        Counts of places and dates, and what the pack holds.
+        Counts of places and dates, and the contents of the pack.
 
     Raises:
-        UserError: a band, a size or the order of the chips is not as said, or no place has enough dates.
+        UserError: a band, a size or the order of the chips is wrong, or no place has enough dates.
     """
     chosen = Stretch.named(stretch, bands)
     tables, channels = chosen.tables(), _channels(bands, archive_bands)
@@ -124,7 +124,7 @@ def build(
 
 
 class _Writer:
-    """Appends places to `.npy` files of at most `FILE_BYTES`, hashing what it writes."""
+    """Appends places to `.npy` files of at most `FILE_BYTES` and hashes the written bytes."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
         self.files: list[dict[str, object]] = []
@@ -152,7 +152,7 @@ class _Writer:
         return name, self._rows - 1
 
     def _header(self, stream: BinaryIO) -> None:
-        # numpy pads the header so that the first axis can grow: it is written again, as long as before, when the rows are known
+        # numpy pads the header so that the first axis can grow: once the rows are known, a header of the same length replaces it
         fields = {"descr": "|u1", "fortran_order": False, "shape": (self._rows, *self._shape)}
         npy.write_array_header_1_0(stream, fields)
 

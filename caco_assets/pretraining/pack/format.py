@@ -1,4 +1,4 @@
-"""The pack: every place's dates as uint8 images in a few memory-mapped files, which training reads and `pack_build` writes."""
+"""The pack format: every place's dates as uint8 images in a few memory-mapped files, written by `pack.build`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SCHEMA = pa.schema(
         "valid": pa.list_(pa.bool_()),
     }
 )
-"""Of the table: one row per place."""
+"""Columns of the table: one row per place."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack; images are read from disk only when they are touched."""
+    """An open pack; images are read from disk on access."""
 
     folder: Path
     bands: tuple[str, ...]
@@ -45,7 +45,7 @@ class Pack:
     row: np.ndarray
     """int (count,): its row in that file."""
     valid: np.ndarray
-    """bool (count, 2, seasons): which dates there are."""
+    """bool (count, 2, seasons): which dates exist."""
     location_id: tuple[str, ...]
     lonlat: np.ndarray
     """float64 (count, 2), degrees."""
@@ -60,10 +60,10 @@ class Pack:
         return self.images[self.file_index[place]][self.row[place], period, season]
 
     def channels(self, bands: tuple[str, ...]) -> list[int]:
-        """Where the `bands` lie in the images' last axis, in the order asked for.
+        """Indices of `bands` in the images' last axis, in the given order.
 
         Raises:
-            UserError: the pack lacks one.
+            UserError: a band is missing from the pack.
         """
         if missing := [band for band in bands if band not in self.bands]:
             raise UserError(
@@ -74,14 +74,14 @@ class Pack:
 
     @classmethod
     def open(cls, folder: Path, verify: bool = False) -> Pack:
-        """Map a pack and check that its parts belong together.
+        """Map a pack and check that its parts are consistent.
 
         Args:
-            folder: what `build` made.
+            folder: output of `build`.
             verify: also read every byte and compare the hashes.
 
         Raises:
-            UserError: no pack there, or a damaged one; names the part.
+            UserError: the pack is missing or damaged; names the part.
         """
         if not (folder / DESCRIPTION).is_file():
             raise UserError(f"{folder}: no pack here ({DESCRIPTION} is missing); build it with the stage `pack`, or `caco demo`")
@@ -126,7 +126,7 @@ def _map(path: Path) -> np.ndarray:
 
 
 def sha256_of(path: Path) -> str:
-    """Of the bytes of a file."""
+    """SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -1,1 +1,1 @@
-"""Published weights come in: tensors read without running anything, their layout, the preprocessing they had."""
+"""Imports published weights: reads tensors without running code, detects their layout and restores their preprocessing."""

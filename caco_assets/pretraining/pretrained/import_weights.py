@@ -1,4 +1,4 @@
-"""From a file of published weights to an encoder folder that the rest of the chain judges and registers."""
+"""Imports published weights as an encoder folder that can be evaluated and registered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user says about the weights; what is not said is told from the file and its source."""
+    """User overrides for the import; anything not set is detected from the file and its source."""
 
     source: str | None = None
     """See `sources.find_source`."""
@@ -38,20 +38,20 @@ class Wish:
     size: int | None = None
     """Default side of the input, pixels."""
     preprocessing: Path | None = None
-    """A JSON file with the whole preprocessing, in place of the source's."""
+    """A JSON file with the complete preprocessing, replacing that of the source."""
 
 
 def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | None = None) -> Product:
-    """Make `encoders/NAME` of published weights.
+    """Create `encoders/NAME` from published weights.
 
     Args:
-        settings: the profile, in whose workspace the encoder will lie.
-        weights: a file of weights, the folder of an encoder of ours, or `torchgeo:<name>` for a file in torch's cache.
+        settings: the profile, in whose workspace the encoder is written.
+        weights: a file of weights, an encoder folder, or `torchgeo:<name>` for a file in torch's cache.
         name: of the encoder.
-        wish: source, architecture and preprocessing, where they are not told from the file.
+        wish: source, architecture and preprocessing, where they cannot be detected from the file.
 
     Raises:
-        UserError: no such file, one that holds no network known here, or one whose source nobody has named.
+        UserError: the file is missing, holds no known network, or its source is not given.
     """
     from caco_assets.pretraining.pretrained.sources import TORCHGEO, torchgeo_file
 
@@ -72,7 +72,7 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
 
     def make(folder: Path) -> Facts:
         origin = {"file": path.name, "sha256": digest}
-        # of another encoder of this name
+        # scores of another encoder with this name
         settings.paths.encoder_scores(name).unlink(missing_ok=True)
         encoder, about = _own(path, origin) if path.is_dir() else _foreign(path, wish, origin)
         encoder.save(folder, about, {"imported": origin})
@@ -101,7 +101,7 @@ def encoder_folder(settings: Settings, name: str) -> Path:
     """The folder of an encoder by its name in the workspace, or by path.
 
     Raises:
-        UserError: there is neither; lists the names there are.
+        UserError: neither exists; lists the available names.
     """
     known = settings.paths.encoders / name
     for folder in (known, Path(name)):
@@ -115,7 +115,7 @@ def encoder_folder(settings: Settings, name: str) -> Path:
 
 
 def _foreign(path: Path, wish: Wish, origin: dict[str, str]) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder in a file of weights, and what is known about it."""
+    """The encoder in a file of weights, and its metadata."""
     from caco_assets.pretraining.encoder.backbones import match_positions
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.sources import find_source
@@ -139,7 +139,7 @@ def _foreign(path: Path, wish: Wish, origin: dict[str, str]) -> tuple[Encoder, d
 
 
 def _own(folder: Path, origin: dict[str, str]) -> tuple[Encoder, dict[str, Any]]:
-    """An encoder of ours, and what its description says about its training."""
+    """An encoder of this project, and the metadata on its training from its description."""
     from caco_assets.pretraining.encoder.encoder import DESCRIPTION, Encoder
 
     encoder = Encoder.load(folder)
@@ -161,15 +161,15 @@ def _preprocessing(wish: Wish, source: Source) -> Preprocessing:
 
 
 def _guess(path: Path, sequential: bool, head: tuple[int, ...]) -> str:
-    """The source, where the file gives it away.
+    """The source, if it can be detected from the file.
 
     Raises:
-        UserError: it does not.
+        UserError: it cannot.
     """
     from caco_assets.pretraining.pretrained.sources import SOURCES, torchgeo_of
 
     if sequential:
-        # one layout and one preprocessing for both; only the credit depends on the name
+        # both have the same layout and preprocessing; only the attribution depends on the name
         return "caco" if "caco" in path.name.lower() else "seco"
     if head and head[0] == _IMAGENET_CLASSES:
         return "imagenet"
@@ -182,7 +182,7 @@ def _guess(path: Path, sequential: bool, head: tuple[int, ...]) -> str:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file, or of an encoder's two files one after the other."""
+    """SHA-256 of a file, or of an encoder's two files one after the other."""
     files = [path / name for name in ("encoder.safetensors", "encoder.json")] if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:

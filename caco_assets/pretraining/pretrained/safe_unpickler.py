@@ -1,8 +1,8 @@
-"""An unpickler that runs nothing: it knows how tensors are put together, and every other name becomes a lifeless stand-in.
+"""Unpickler that runs no code: it rebuilds tensors and replaces every unknown name with an inert placeholder.
 
-A pickle is a program. The checkpoints of this field hold, beside their tensors, hyper-parameters of classes that do not exist here,
-and a file from elsewhere may name `os.system`. Here no name is ever imported: it is looked up in a small table of our own, and what
-is not in it yields objects without any behaviour. Torch's own `weights_only` loader refuses such files altogether.
+A pickle is a program. Checkpoints often hold, beside their tensors, hyper-parameters of classes that are not installed here,
+and an untrusted file may name `os.system`. No name is ever imported: names are looked up in a small table, and those that
+are not in it yield objects without behaviour. Torch's own `weights_only` loader rejects such files altogether.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _DTYPES = {
 
 
 class Mapping(dict[Any, Any]):
-    """Stands for `OrderedDict`; attributes set on it by the file are dropped."""
+    """Replaces `OrderedDict`; attributes set on it by the file are dropped."""
 
     __slots__ = ()
 
     def __setstate__(self, *state: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Inert:
-    """Stands for an object of a class that is not ours to know; takes whatever is done to it and does nothing."""
+    """Placeholder for an object of an unknown class; accepts every operation and does nothing."""
 
     __slots__ = ()
 
@@ -52,22 +52,22 @@ class Inert:
     def __init__(self, *_: object, **__: object) -> None: ...
 
     def __call__(self, *_: object, **__: object) -> Inert:
-        """Itself."""
+        """Returns the placeholder itself."""
         return self
 
     def __setstate__(self, *state: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def __setitem__(self, key: object, value: object) -> None: ...
 
     def append(self, *_: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     extend = add = append
 
 
 class _Known(Inert):
-    """A function or a type of torch that the table knows."""
+    """A function or a type of torch in the table."""
 
     __slots__ = ("_make",)
 
@@ -89,12 +89,12 @@ class _StorageType(_Known):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its elements."""
+        """Dtype of its elements."""
         return self._make
 
 
 def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> Tensor:
-    """A view of a storage. Torch checks its bounds; a stride of 0 could still blow a few bytes up to any size."""
+    """A view of a storage. Torch checks its bounds; a stride of 0 could still expand a few bytes to any size."""
     if not isinstance(storage, Tensor) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise pickle.UnpicklingError("a tensor without a storage")
     if math.prod(size) > storage.numel():
@@ -117,7 +117,7 @@ _TABLE: dict[tuple[str, str], Any] = {
 
 
 class InertUnpickler(pickle.Unpickler):
-    """Reads one pickle; `strangers` then lists the names it met that are not in the table."""
+    """Reads one pickle; afterwards `strangers` lists the names that are not in the table."""
 
     def __init__(self, stream: BinaryIO, storage: Storage) -> None:
         super().__init__(stream)
@@ -125,15 +125,15 @@ class InertUnpickler(pickle.Unpickler):
         self.strangers: set[str] = set()
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global. Nothing is imported, whatever the name."""
+        """The replacement for a global. No name is imported."""
         if (module, name) in _TABLE:
             return _TABLE[module, name]
         self.strangers.add(f"{module}.{name}")
-        # a class of its own each time: what one file does to it reaches no other
+        # a new class per lookup: changes made by one file do not affect others
         return type("Stranger", (Inert,), {"__slots__": ()})
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """The storage that a persistent id of torch names."""
+        """The storage with this persistent id of torch."""
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
             raise pickle.UnpicklingError("a reference that is no storage of a known type")
         key, count, view = pid[2], pid[4], pid[5] if len(pid) > 5 else None

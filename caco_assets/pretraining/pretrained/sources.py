@@ -1,4 +1,4 @@
-"""Where weights come from decides what they want to see: the preprocessing they were trained with, and whose they are."""
+"""Known sources of weights, with their preprocessing and attribution."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TORCHGEO = "torchgeo:"
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights come from."""
+    """A source of weights."""
 
     name: str
     text: str
     """Authors, publication and licence, for users of the encoder."""
     preprocess: Callable[[], Preprocessing]
-    """What the weights were trained with."""
+    """Preprocessing that the weights were trained with."""
 
 
 def _seco() -> Preprocessing:
@@ -33,7 +33,7 @@ def _seco() -> Preprocessing:
 
 
 def _photographs() -> Preprocessing:
-    # EuroSAT's stretch makes Sentinel-2 look most like the photographs that ImageNet is made of
+    # EuroSAT's stretch makes Sentinel-2 look most like the photographs of ImageNet
     return Preprocessing.of_pack(RGB, "eurosat", _SIDE)
 
 
@@ -53,7 +53,7 @@ def find_source(name: str) -> Source:
     """A source by name: `seco`, `caco`, `imagenet`, or `torchgeo:ResNet18_Weights.SENTINEL2_RGB_MOCO`.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: unknown source.
     """
     if name.startswith(TORCHGEO):
         return _torchgeo(name.removeprefix(TORCHGEO))
@@ -64,10 +64,10 @@ def find_source(name: str) -> Source:
 
 
 def torchgeo_file(name: str) -> Path:
-    """Where torch keeps the file of torchgeo's named weights once it has been fetched; nothing is fetched here.
+    """Path in torch's cache of torchgeo's named weights; nothing is downloaded.
 
     Raises:
-        UserError: there are no such weights.
+        UserError: unknown weights.
     """
     import torch
 
@@ -75,7 +75,7 @@ def torchgeo_file(name: str) -> Path:
 
 
 def torchgeo_of(file: str) -> str | None:
-    """The source whose weights are published under this file name, if there is one."""
+    """The source whose weights are published under this file name, or None."""
     if importlib.util.find_spec("torchgeo") is None:
         return None
     import torchgeo.models
@@ -92,7 +92,7 @@ def from_json(path: Path) -> Preprocessing:
     """A preprocessing from a JSON file: the object `preprocessing` of an `encoder.json`, or such an object alone.
 
     Raises:
-        UserError: it is not one.
+        UserError: the file holds no valid preprocessing.
     """
     try:
         fields = json.loads(path.read_text())
@@ -121,13 +121,13 @@ def _torchgeo(name: str) -> Source:
 
 
 def _torchgeo_preprocessing(name: str, meta: dict[str, Any], transforms: Any) -> Preprocessing:
-    """Bands and normalisation as torchgeo describes them; a crop after resizing is left out, the side is kept."""
+    """Bands and normalisation from torchgeo's metadata; a crop after resizing is left out, the image side is kept."""
     bands = tuple(_band(band) for band in meta.get("bands") or ())
     if meta.get("ssl_method") == "seco" and bands == RGB:
-        # torchgeo's transforms say the same but for a factor of 255 between the two normalisations
+        # torchgeo's transforms are equivalent except for a factor of 255 between the two normalisations
         return _seco()
     mean, std = _composed(transforms, max(len(bands), 1))
-    # a deviation this large can only be of reflectance × 10 000
+    # a deviation this large is only possible for reflectance × 10 000
     if not bands or min(std) < 500:
         raise UserError(
             f"--source {TORCHGEO}{name}: these weights are for other numbers than Sentinel-2's reflectance × 10 000; say with "
@@ -138,7 +138,7 @@ def _torchgeo_preprocessing(name: str, meta: dict[str, Any], transforms: Any) ->
 
 
 def _composed(transforms: Any, bands: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation of several normalisations one after the other, per band."""
+    """Mean and deviation, per band, of several normalisations in sequence."""
     mean, std = [0.0] * bands, [1.0] * bands
     for step in transforms.modules():
         if type(step).__name__ == "Normalize":

@@ -1,4 +1,4 @@
-"""Whose names are these? Finds the backbone in a state dict, gives its tensors timm's names, tells the architecture by shapes."""
+"""Finds the backbone in a state dict, renames its tensors to timm's names, and detects the architecture from shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from caco_assets.core.errors import UserError
 
-# Where the query encoder or the backbone lies in the training modules of the field; the plain names are tried last.
+# Prefixes of the query encoder or the backbone in common training modules; unprefixed names are tried last.
 _PREFIXES = (
     "module.encoder_q.", "encoder_q.", "model.encoder_q.", "module.backbone.", "backbone.", "encoder.backbone.", "encoder.",
     "module.", "model.", "net.", "",
@@ -39,11 +39,11 @@ class Backbone:
 
     tensors: dict[str, Tensor]
     prefix: str
-    """Under which they lay."""
+    """Common prefix of the original names."""
     sequential: bool
-    """They were numbered, as SeCo and CACo number them."""
+    """Whether the tensors were numbered, as in SeCo and CACo."""
     head: tuple[int, ...]
-    """Shape of the classifier's weight that lay beside them, which is not taken; empty: there was none."""
+    """Shape of the classifier's weight, which is not loaded; empty: the file has none."""
 
     @property
     def bands(self) -> int:
@@ -52,10 +52,10 @@ class Backbone:
 
 
 def find_backbone(tensors: Mapping[str, Tensor]) -> Backbone:
-    """The backbone among the tensors of a file; other parts (key encoder, queue, projection heads) are left.
+    """The backbone among the tensors of a file; other parts (key encoder, queue, projection heads) are ignored.
 
     Raises:
-        UserError: there is none whose names are known; lists some of the names there are.
+        UserError: no known names; lists some of the names in the file.
     """
     for prefix in _PREFIXES:
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -72,10 +72,10 @@ def find_backbone(tensors: Mapping[str, Tensor]) -> Backbone:
 
 
 def architecture_of(found: Backbone) -> str:
-    """The timm name, by number and kind of the blocks.
+    """The timm name, detected from the number and kind of the blocks.
 
     Raises:
-        UserError: it is none of the usual ones.
+        UserError: unknown architecture.
     """
     names = found.tensors
     if "patch_embed.proj.weight" in names:
@@ -94,13 +94,13 @@ def architecture_of(found: Backbone) -> str:
 
 
 def fill(network: nn.Module, found: Backbone, architecture: str) -> None:
-    """Put the tensors into a network of that architecture; every one must have its place and every place its tensor.
+    """Load the tensors into a network of that architecture; names must match exactly.
 
     Raises:
-        UserError: missing, unexpected or misshapen tensors; names them.
+        UserError: missing or unexpected tensors, or wrong shapes; names them.
     """
     wanted = network.state_dict()
-    # counters that torch versions before 0.4.1 did not keep, and that no inference reads
+    # counters that torch versions before 0.4.1 did not store, and that inference does not read
     counters = {name for name in wanted if name.endswith("num_batches_tracked")} - set(found.tensors)
     problems = {
         "missing": sorted(set(wanted) - set(found.tensors) - counters),

@@ -1,4 +1,4 @@
-"""Tensors out of a file of weights: safetensors, torch's zip format, or its format before 1.6. Nothing in the file is run."""
+"""Reads tensors from a file of weights: safetensors, torch's zip format, or its format before 1.6. No code in the file is run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from caco_assets.core.errors import UserError
 from caco_assets.pretraining.pretrained.safe_unpickler import InertUnpickler
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""First number of torch's format before 1.6."""
-# A pickle of names, sizes and hyper-parameters; the tensors lie beside it.
+"""First number of a file in torch's format before 1.6."""
+# The pickle holds only names, sizes and hyper-parameters; the tensors are stored beside it.
 _MAX_PICKLE = 256 << 20
 _NESTED = ("state_dict", "model_state_dict", "model", "network", "teacher", "student")
 _BROKEN = (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OSError)
@@ -28,11 +28,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Names and tensors of the network in a file of weights.
 
     Args:
-        path: `.safetensors`, or whatever `torch.save` wrote (`.pth`, `.pt`, `.bin`, `.ckpt`), in either of its formats. Of a
-            checkpoint only its state dict is taken.
+        path: `.safetensors`, or any file from `torch.save` (`.pth`, `.pt`, `.bin`, `.ckpt`), in either of its formats. Of a
+            checkpoint only the state dict is read.
 
     Raises:
-        UserError: no such file, a damaged one, a format that cannot be read without running it, or no tensors in it.
+        UserError: the file is missing, damaged, not readable without running its code, or holds no tensors.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights")
@@ -76,7 +76,7 @@ def _zip(path: Path) -> Any:
 
         def content(name: str, limit: int) -> bytes:
             info = members[name]
-            # what torch writes is not compressed: anything else could unpack to any size
+            # torch's own files are not compressed: compressed data could unpack to any size
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit:
                 raise pickle.UnpicklingError(f"{name} is compressed or larger than it can be")
             return archive.read(info)
@@ -102,7 +102,7 @@ def _legacy(path: Path) -> Any:
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
         if count * dtype.itemsize > size:
             raise pickle.UnpicklingError(f"storage {key} is larger than the file")
-        # filled below: its bytes come after the pickle
+        # filled below: the bytes follow the pickle
         return storages.setdefault(key, (torch.zeros(count, dtype=dtype), count))[0]
 
     with path.open("rb") as stream:
@@ -136,7 +136,7 @@ def _elements(content: bytes, dtype: torch.dtype, count: int) -> Tensor:
 
 
 def _network(path: Path, tree: Any) -> dict[str, Tensor]:
-    """The state dict in what a file holds: itself, or one level below under a usual name."""
+    """The state dict in a file's contents: the contents themselves, or one level below under a usual name."""
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds a pickled object, which cannot be read without running it; save its state dict")
     for held in (*(tree.get(name) for name in _NESTED), tree):

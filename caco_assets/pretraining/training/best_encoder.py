@@ -1,4 +1,4 @@
-"""The encoder with the highest probe accuracy during training, kept beside that of the last epoch."""
+"""Keeps the encoder with the highest probe accuracy during training, beside that of the last epoch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FOLDER = "best"
 
 
 def keep_best(folder: Path, encoder: Encoder, training_config: dict[str, Any], data: dict[str, Any]) -> None:
-    """Turn `best.pt` of a training, if its probe has kept one, into the encoder folder `best/`; the product stays the last epoch's.
+    """Convert `best.pt` of a training, if there is one, into the encoder folder `best/`; the product stays the last epoch's.
 
     Args:
-        folder: of the training.
-        encoder: of the last epoch; gives architecture and preprocessing.
+        folder: training folder.
+        encoder: encoder of the last epoch; provides architecture and preprocessing.
         training_config: see `Encoder.save`.
         data: see `Encoder.save`; epoch and probe are added.
     """

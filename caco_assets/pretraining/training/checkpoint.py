@@ -1,4 +1,4 @@
-"""Checkpoints: everything from which training goes on exactly, in one file that is written whole or not at all."""
+"""Checkpoints for exact resumption of training, each an atomically written file."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ LAST, BEST = "checkpoint.pt", "best.pt"
 
 @dataclass
 class Checkpoints:
-    """The last checkpoint of a training, from which it goes on, and the query encoder that the probe liked best."""
+    """The last checkpoint of a training, from which it resumes, and the query encoder with the best probe score."""
 
     folder: Path
-    """Gets `checkpoint.pt` and `best.pt`."""
+    """Contains `checkpoint.pt` and `best.pt`."""
     objective: nn.Module
     """All weights and buffers: both encoders, the queue, the change state."""
     optimizer: Optimizer
-    """Its momentum."""
+    """Its momentum buffers are saved."""
     training_config: dict[str, Any]
-    """What `load` compares; plain JSON-able values."""
+    """Compared by `load`; plain JSON-able values."""
     minutes: float
-    """Between checkpoints within an epoch."""
+    """Minutes between checkpoints within an epoch."""
     epoch: int = 0
-    """Number of finished epochs. Random numbers are functions of (seed, epoch, step), so there is no generator to save."""
+    """Number of finished epochs. Random numbers are functions of (seed, epoch, step), so no generator state is saved."""
     step: int = 0
-    """Number of finished steps, over all epochs; the learning rate is a function of it."""
+    """Number of finished steps over all epochs; determines the learning rate."""
     best: float | None = None
-    """The highest probe so far."""
+    """The highest probe score so far."""
     _saved: float = field(default_factory=time.monotonic)
 
     def load(self) -> None:
-        """Bring objective, optimizer and counters to where the last checkpoint left them, if there is one.
+        """Restore objective, optimizer and counters from the last checkpoint, if there is one.
 
         Raises:
             UserError: the file is damaged, or was made with another training config; names the first difference.
@@ -67,25 +67,25 @@ class Checkpoints:
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
 
     def due(self) -> bool:
-        """Whether the last one is so old that a kill would cost too much."""
+        """Whether the time since the last checkpoint exceeds the interval."""
         return time.monotonic() - self._saved >= 60 * self.minutes
 
     def save(self, epoch: int, step: int) -> None:
-        """Replace the last checkpoint at once: a kill leaves the old file or the new one."""
+        """Replace the last checkpoint atomically: after a kill the old or the new file exists."""
         self.epoch, self.step = epoch, step
         state = {"recipe": self.training_config, "epoch": epoch, "step": step, "best": self.best}
         _write(self.folder / LAST, state | {"objective": self.objective.state_dict(), "optimiser": self.optimizer.state_dict()})
         self._saved = time.monotonic()
 
     def judge(self, epoch: int, step: int, probe: float, encoder: nn.Module) -> None:
-        """Keep the query encoder after `epoch` if no probe was higher."""
+        """Keep the query encoder after `epoch` if no earlier probe score was higher."""
         if self.best is None or probe > self.best:
             self.best = probe
             _write(self.folder / BEST, {"epoch": epoch, "step": step, "probe": probe, "encoder": encoder.state_dict()})
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: plain containers and tensors only, so that it cannot run code.
+    """Contents of a checkpoint: plain containers and tensors only, so that it cannot run code.
 
     Raises:
         UserError: it is damaged, or holds anything else.

@@ -1,4 +1,4 @@
-"""Compiled encoders: torch.compile for the two networks that take nearly all of a step's time."""
+"""Applies torch.compile to the encoders, which take nearly all of a step's time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from caco_assets.core.errors import UserError
 
 
 def compile_encoders(objective: nn.Module, backend: str = "inductor") -> None:
-    """Compile `encoder_q` and, where there is one, `encoder_k` in place, at their first call; names of weights stay.
+    """Compile `encoder_q` and, if present, `encoder_k` in place, at their first call; weight names are unchanged.
 
     Raises:
-        UserError: no C compiler, without which nothing can be compiled on any device.
+        UserError: no C compiler, which compilation requires on any device.
     """
     if backend == "inductor" and not any(shutil.which(name) for name in (os.environ.get("CC") or "cc", "gcc", "clang")):
         raise UserError(

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: which step made it, and from which batch."""
+"""Locates the step and the batch of a loss or gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ BAD_BATCH = "bad_batch.json"
 
 @dataclass(frozen=True)
 class BadStep:
-    """The first step whose figures are not finite."""
+    """The first step with a metric that is not finite."""
 
     epoch: int
-    """From 0, as the loader counts."""
+    """From 0, as in the loader."""
     step: int
-    """Of the whole training, from 1, as in `metrics.jsonl`."""
+    """Over the whole training, from 1, as in `metrics.jsonl`."""
     step_in_epoch: int
-    """From 0, as the loader counts."""
+    """From 0, as in the loader."""
     figure: str
     """`loss` or `grad_norm`."""
     value: str
     slots: list[int]
-    """2 · place + period of each sample of the batch, of all processes."""
+    """2 · place + period of each sample of the batch, over all processes."""
 
 
-class Diverged(UserError):  # noqa: N818 - named for what is the case
-    """Training cannot go on: a figure is not finite."""
+class Diverged(UserError):  # noqa: N818 - named after the condition
+    """Training cannot continue: a metric is not finite."""
 
     def __init__(self, bad: BadStep) -> None:
         shown = ", ".join(str(slot) for slot in bad.slots[:8])
@@ -44,12 +44,12 @@ class Diverged(UserError):  # noqa: N818 - named for what is the case
 
 
 def write_bad_batch(folder: Path, bad: BadStep, sampler: Sampler, seed: int) -> Path:
-    """Write which places and dates the step saw; from (seed, epoch, step) the sampler draws the same views again.
+    """Write which places and dates the step used; from (seed, epoch, step) the sampler draws the same views again.
 
     Args:
-        folder: gets `bad_batch.json`.
+        folder: receives `bad_batch.json`.
         bad: the step.
-        sampler: that drew it.
+        sampler: sampler of the step.
         seed: of the training.
     """
     drawn = sampler.drawn(bad.epoch, bad.step_in_epoch)

@@ -1,4 +1,4 @@
-"""What a training runs on: the device, the precision, and the other processes that train with this one."""
+"""Sets up the device, the precision, and the process group of a training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from caco_assets.settings import Pretraining
 
 logger = logging.getLogger(__name__)
 
-# set for each of its processes by torchrun and by Ray Train alike
+# set for each process by torchrun and by Ray Train
 _WORLD, _LOCAL_WORLD, _LOCAL_RANK = "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"
-# How long a process waits for another one: labelling a million places or a probe on the first process takes minutes.
+# Timeout for another process: labelling a million places or probing on rank 0 takes minutes.
 _PATIENCE = timedelta(minutes=30)
 
 
@@ -31,7 +31,7 @@ def pick_device(options: Pretraining) -> tuple[str, str]:
     """Fabric's names of accelerator and precision for `options.device` and `options.precision`.
 
     Raises:
-        UserError: a GPU is asked for and there is none, or fewer than processes, or it lacks bfloat16.
+        UserError: a GPU is requested and there is none, or fewer than processes, or it lacks bfloat16.
     """
     cuda = torch.cuda.is_available()
     if options.device == "cuda" and not cuda:
@@ -51,7 +51,7 @@ def pick_device(options: Pretraining) -> tuple[str, str]:
 
 
 def join(options: Pretraining) -> None:
-    """Meet the other processes, where torchrun or Ray has started several; from here on `processes` knows them.
+    """Join the process group if torchrun or Ray started several processes; afterwards `distributed` knows them.
 
     Raises:
         UserError: see `pick_device`.
@@ -67,18 +67,18 @@ def join(options: Pretraining) -> None:
 
 
 def share_of_cores(options: Pretraining) -> int:
-    """Threads that make views in this process: `options.threads`, or its share of the cores that this machine's may use."""
+    """Threads that render views in this process: `options.threads`, or its share of the cores available on this machine."""
     return options.threads or max(len(os.sched_getaffinity(0)) // int(os.environ.get(_LOCAL_WORLD, "1")), 1)
 
 
 def leave() -> None:
-    """Part from the other processes; the last thing that a process does."""
+    """Leave the process group; called last in a process."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def open_fabric(options: Pretraining) -> Fabric:
-    """Fabric on the device of this process, together with the processes that `join` has met.
+    """Fabric on the device of this process, with the process group of `join`.
 
     Raises:
         UserError: see `pick_device`.
@@ -86,14 +86,14 @@ def open_fabric(options: Pretraining) -> Fabric:
     join(options)
     accelerator, precision = pick_device(options)
     if distributed.rank() > 0:
-        # the first process logs for all
+        # only rank 0 logs
         log_nothing()
     if distributed.size() == 1:
         return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyright: ignore[reportArgumentType]
     here = int(os.environ[_LOCAL_WORLD])
     strategy = DDPStrategy(
         cluster_environment=TorchElasticEnvironment(),
-        # made alike at the start, queue, change state and synchronised statistics stay so
+        # identical at the start, queue, change state and synchronised statistics stay identical
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
@@ -104,7 +104,7 @@ def open_fabric(options: Pretraining) -> Fabric:
 
 
 def synchronise_batch_norm(objective: nn.Module, fabric: Fabric) -> None:
-    """Let batch norm take its statistics from the batches of all processes, in place; on a CPU say that it does not."""
+    """Compute batch norm statistics over the batches of all processes, in place; on a CPU log that this is not done."""
     if distributed.size() == 1 or not any(isinstance(module, _BatchNorm) for module in objective.modules()):
         return
     if fabric.device.type == "cuda":

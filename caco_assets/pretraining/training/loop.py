@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps of any objective, on a CPU or a GPU; what was interrupted goes on to the same numbers."""
+"""The training loop: epochs of steps of any objective, on a CPU or a GPU; a resumed run gives the same numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Probe = Callable[[nn.Module], float]
 
 CHECKPOINT = LAST
 _SGD_MOMENTUM = 0.9
-# Steps between questions to the other processes whether one was asked to stop: an answer makes a GPU wait.
+# Steps between checks for a stop request in other processes: the exchange makes a GPU wait.
 _AGREE_EVERY = 10
 
 
@@ -54,21 +54,21 @@ def train(
     Args:
         objective: see `Objective` for the order of calls in a step.
         batches: their order and content are functions of the epoch.
-        config: rates, schedule, precision, intervals; the seed of what the network draws (drop path, …) and of the labelling; the
-            target folder, which must exist, of `checkpoint.pt`, `best.pt` and `metrics.jsonl`.
+        config: rates, schedule, precision, intervals; the seed of the network's random layers (drop path, …) and of the labelling;
+            the target folder, which must exist, of `checkpoint.pt`, `best.pt` and `metrics.jsonl`.
         sinks: further receivers of the metrics.
         probe: scores the query encoder every `probe_every` epochs.
-        stop: asked after each step; then a checkpoint is written.
+        stop: checked after each step; if set, a checkpoint is written.
 
     Raises:
-        UserError: the loss or a gradient is not finite or memory runs out (the last checkpoint stays), no such device, or the
-            checkpoint is of another training config.
+        UserError: the loss or a gradient is not finite or memory runs out (the last checkpoint stays), the device is missing, or
+            the checkpoint is of another training config.
         Stopped: on request, with a checkpoint.
     """
     options, folder = config.pretraining, config.target
     fabric = open_fabric(options)
     if distributed.rank() > 0:
-        # the first process logs and probes for all
+        # only rank 0 logs and probes
         sinks, probe = (), None
     synchronise_batch_norm(objective, fabric)
     training = _Training(fabric, objective, batches, config, stop or StopRequest())
@@ -88,7 +88,7 @@ def train(
             if not out_of_memory.ran_out(error):
                 raise
             words = str(error)
-        # not inside the handler: here the tensors of the step that failed are free again
+        # outside the handler, where the tensors of the failed step have been freed
         raise training.too_large(words)
 
 
@@ -100,7 +100,7 @@ def _optimizer(trained: list[nn.Parameter], options: Pretraining) -> Optimizer:
 
 
 class _Training:
-    """An objective with its optimizer, and how far they are."""
+    """An objective with its optimizer and its progress."""
 
     def __init__(self, fabric: Fabric, objective: Objective, batches: Batches, config: RunConfig, stop: StopRequest) -> None:
         self._fabric, self._objective, self._batches, self._options = fabric, objective, batches, config.pretraining
@@ -128,7 +128,7 @@ class _Training:
             logger.info(f"pretrain: resuming after epoch {self.epoch} of {self._options.epochs}{more}")
 
     def run(self, lines: JsonLines, record: Record, progress: Progress, collapse: CollapseWarning, probe: Probe | None) -> None:
-        """The epochs that are left."""
+        """Run the remaining epochs."""
         options, objective = self._options, self._objective
         objective.train()
         while self.epoch < options.epochs:
@@ -145,13 +145,13 @@ class _Training:
         progress.close(record.note)
 
     def _steps(self, lines: JsonLines, record: Record, progress: Progress) -> None:
-        """What is left of the epoch."""
+        """Run the remaining steps of the epoch."""
         objective, options, whole = self._objective, self._options, self._batches.steps_per_epoch
         first = self.epoch * whole
         record.start_epoch(self.epoch, [line for line in lines.kept if line["step"] > first] if self.step > first else ())
         for batch in self._batches.epoch(self.epoch, self.step - first):
             self._batch = batch
-            # each process drops other units of its own images
+            # each process drops different units
             torch.manual_seed(_number(self._seed, self.epoch, self.step - first) + distributed.rank())
             rate = learning_rate(self.step, whole, options)
             for group in self._optimizer.param_groups:
@@ -170,7 +170,7 @@ class _Training:
                 self._stop.answer()
 
     def _asked(self) -> bool:
-        """Whether a checkpoint is wanted now, because it is time or because of a request to stop; all processes agree."""
+        """Whether to write a checkpoint now, because it is due or a stop was requested; all processes agree."""
         if distributed.size() > 1 and self._fabric.device.type == "cuda" and self.step % _AGREE_EVERY:
             return False
         asked = distributed.largest(self._stop.signum or int(self._checkpoints.due()), self._fabric.device)
@@ -179,12 +179,12 @@ class _Training:
         return asked > 0
 
     def _save(self, lines: JsonLines, record: Record) -> None:
-        record.fetch()  # stops at figures that are not finite: no checkpoint holds the weights that they made
+        record.fetch()  # raises if a metric is not finite: the resulting weights are not saved
         lines.flush()
         self._checkpoints.save(self.epoch, self.step)
 
     def too_large(self, words: str) -> UserError:
-        """The error for a batch that did not fit, with the size that does; `words` are the allocator's."""
+        """The error for a batch that did not fit, with the size that does; `words` is the allocator's message."""
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         size, batch = self._options.batch_size, self._batch
         if distributed.size() > 1:
@@ -215,10 +215,10 @@ def _judge(probe: Probe, network: nn.Module) -> float:
 
 
 def _number(*what: int) -> int:
-    """A number of its own for each (seed, epoch) or (seed, epoch, step)."""
+    """A distinct number for each (seed, epoch) or (seed, epoch, step)."""
     return int(np.random.SeedSequence(what).generate_state(1)[0])
 
 
 def _gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Euclidean norm of all gradients, on their device; infinite or NaN where any of them is."""
+    """Euclidean norm of all gradients, on their device; infinite or NaN if any of them is."""
     return get_total_norm([p.grad for p in parameters if p.grad is not None])

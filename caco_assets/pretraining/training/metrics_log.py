@@ -14,10 +14,10 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsSink(Protocol):
-    """Takes figures as they come; a tracking server's live curves are one, the JSON-lines file is another."""
+    """Receives metrics during training, such as the JSON-lines file or the live curves of a tracking server."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """`values` of optimizer step `step` (from 1); called in the order of the steps, all values finite."""
+        """`values` of optimizer step `step` (from 1); called in step order, all values finite."""
         ...
 
 
@@ -25,22 +25,22 @@ class JsonLines:
     """`metrics.jsonl`: one JSON object per line, `step` first."""
 
     def __init__(self, path: Path, keep_until: int = 0, keep_epochs: int | None = None, *, write: bool = True) -> None:
-        """Open for appending; what an interrupted run wrote after its last checkpoint is dropped.
+        """Open for appending; lines written after the last checkpoint of an interrupted run are dropped.
 
         Args:
             path: of the file.
             keep_until: lines of later steps are dropped.
-            keep_epochs: number of finished epochs: the closing line of a later one is dropped; None: `keep_until` alone says it.
-            write: of several processes one alone writes; the others read what is kept.
+            keep_epochs: number of finished epochs: closing lines of later ones are dropped; None: only `keep_until` applies.
+            write: whether to write; only one of several processes does, the others only read the kept lines.
         """
         lines = read_metrics(path) if path.exists() else []
         last = float("inf") if keep_epochs is None else keep_epochs - 1
         self.kept = [line for line in lines if line["step"] <= keep_until and not ("epoch_loss" in line and line["epoch"] > last)]
-        """What was there already, and stays."""
+        """Lines kept from the existing file."""
         self._file = None
         if write:
             write_atomic(path, "".join(json.dumps(line) + "\n" for line in self.kept))
-            # line by line, so that readers of the file see the curve grow
+            # line-buffered, so that readers of the file see the curve grow
             self._file = path.open("a", buffering=1)
 
     def __enter__(self) -> Self:
@@ -56,14 +56,14 @@ class JsonLines:
             self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
 
     def flush(self) -> None:
-        """Bring all lines to disk; called before a checkpoint that counts on them."""
+        """Write all lines to disk; called before a checkpoint that relies on them."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut short by a kill is left out."""
+    """The lines of a metrics file; a truncated last line after a kill is left out."""
     text = path.read_text()
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 

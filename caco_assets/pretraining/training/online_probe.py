@@ -1,7 +1,7 @@
-"""The probe during training: how well the features of the moment tell a few labelled images apart, by their nearest neighbours.
+"""The probe during training: nearest-neighbour accuracy of the current features on a few labelled images.
 
-A probe set is one neutral file: images as their data set stores them, what their numbers mean, labels, and two parts. Whoever
-knows labelled data writes it (`caco_assets/downstream/scoring/probe_set.py`); training only reads it, and only to report a figure.
+A probe set is one self-contained file: images as stored in their data set, their pixel format, labels, and two parts. It is
+written by `caco_assets/downstream/scoring/probe_set.py`; training only reads it, and only to report a metric.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Labelled images in two parts: the neighbours come from the training part, the questions from the validation part."""
+    """Labelled images in two parts: neighbours come from the training part, queries from the validation part."""
 
     images: NDArray[np.integer]
-    """uint8 or uint16 (N, C, H, W), as the data set stores them."""
+    """uint8 or uint16 (N, C, H, W), as stored in the data set."""
     labels: NDArray[np.int64]
     """(N,)."""
     part: NDArray[np.uint8]
     """(N,): `TRAIN` or `VALIDATION`."""
     pixel_format: PixelFormat
     source: str
-    """Task and version of the data, for people."""
+    """Task and version of the data, for display."""
 
     def write(self, path: Path) -> None:
         """Write the file; the same set gives the same bytes."""
@@ -58,10 +58,10 @@ class ProbeSet:
 
     @classmethod
     def read(cls, path: Path) -> ProbeSet:
-        """Read what `write` wrote. Nothing is unpickled.
+        """Read the output of `write`. Nothing is unpickled.
 
         Raises:
-            UserError: there is no such file, it is damaged, or a part is empty.
+            UserError: the file is missing or damaged, or a part is empty.
         """
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -78,7 +78,7 @@ class ProbeSet:
 
 
 def load_probe(path: Path, architecture: str, preprocessing: Preprocessing) -> Probe:
-    """A judge of backbones: the share of the validation part that its 20 nearest neighbours name rightly, by cosine similarity.
+    """A probe for backbones: accuracy on the validation part of its 20 nearest neighbours by cosine similarity.
 
     Args:
         path: a probe set.
@@ -87,7 +87,7 @@ def load_probe(path: Path, architecture: str, preprocessing: Preprocessing) -> P
 
     Returns:
         Backbone (B, C, H, W) → (B, D), on any device → accuracy in [0, 1]. It draws no random numbers, and leaves weights,
-        statistics and the training mode as they were.
+        statistics and the training mode unchanged.
 
     Raises:
         UserError: the file is not a probe set, or its images lack a band of the encoder.
@@ -103,7 +103,7 @@ def load_probe(path: Path, architecture: str, preprocessing: Preprocessing) -> P
         from sklearn.neighbors import KNeighborsClassifier
 
         training = [module.training for module in network.modules()]
-        # the same weights behind the encoder's own way in for pixels
+        # the same weights, with the encoder's own preprocessing
         encoder = Encoder(architecture, preprocessing, network).to(next(network.parameters()).device)
         try:
             features = encoder.features(probe_set.images, probe_set.pixel_format, batch_size=_BATCH)

@@ -1,4 +1,4 @@
-"""From a pack to an encoder: checks, training, and the files that the product consists of."""
+"""Trains an encoder from a pack: checks, training, and the files of the product."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ logger = logging.getLogger(__name__)
 
 
 def make_encoder(config: RunConfig, *, sinks: Sequence[MetricsSink] = (), stop: StopRequest | None = None) -> Facts:
-    """Pretrain and fill `config.target`; resumes what an interrupted call left there.
+    """Pretrain and fill `config.target`; resumes an interrupted call.
 
     Args:
-        config: the target gets `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `loss_curve.png` and, for objectives that
-            estimate change, the files of `change.product`.
+        config: the target receives `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `loss_curve.png` and, for objectives
+            that estimate change, the files of `change.product`.
         sinks: further receivers of the metrics.
-        stop: asked after each step; then a checkpoint is written.
+        stop: checked after each step; if set, a checkpoint is written.
 
     Returns:
-        Facts of the product; of several processes only rank 0 has them, and writes.
+        Facts of the product; only rank 0 has them and writes.
 
     Raises:
-        UserError: settings that cannot work (before the first step), another training is running in the target, or training has
+        UserError: the settings cannot work (before the first step), another training is running in the target, or training has
             diverged or does not fit into memory.
         Stopped: on request, with a checkpoint.
     """
@@ -103,7 +103,7 @@ def _make(config: RunConfig, sinks: Sequence[MetricsSink], stop: StopRequest | N
     if isinstance(change, ChangeState):
         facts |= write_change(folder, change, sampler.pack, truth)
     write_outcome(folder, DONE, facts=facts)
-    # last: until here an interrupted call can be repeated at no cost
+    # last: before this line an interrupted call can be repeated at no cost
     (folder / CHECKPOINT).unlink()
     return facts
 
@@ -122,7 +122,7 @@ def _objective(config: RunConfig, sampler: Sampler, encoder: Encoder) -> Objecti
         geo_clusters=options.geo_clusters,
         lonlat=sampler.lonlat,
     )
-    # one seed for weights and views, but in unrelated streams: numpy's draws the views, torch's the weights
+    # one seed for weights and views, but in unrelated streams: numpy's for the views, torch's for the weights
     objective = build(options.objective, settings, encoder.backbone, features=encoder.width, seed=config.seed)
     if options.compile:
         compile_encoders(objective)
@@ -130,10 +130,10 @@ def _objective(config: RunConfig, sampler: Sampler, encoder: Encoder) -> Objecti
 
 
 def open_loader(config: RunConfig) -> Loader | DeviceLoader:
-    """Check objective, queue, device and pack against each other, and open the pack for the device where training runs.
+    """Check objective, queue, device and pack for consistency, and open the pack for the training device.
 
     Raises:
-        UserError: they do not fit; names the setting, its value and what to do.
+        UserError: they are inconsistent; names the setting, its value and a solution.
     """
     options = config.pretraining
     objective = objective_class(options.objective)

@@ -1,4 +1,4 @@
-"""The configuration of one training run, as a value and as the CONFIG file that launchers and people write."""
+"""The configuration of one training run, as an object and as the CONFIG file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.settings import Pretraining
 from caco_assets.settings.frozen import Frozen
 
-# settings that decide how fast training runs, not its result
+# settings that affect the speed of training, not its result
 SPEED_ONLY = {
     "device",
     "threads",
@@ -36,26 +36,26 @@ def training_config(options: Pretraining, seed: int) -> dict[str, Any]:
 
 
 class RunConfig(Frozen):
-    """What `python -m caco_assets.pretraining.train CONFIG` reads: JSON or YAML, paths relative to the working directory."""
+    """Config for `python -m caco_assets.pretraining.train CONFIG`: JSON or YAML, paths relative to the working directory."""
 
     pack: Path
-    """The folder that training reads: see `pack.build`."""
+    """Folder of the training pack: see `pack.build`."""
     target: Path
-    """The folder that gets the encoder, its metrics and, during training, its checkpoints."""
+    """Folder of the encoder, its metrics and, during training, its checkpoints."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """What the encoder is trained on, for `encoder.json`."""
+    """Description of the training data, for `encoder.json`."""
     pretraining: Pretraining = Pretraining()
     """The profile's section."""
     probe: Path | None = None
     """The probe set that scores the encoder every `pretraining.probe_every` epochs: see `online_probe`."""
     parent: Path | None = None
-    """The folder of an encoder whose weights training starts from, named in `data`; none: random weights of the seed."""
+    """Folder of the encoder whose weights training starts from, named in `data`; None: random weights from the seed."""
     truth: Path | None = None
-    """Table of true change, for metrics alone: the weights are the same without it (see `change.ground_truth`)."""
+    """Table of true change, for metrics only: the weights do not depend on it (see `change.ground_truth`)."""
     starter: tuple[str, int] | None = None
-    """Machine and process id that started the training: it stops when that process has ended."""
+    """Machine and process id that started the training: training stops when that process has ended."""
 
     @property
     def training_config(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def read_config(path: Path) -> RunConfig:
     """Read and check a CONFIG file.
 
     Raises:
-        UserError: no such file, not JSON or YAML, an unknown key or a value that is not allowed.
+        UserError: the file is missing, not JSON or YAML, or has an unknown key or an invalid value.
     """
     try:
         values = yaml.safe_load(path.read_text())

@@ -1,4 +1,4 @@
-"""State of a run in files beside its folder: a lock, so that two runs never write into one folder, and the outcome."""
+"""State of a run in files beside its folder: a lock that excludes concurrent runs, and the outcome."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from caco_assets.core.file_lock import file_lock
 from caco_assets.core.products import Facts
 
 DONE, ERROR, STOPPED = "done", "error", "stopped"
-# A training whose parent was killed stops by itself at its next step; one that does not belongs to another process.
+# A training whose parent was killed stops at its next step; one that does not belongs to another process.
 _WAIT_S = 60.0
 
 
 def sidecar_file(folder: Path, what: str) -> Path:
-    """A file of the run in `folder` that is not part of its product; the product's clean-up removes it."""
+    """A file of the run in `folder` that is not part of its product; removed with the product's temporary files."""
     return folder.with_name(f"{folder.name}.{what}")
 
 
@@ -37,19 +37,19 @@ def write_outcome(folder: Path, status: str, **fields: Any) -> None:
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:
-    """What `write_outcome` wrote; without it there is no status."""
+    """The contents written by `write_outcome`; without a file there is no status."""
     file = sidecar_file(folder, "outcome.json")
     return json.loads(file.read_text()) if file.exists() else {"status": None}
 
 
 def forget_outcome(folder: Path) -> None:
-    """Remove the outcome of an earlier training, before another starts."""
+    """Remove the outcome of an earlier training before another starts."""
     sidecar_file(folder, "outcome.json").unlink(missing_ok=True)
 
 
 def finished(folder: Path, recipe: dict[str, Any], data: dict[str, Any]) -> Facts | None:
-    """Facts of a training of this recipe on this data that is complete in `folder`, if it is."""
-    # heavy, and needed only by the process that trains
+    """Facts of the complete training in `folder` with this recipe and data, or None."""
+    # slow to import, and needed only by the training process
     from caco_assets.pretraining.encoder.encoder import DESCRIPTION
     from caco_assets.pretraining.training.checkpoint import LAST
 

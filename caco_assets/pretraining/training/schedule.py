@@ -8,7 +8,7 @@ from caco_assets.settings import Pretraining
 
 
 def learning_rate(step: int, steps_per_epoch: int, options: Pretraining) -> float:
-    """Rate of optimizer step `step` (from 0): linear warm-up, then ×0.1 at the milestones, epoch by epoch, or half a cosine."""
+    """Rate of optimizer step `step` (from 0): linear warm-up, then ×0.1 at epoch milestones, or half a cosine."""
     warmup, total = options.warmup_epochs * steps_per_epoch, options.epochs * steps_per_epoch
     if step < warmup:
         return options.learning_rate * (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""The figures of an epoch: collected on the device, fetched in bundles, checked, handed to the sinks."""
+"""Metrics of an epoch: collected on the device, fetched in batches, checked, and sent to the sinks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from caco_assets.pretraining.training.divergence import BadStep, Diverged
 from caco_assets.pretraining.training.metrics_log import MetricsSink
 from caco_assets.settings import Pretraining
 
-# figures cross from the device once in so many steps; from a GPU they are read a bundle later, when it has long sent them
+# metrics are copied from the device once per this many steps; on a GPU they are read one bundle later, after the copy is done
 _FETCH_EVERY = 10
-# of which one that is not finite stops the training
+# metrics that stop the training if not finite
 _CHECKED = ("loss", "grad_norm")
-# keys of a step's line that are no figures of the objective
+# keys of a step's line that are not metrics of the objective
 _PLACE = {"step", "epoch", "learning_rate"}
 
 
@@ -32,7 +32,7 @@ class _Step(NamedTuple):
 
 
 class _Coming(NamedTuple):
-    """A bundle on its way to the host."""
+    """A bundle that is being copied to the host."""
 
     steps: list[_Step]
     names: list[str]
@@ -41,7 +41,7 @@ class _Coming(NamedTuple):
 
 
 class Record:
-    """Figures of the current epoch: collected on the device, fetched in bundles, handed to the sinks."""
+    """Metrics of the current epoch: collected on the device, fetched in bundles, sent to the sinks."""
 
     def __init__(self, sinks: Sequence[MetricsSink], options: Pretraining, steps_per_epoch: int) -> None:
         self._sinks, self._batch_size, self._epochs = sinks, options.batch_size, options.epochs
@@ -53,12 +53,12 @@ class Record:
         self.note = ""
 
     def start_epoch(self, epoch: int, lines: Sequence[dict[str, float]] = ()) -> None:
-        """Forget the last epoch's figures and start the clock; `lines` are those of this epoch's first steps, made before."""
+        """Clear the last epoch's metrics and start the clock; `lines` are this epoch's first steps, from before a resume."""
         self._rows = [{name: value for name, value in line.items() if name not in _PLACE} for line in lines]
         self._epoch, self._known, self._start = epoch, len(self._rows), time.monotonic()
 
     def add(self, step: int, rate: float, metrics: dict[str, Tensor], slots: Tensor) -> None:
-        """One step's figures, still on the device."""
+        """Add one step's metrics, still on the device."""
         self._waiting.append(_Step(step, rate, metrics, slots))
         if len(self._waiting) == _FETCH_EVERY:
             self._send()
@@ -67,16 +67,16 @@ class Record:
         """The epoch's means, as `epoch_…`, and its speed."""
         self.fetch()
         means = {f"epoch_{name}": float(np.mean([row[name] for row in self._rows])) for name in self._rows[0]}
-        # an epoch whose last step a checkpoint held already has no speed
+        # no speed for an epoch whose last step was already in the checkpoint
         return means | ({"images_per_s": self._speed()} if len(self._rows) > self._known else {})
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """To all sinks."""
+        """Send values to all sinks."""
         for sink in self._sinks:
             sink.log(step, values)
 
     def fetch(self) -> None:
-        """Bring all that waits on the device to the sinks.
+        """Send all pending metrics from the device to the sinks.
 
         Raises:
             Diverged: the loss or the gradient of one of these steps is not finite; names the first.
@@ -85,7 +85,7 @@ class Record:
         self._receive()
 
     def _send(self) -> None:
-        """Let what waits on a device go to the host, and take in what was sent before: the host waits for no step under way."""
+        """Copy pending metrics to the host and process the previous bundle: the host does not wait for running steps."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -101,7 +101,7 @@ class Record:
         self._coming = _Coming(waiting, names, host, torch.cuda.current_stream(table.device).record_event())
 
     def _receive(self) -> None:
-        """Hand the bundle that was sent to the sinks."""
+        """Send the copied bundle to the sinks."""
         if self._coming is None:
             return
         coming, self._coming = self._coming, None

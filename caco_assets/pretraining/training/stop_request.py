@@ -1,4 +1,4 @@
-"""Stop requests: a signal asks, training writes a checkpoint at the next step and stops."""
+"""Stop requests: after a signal, training writes a checkpoint at the next step and stops."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# One Ctrl-C may arrive twice: from the terminal, and forwarded by the process that started this one.
+# One Ctrl-C may arrive twice: from the terminal, and forwarded by the parent process.
 _PATIENCE = 3
 _WATCH_EVERY_S = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """Training has stopped on request; a checkpoint is written, the same command goes on from it."""
+    """Training has stopped on request after writing a checkpoint; the same command resumes it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """Exit status that says which signal it was: 130 for SIGINT, 143 for SIGTERM."""
+        """Exit status for the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signum
 
 
@@ -37,14 +37,14 @@ class StopRequest:
         self.signum: int | None = None
 
     def ask(self, signum: int = signal.SIGTERM) -> None:
-        """Ask for a stop; the first reason counts."""
+        """Request a stop; the first signal is kept."""
         self.signum = self.signum or signum
 
     def answer(self) -> None:
-        """Leave, once a checkpoint is written.
+        """Stop, after a checkpoint is written.
 
         Raises:
-            Stopped: if a stop was asked for.
+            Stopped: if a stop was requested.
         """
         if self.signum is not None:
             raise Stopped(self.signum)
@@ -52,9 +52,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While the block runs SIGINT and SIGTERM only ask; the third signal interrupts at once.
+    """While the block runs, SIGINT and SIGTERM only request a stop; the third signal interrupts at once.
 
-    Outside the main thread, where no signal can be caught, nothing ever asks.
+    Outside the main thread, where signals cannot be caught, no stop is ever requested.
     """
     request, count = StopRequest(), 0
 
@@ -77,12 +77,12 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def this_process() -> tuple[str, int]:
-    """(machine, process id): who started a training, for `stop_with`."""
+    """(machine, process id) of the process that starts a training, for `stop_with`."""
     return platform.node(), os.getpid()
 
 
 def stop_with(process: tuple[str, int], request: StopRequest) -> None:
-    """Ask for a stop when another process of this machine is gone: killed, it can no longer forward a signal."""
+    """Request a stop when another process of this machine has ended: after a kill it cannot forward signals."""
     machine, pid = process
     if machine != platform.node():
         return

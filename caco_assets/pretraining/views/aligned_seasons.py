@@ -1,6 +1,6 @@
-"""Aligned seasons: the queries of a place's two periods show one season, so that the long-term distance compares like with like.
+"""Aligned seasons: the queries of a place's two periods show the same season, so that the long-term distance ignores seasons.
 
-The published formula says so (both queries are taken at Δ1); the published code draws the seasons of the two periods independently.
+The published formula requires it (both queries are taken at Δ1); the published code draws the two seasons independently.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from caco_assets.pretraining.views.view_plans import ViewPlan
 
 
 def align(generator: np.random.Generator, plan: ViewPlan, valid: np.ndarray, slots: np.ndarray, dates: np.ndarray) -> np.ndarray:
-    """Give the query's date of both rows of each pair one season, drawn uniformly among those valid in both periods.
+    """Give the queries of both rows of each pair the same season, drawn uniformly among those valid in both periods.
 
     Args:
         generator: the only source of randomness.
-        plan: a paired one; its `views[0]` is the query.
+        plan: a paired plan; its `views[0]` is the query.
         valid: bool (places, 2, seasons).
         slots: int64 (B,): 2 · place + period, the two periods of a place as neighbours.
         dates: int64 (B, plan.draw): period · seasons + season, as drawn without alignment.
 
     Returns:
-        int64 (B, plan.draw). Without replacement a date that the query takes over is given its own in return, so that the dates
-        of a sample stay different ones.
+        int64 (B, plan.draw). Without replacement, if another view of the sample already has the query's new date, the two swap
+        dates, so that the dates of a sample stay distinct.
     """
     place, period = np.divmod(slots, 2)
     common = valid[place[0::2]].all(axis=1)  # (B/2, seasons)
@@ -39,10 +39,10 @@ def align(generator: np.random.Generator, plan: ViewPlan, valid: np.ndarray, slo
 
 
 def check_common_seasons(pack: Path, valid: np.ndarray) -> None:
-    """Stop where a place has no season in both periods.
+    """Check that every place has a season in both periods.
 
     Raises:
-        UserError: says how many places there are without one.
+        UserError: states the number of places without one.
     """
     if without := int((~valid.all(axis=1).any(axis=1)).sum()):
         seasons = valid.shape[2]

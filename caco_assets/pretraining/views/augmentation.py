@@ -1,6 +1,6 @@
-"""How the views of a batch are distorted: every random choice, drawn from one stream.
+"""Random augmentation parameters of the views of a batch, all drawn from one stream.
 
-`renderer.py` carries the choices out on a CPU, `augment_gpu.py` on a GPU.
+`cpu_renderer.py` applies them on a CPU, `gpu_renderer.py` on a GPU.
 Source of the distributions: the published loaders of SeCo and CACo (random resized crop; jitter .4, .4, .4, .1 with p .8;
 grayscale p .2; Gaussian blur with sigma .1 … 2 and p .5; flip p .5) and torchvision's documented algorithms for them.
 """
@@ -23,16 +23,16 @@ CROP_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Parameters:
-    """What happens to each view of each sample; V views, B samples."""
+    """Augmentation of each view of each sample; V views, B samples."""
 
     box: np.ndarray
-    """int64 (V, B, 4): top, left, height, width of the crop. The crop sees the flipped image (crop-first plans flip after it)."""
+    """int64 (V, B, 4): top, left, height, width of the crop. The crop is of the flipped image (crop-first plans flip after it)."""
     flip: np.ndarray
     """bool (V, B): left-right."""
     jitter: np.ndarray
-    """bool (V, B): whether the four colour steps are taken."""
+    """bool (V, B): whether the four colour steps are applied."""
     order: np.ndarray
-    """int64 (V, B, 4): the steps (brightness, contrast, saturation, hue = 0 … 3) in the order in which they are taken."""
+    """int64 (V, B, 4): the steps (brightness, contrast, saturation, hue = 0 … 3) in order of application."""
     factors: np.ndarray
     """float64 (V, B, 4): brightness, contrast, saturation factors, and the hue's shift in turns."""
     grayscale: np.ndarray
@@ -44,8 +44,8 @@ class Parameters:
 def draw(generator: np.random.Generator, plan: ViewPlan, batch: int, side: int, crop_scale: tuple[float, float]) -> Parameters:
     """Draw the parameters of a batch.
 
-    Views that are not augmented get a crop of their own and nothing else. The stream advances by the same amount whatever the
-    plan's flags are, so that one view's parameters do not depend on another view's being augmented.
+    Views that are not augmented get only their own crop. The stream advances by the same amount for all plan flags, so that one
+    view's parameters do not depend on whether another view is augmented.
 
     Args:
         generator: the only source of randomness.

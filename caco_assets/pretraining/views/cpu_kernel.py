@@ -1,16 +1,16 @@
 """One view of one packed image on a CPU: colour operations, blur, crop, resize and normalisation as compiled loops over bytes.
 
 Every operation is Pillow's on 8-bit pictures, rounding included (checked against Pillow and against golden pictures), because the
-published views were made with Pillow; resizing alone is to within a level of Pillow's, which rounds between its two directions.
-All work stays inside the crop, but for what the contrast's mean needs. Functions release the GIL. `source` is a packed image
-(H, W, C); work happens on planes (C, H, W), which compilers turn into vector instructions.
+published views were made with Pillow; only resizing differs, by up to one level, because Pillow rounds between its two directions.
+All work stays inside the crop, except for the mean in the contrast step. Functions release the GIL. `source` is a packed image
+(H, W, C); the operations run on planes (C, H, W), which compilers can vectorise.
 
 Sources: Pillow's documented operations; the blur is the extended box blur of Gwosdek et al. 2011, "Theoretical foundations of
 Gaussian convolution by extended box filtering", in three passes; luma is ITU-R 601-2.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - numba infers the types of compiled functions
-# One file, though long: numba's cache notices changes of a function's own file only.
+# One long file: numba's cache detects only changes of a function's own file.
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from numba import njit
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 BLUR_MARGIN = 6
-"""Pixels around a crop that its blur can see: three passes of a box of radius < 2, which holds up to sigma 2.4."""
+"""Pixels around a crop that affect its blur: three passes of a box of radius < 2, enough for sigma up to 2.4."""
 _jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 _fused = njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz", "contract"})
-"""Multiply and add in one instruction: only where no byte is truncated from the sum."""
+"""Fused multiply-add: only where the sum is not truncated to a byte."""
 
 
 @_jit
 def _level(value):
-    """Clip and truncate to a byte, as Pillow blends."""
+    """Clip and truncate to a byte, as in Pillow's blend."""
     value = value if value > np.float32(0) else np.float32(0)
     value = value if value < np.float32(255) else np.float32(255)
     return np.uint8(np.int32(value))
@@ -72,13 +72,13 @@ def _from_hsv(value, chroma, k):
 
 @_jit
 def shift_hue(r, g, b, shift):
-    """Turn the hue by `shift` 255ths of a circle through HSV of 8 bits each, as Pillow's mode HSV has them."""
+    """Rotate the hue by `shift` 255ths of a circle through HSV of 8 bits each, as in Pillow's mode HSV."""
     shift = np.int32(shift)
     for x in range(r.size):
         red, green, blue = np.int32(r[x]), np.int32(g[x]), np.int32(b[x])
         top, bottom = max(red, green, blue), min(red, green, blue)
         spread = top - bottom
-        # Pillow's precisions, float32 and float64: where the hue falls on a whole level, the last bit decides which it is
+        # Pillow's precisions, float32 and float64: where the hue is close to a whole level, the last bit decides the result
         part = np.float32(2 * top + bottom - red - green - blue) / np.float32(max(spread, np.int32(1)))
         of_red = np.float32(1) - part if green >= blue else part - np.float32(1)
         of_green = np.float32(3) - part if red < blue else np.float32(1) + part
@@ -98,7 +98,7 @@ def shift_hue(r, g, b, shift):
 
 @_jit
 def mean_level(planes, colours):
-    """Mean over the whole image, to the nearest level: of the luma where the bands are colours, else of all bands."""
+    """Mean over the whole image, to the nearest level: of the luma if the bands are colours, else of all bands."""
     bands, height, width = planes.shape
     total = np.int64(0)
     for y in range(height):
@@ -134,9 +134,9 @@ def _point_operations(planes, colours, order, first, last, factors, mean, top, b
 
 @_jit
 def _colour(planes, colours, jitter, order, factors, grayscale, top, bottom, left, right):
-    """Jitter, perhaps make gray, the region of `planes`, in place.
+    """Jitter and optionally convert to gray the region of `planes`, in place.
 
-    The contrast step needs the mean of the whole image as it is by then, so what comes before it is done everywhere.
+    The contrast step needs the mean of the whole current image, so the steps before it are applied everywhere.
     """
     if jitter:
         turn = 0
@@ -154,7 +154,7 @@ def _colour(planes, colours, jitter, order, factors, grayscale, top, bottom, lef
 def _box_radius(sigma):
     """Radius of the box whose three-fold use has the variance of a Gaussian (Gwosdek et al., equations 7, 11 and 14).
 
-    In float32 where Pillow computes in it: the radius' last bit decides ties of the rounding.
+    In float32 where Pillow uses it: the last bit of the radius decides rounding ties.
     """
     variance = np.float32(sigma) * np.float32(sigma) / np.float32(3)
     length = np.float32(math.sqrt(12.0 * variance + 1.0))
@@ -183,7 +183,7 @@ def blur(plane, spare, top, bottom, left, right, sigma):
     """Three box passes along rows, then three along columns; edges of the region repeat. The result is in `spare`."""
     radius = _box_radius(sigma)
     whole = int(radius)
-    # in float32, as Pillow has it: where a sum falls on a tie of the rounding, the weight's last bit decides
+    # in float32, as in Pillow: the weight's last bit decides rounding ties
     inner = np.uint32(np.float32(1 << 24) / np.float32(radius * 2 + 1))
     outer = np.uint32(((1 << 24) - (2 * whole + 1) * np.int64(inner)) // 2)
     wide, n = whole == 1, right - left
@@ -214,7 +214,7 @@ def blur(plane, spare, top, bottom, left, right, sigma):
 
 @_jit
 def _weights(length, side):
-    """Pillow's bilinear filter with antialiasing: first input sample, number of them and weights for each of `side` outputs."""
+    """Pillow's bilinear filter with antialiasing: first input sample, number of samples and weights for each of `side` outputs."""
     scale = length / side
     support = max(scale, 1.0)
     taps = math.ceil(support) * 2 + 1
@@ -240,7 +240,7 @@ def _add_row(line, row, weight):
 
 @_fused
 def _gather_taps(row, line, positions, weights, shift):
-    """One output row of one band: sums over taps of weight · line[position], taps outermost so that samples are vectors."""
+    """One output row of one band: sums over taps of weight · line[position], taps outermost to vectorise over samples."""
     row[:] = shift
     for k in range(weights.shape[0]):
         weight, offset = weights[k], positions[k]
@@ -259,7 +259,7 @@ def _resize(rows, stride, top, left, height, width, flip, scale, shift, out):
     first_y, count_y, weight_y = _weights(height, side)
     first_x, count_x, weight_x = _weights(width, side)
     taps = count_x.max()
-    # unsigned: numba then leaves out its test for negative indices, and the compiler can gather
+    # unsigned: numba then omits its check for negative indices, and the compiler can use gather instructions
     positions, weights = np.empty((taps, side), np.uint32), np.empty((scale.size, taps, side), np.float32)
     for k in range(taps):
         for j in range(side):

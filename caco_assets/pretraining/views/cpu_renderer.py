@@ -1,4 +1,4 @@
-"""Views on a CPU: the drawn parameters carried out by the compiled kernel, image by image."""
+"""Renders views on a CPU: the compiled kernel applies the drawn parameters, image by image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from caco_assets.pretraining.views.view_plans import ViewPlan
 
 
 class Renderer:
-    """Turns packed images into views: holds one thread's scratch memory and what does not change between views.
+    """Turns packed images into views; holds one thread's scratch memory and the constants of all views.
 
-    Saturation, hue and grayscale mean something for the three colours of a photograph only: packs of any other bands than
-    (B04, B03, B02) get brightness, contrast (about the mean of all bands), blur, flip and crop.
+    Saturation, hue and grayscale are defined only for RGB: packs of bands other than (B04, B03, B02) get brightness, contrast
+    (about the mean of all bands), blur, flip and crop.
     """
 
     def __init__(

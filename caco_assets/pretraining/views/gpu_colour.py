@@ -1,9 +1,9 @@
-"""Colour operations on batches of 8-bit pictures as torch operations, on any device: the compiled kernel's, number for number.
+"""Colour operations on batches of 8-bit pictures in torch, on any device, with the same results as the compiled kernel.
 
-Levels 0 … 255 are held as float32, which adds and multiplies them as Pillow does; every operation ends on whole levels. Planes are
-(n, bands, H, W); a factor is (n, 1, 1, 1), one for each picture. Nothing here waits for the device.
+Levels 0 … 255 are stored as float32, which adds and multiplies them as Pillow does; every operation returns whole levels. Planes
+are (n, bands, H, W); a factor is (n, 1, 1, 1), one for each picture. No operation waits for the device.
 
-Sources: see `augment_cpu.py`.
+Sources: see `cpu_kernel.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def brightness(planes: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(planes: Tensor, factor: Tensor, colours: bool) -> Tensor:
-    """Blend with the picture's mean level: of the luma where the bands are colours, else of all bands."""
+    """Blend with the picture's mean level: of the luma if the bands are colours, else of all bands."""
     grays = luma(planes) if colours else planes
     count = grays[0].numel()
-    # float64: the sum of a whole picture's levels has more digits than float32
+    # float64: the sum of a whole picture's levels exceeds the precision of float32
     mean = (grays.sum(dim=(1, 2, 3), keepdim=True, dtype=torch.float64) / count + 0.5).floor_().float()
     return _blend(planes, mean, factor)
 
@@ -32,7 +32,7 @@ def saturation(planes: Tensor, factor: Tensor) -> Tensor:
 
 
 def grayscale(planes: Tensor) -> Tensor:
-    """Every colour becomes the luma."""
+    """Replace every colour with the luma."""
     return luma(planes).expand_as(planes)
 
 
@@ -44,7 +44,7 @@ def luma(planes: Tensor) -> Tensor:
 
 
 def hue(planes: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by `shift` (whole 255ths of a circle) through HSV of 8 bits each, as Pillow's mode HSV has them."""
+    """Rotate the hue by `shift` (whole 255ths of a circle) through HSV of 8 bits each, as in Pillow's mode HSV."""
     red, green, blue = planes.split(1, dim=1)
     top, bottom = planes.amax(dim=1, keepdim=True), planes.amin(dim=1, keepdim=True)
     spread = top - bottom
@@ -53,7 +53,7 @@ def hue(planes: Tensor, shift: Tensor) -> Tensor:
     of_green = torch.where(red < blue, 3 - part, 1 + part)
     of_blue = torch.where(red < green, 3 + part, 5 - part)
     sixths = torch.where(red == top, of_red, torch.where(green == top, of_green, of_blue))
-    # Pillow's precisions, float32 and float64: where the hue falls on a whole level, the last bit decides which it is
+    # Pillow's precisions, float32 and float64: where the hue is close to a whole level, the last bit decides the result
     turns = sixths.double().div_(6.0).add_(1.0)
     turns = torch.where(turns >= 1.0, turns - 1.0, turns).float()
     level = turns.double().mul_(255.0).trunc_().float()
@@ -64,7 +64,7 @@ def hue(planes: Tensor, shift: Tensor) -> Tensor:
 
 
 def _blend(planes: Tensor, towards: Tensor, factor: Tensor) -> Tensor:
-    # in this order, as Pillow has it: a sum that ends below a whole level is cut to the one before
+    # in this order, as in Pillow: a sum just below a whole level is truncated to the level below
     return (planes - towards).mul_(factor).add_(towards).clamp_(0, 255).floor_()
 
 

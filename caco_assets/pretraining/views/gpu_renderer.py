@@ -1,8 +1,8 @@
-"""The views of a batch on a GPU, or any device torch knows: the drawn parameters carried out by batched torch operations.
+"""Renders the views of a batch on a GPU or any torch device: batched torch operations apply the drawn parameters.
 
-The same parameters give the same views as the compiled kernel's, but for the blur (`gpu_resize.py`), which here is not rounded
-between its passes. Samples that take the same step are treated together; which they are is known on the host, so that nothing waits
-for the device.
+The same parameters give the same views as the compiled kernel, except for the blur (`gpu_resize.py`), which is not rounded
+between its passes. Samples with the same step are processed together; the host knows the groups, so that nothing waits for
+the device.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from caco_assets.pretraining.views.augmentation import Parameters
 from caco_assets.pretraining.views.view_plans import ViewPlan
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY, BLUR = range(6)
-"""Steps: those of the jitter, in the numbers of `Parameters.order`, and what follows it."""
+"""Steps: those of the jitter, numbered as in `Parameters.order`, and those after it."""
 CHUNK_BYTES = 256 << 20
 
 Groups = list[tuple[int, slice]]
-"""Step of the jitter → which part of the uploaded rows takes it."""
+"""Step of the jitter → slice of the uploaded rows that it applies to."""
 
 
 class DeviceRenderer:
-    """Turns images on the device into views; holds what does not change between batches."""
+    """Turns images on the device into views; holds the constants of all batches."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class DeviceRenderer:
             mean: per band, of values in 0 … 1.
             std: likewise.
             device: where the work is done.
-            dtype: of the crops' products; none: half precision on a GPU (levels are exact in it, filters good to a third of a
+            dtype: of the crops' products; None: half precision on a GPU (levels are exact in it, filters accurate to a third of a
                 level, and products many times faster), else float32.
-            chunk_bytes: of float32 planes that are worked on at once; the working set is about six times that.
+            chunk_bytes: of float32 planes processed at once; the working set is about six times that.
             compiled: fuse the colour operations with `torch.compile`.
             backend: of `torch.compile`.
         """
@@ -77,7 +77,7 @@ class DeviceRenderer:
 
         Args:
             images: uint8 (N, H, W, C) on the device.
-            which: int64 (V, B) on the host: the image that each view of each sample shows.
+            which: int64 (V, B) on the host: the image index of each view of each sample.
             parameters: of the batch, on the host.
 
         Returns:
@@ -103,7 +103,7 @@ class DeviceRenderer:
         """One view of some samples, into `out` (n, C, S, S)."""
         augment = self._plan.views[view].augment
         if self._plan.crop_first and augment:
-            # whole levels follow: in half precision one in thirty would be its neighbour
+            # results are whole levels: in half precision one in thirty would be off by one
             cropped = torch.stack(self._cropped(planes.float(), numbers, blurred=None, flip=False), dim=1)
             levels = self._coloured(cropped.add_(0.5).floor_(), numbers, groups, rows)
             whole = torch.zeros_like(numbers[:, :4])
@@ -119,7 +119,7 @@ class DeviceRenderer:
             torch.add(torch.mul(image.float(), self._scale[band]), self._shift[band], out=out[:, band])
 
     def _cropped(self, planes: Tensor, numbers: Tensor, blurred: Tensor | None, flip: bool) -> list[Tensor]:
-        """Bands (n, S, S): blur where asked, flip where asked, crop, resize."""
+        """Bands (n, S, S): optional blur and flip, then crop and resize."""
         side, dtype = planes.shape[2], planes.dtype
         top, left, height, width, mirrored = numbers[:, :5].unbind(dim=1)
         across = (mirrored > 0) & flip
@@ -132,7 +132,7 @@ class DeviceRenderer:
         return gpu_resize.apply(rows, columns, planes)
 
     def _coloured(self, planes: Tensor, numbers: Tensor, groups: Groups, rows: Tensor) -> Tensor:
-        """Jitter and make gray, in place, whom it befalls."""
+        """Apply jitter and grayscale in place to the selected samples."""
         for step, part in groups:
             if step == BLUR:
                 continue
@@ -154,7 +154,7 @@ class DeviceRenderer:
         return gpu_colour.grayscale(pictures)
 
     def _groups(self, parameters: Parameters, view: int, rows: slice) -> tuple[Groups, np.ndarray]:
-        """Steps in the order in which they are taken, each with its part of the row numbers, which are returned beside."""
+        """Steps in order of application, each with its slice of the row numbers, and the row numbers."""
         if not self._plan.views[view].augment:
             return [], np.empty(0, np.int64)
         jitter, order = parameters.jitter[view, rows], parameters.order[view, rows]
@@ -174,7 +174,7 @@ class DeviceRenderer:
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy on the device that the host does not wait for."""
+    """A copy on the device, made without blocking the host."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

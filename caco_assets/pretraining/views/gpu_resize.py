@@ -1,7 +1,8 @@
 """Crop, flip, blur and resize as matrices: one for the rows and one for the columns of each picture, on any device.
 
-All four are linear and separable, so a picture's whole way from the pack's pixels to the view's is `rows @ picture @ columnsᵀ`. No
-level is rounded on the way, where Pillow rounds after each of the blur's six passes: the price is a few levels next to hard edges.
+All four are linear and separable, so the whole transform from the pack's pixels to the view's is `rows @ picture @ columnsᵀ`.
+Levels are not rounded in between, while Pillow rounds after each of the blur's six passes: the results differ by a few levels
+next to hard edges.
 
 Sources: Pillow's documented filters; the blur is the extended box blur of Gwosdek et al. 2011, in three passes.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 
 PASSES = 3
 """Box filters in one blur."""
-# stands for "outside the crop": further from every output than any filter reaches
+# stands for "outside the crop": beyond the reach of any filter
 _FAR = 1e9
 
 
@@ -22,9 +23,9 @@ def resize_matrix(start: Tensor, length: Tensor, flip: Tensor, inputs: int, outp
     """(n, `outputs`, `inputs`): Pillow's bilinear filter with antialiasing along one direction.
 
     Args:
-        start: float32 (n,): first input of each crop, counted on the flipped line where `flip` is set.
+        start: float32 (n,): first input of each crop, counted on the flipped line if `flip` is set.
         length: float32 (n,): inputs in each crop.
-        flip: bool (n,): whether the line is turned round first.
+        flip: bool (n,): whether the line is reversed first.
         inputs: length of the line.
         outputs: side of the view.
         dtype: of the result.
@@ -56,7 +57,7 @@ def blur_weights(sigma: np.ndarray) -> np.ndarray:
 
 
 def box_basis(side: int, device: torch.device) -> Tensor:
-    """float32 (3, side · side): what each of `blur_weights` adds to the matrix of one pass; edges repeat."""
+    """float32 (3, side · side): contribution of each of `blur_weights` to the matrix of one pass; edges repeat."""
     basis = torch.zeros(3, side, side)
     line = torch.arange(side)
     for reach in range(3):
@@ -76,5 +77,5 @@ def apply(rows: Tensor, columns: Tensor, planes: Tensor) -> list[Tensor]:
     """`rows` @ plane @ `columns`ᵀ of every band: (n, S, H), (n, S, W) and planes (n, bands, H, W) give bands of (n, S, S)."""
     n, bands, height, width = planes.shape
     across = torch.bmm(planes.reshape(n, bands * height, width), columns.mT).view(n, bands, height, -1)
-    # band by band: a product over all of them would first copy them into another order
+    # band by band: a product over all bands would first copy them into another order
     return [torch.bmm(rows, across[:, band]) for band in range(bands)]

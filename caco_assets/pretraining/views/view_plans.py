@@ -1,4 +1,4 @@
-"""Which dates of a place become which views: one plan for each family of objectives.
+"""View plans: which dates of a place become which views, one plan for each family of objectives.
 
 Source: the published loaders (moco, seco, teco, caco). A place has two periods of several dates; a drawn date is cropped
 (random resized crop), and augmented views also pass colour jitter, grayscale, blur and flip.
@@ -20,7 +20,7 @@ class View:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """How one sample is made; `views[0]` is the query, the others are keys."""
+    """How the views of one sample are made; `views[0]` is the query, the others are keys."""
 
     draw: int
     """Dates drawn per sample."""
@@ -34,9 +34,9 @@ class ViewPlan:
     """`moco` crops before the colour operations; the others augment the full image, then crop."""
     views: tuple[View, ...]
     blur: tuple[float, float] = (0.1, 2.0)
-    """Smallest and largest deviation of the Gaussian blur, pixels of the image that is blurred (the crop's in crop-first plans)."""
+    """Smallest and largest deviation of the Gaussian blur, in pixels of the blurred image (the crop in crop-first plans)."""
     aligned: bool = False
-    """Whether the queries of a pair show one season (see `seasons`)."""
+    """Whether the queries of a pair show the same season (see `aligned_seasons`)."""
 
 
 _THREE_SPACES = (View(0, augment=False), View(1, augment=True), View(2, augment=False), View(0, augment=True))
