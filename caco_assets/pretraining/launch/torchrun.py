@@ -72,7 +72,7 @@ def start(processes: int, config: Path) -> None:
 
     # `report_outcome` logs in one line why a process failed or stopped; the agent's own log is silenced
     agent = logging.getLogger("torch.distributed")
-    agent.addHandler(logging.NullHandler())
+    agent.handlers[:] = [logging.NullHandler()]
     agent.propagate = False
     # as torchrun does: otherwise each process would use all cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // processes, 1)))
