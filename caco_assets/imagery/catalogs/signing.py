@@ -109,7 +109,7 @@ class TokenSigner:
         except UserError as error:
             if old is None or datetime.now(UTC) >= old.expiry - timedelta(seconds=30):
                 raise
-            logger.info(f"{error}; the present token goes on until {old.expiry:%H:%M} UTC")
+            logger.info(f"{error}; the present token remains valid until {old.expiry:%H:%M} UTC")
             return _Token(old.text, datetime.now(UTC) + timedelta(seconds=30), old.expiry)
 
 

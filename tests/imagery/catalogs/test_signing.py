@@ -144,7 +144,7 @@ def test_while_the_token_server_is_down_the_old_token_serves_and_then_there_is_o
     tokens.down = True
     sign._tokens[container] = type(old)(old.text, datetime.now(UTC), old.expiry)
     assert sign(BLOB) == first
-    assert "the present token goes on until" in said[-1]
+    assert "the present token remains valid until" in said[-1]
     sign._tokens[container] = type(old)(old.text, datetime.now(UTC), datetime.now(UTC))
     with pytest.raises(UserError, match=r"/token/sentinel2l2a01/sentinel2-l2: answers 503") as caught:
         sign(BLOB)
