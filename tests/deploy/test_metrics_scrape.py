@@ -28,9 +28,9 @@ WATCH = REPOSITORY / "deploy" / "watch"
 ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 NAMES = {one.name + ending for one in (*METRICS, *READ) for ending in ENDINGS[one.kind]}
 WORKER = """
-from caco_assets.pretraining.launch.prometheus_sink import watched
+from caco_assets.pretraining.launch.prometheus_sink import prometheus_sinks
 from caco_assets.observability.metrics import count, gauge, observe
-(sink,) = watched(batch_size=8)
+(sink,) = prometheus_sinks(batch_size=8)
 sink.log(5, {"loss": 2.5, "grad_norm": 0.25})
 count("caco_chips", 3)
 count("caco_quarantined", 2, reason="cloudy")
