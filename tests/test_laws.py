@@ -228,6 +228,12 @@ def imports_of_dagster_core(package: Path) -> list[str]:
     return sorted(set(found))
 
 
+def programs_that_log_outside_the_package(package: Path) -> list[str]:
+    """Modules for `python -m` whose logger is `__main__`, which no handler of the package receives."""
+    texts = {path: path.read_text() for path in sorted(package.rglob("*.py"))}
+    return [path.name for path, text in texts.items() if '__name__ == "__main__"' in text and "getLogger(__name__)" in text]
+
+
 def test_four_modules_lie_at_the_root_of_the_package_and_no_folder_is_crowded():
     assert loose_modules(PACKAGE) == []
     assert crowded_folders(PACKAGE) == {}
@@ -237,7 +243,11 @@ def test_one_file_imports_the_private_modules_of_dagster():
     assert imports_of_dagster_core(PACKAGE) == ["resources/dagster/run_launcher.py"]
 
 
-def test_a_loose_module_a_crowded_folder_and_an_import_of_dagster_core_are_found(tmp_path):
+def test_a_program_logs_inside_the_package():
+    assert programs_that_log_outside_the_package(PACKAGE) == []
+
+
+def test_a_loose_module_a_crowded_folder_a_private_import_and_a_silent_program_are_found(tmp_path):
     room = tmp_path / "room"
     room.mkdir()
     for number in range(21):
@@ -246,9 +256,11 @@ def test_a_loose_module_a_crowded_folder_and_an_import_of_dagster_core_are_found
     (tmp_path / "helpers.py").write_text("def call():\n    from dagster import _core\n")
     (room / "module_0.py").write_text("import dagster._core.errors\n")
     (room / "module_1.py").write_text("from dagster._core.launcher import DefaultRunLauncher\n")
+    (room / "module_2.py").write_text('logger = logging.getLogger(__name__)\nif __name__ == "__main__":\n    logger.info("lost")\n')
     assert loose_modules(tmp_path) == ["helpers"]
     assert crowded_folders(tmp_path) == {"room": 21}
     assert imports_of_dagster_core(tmp_path) == ["helpers.py", "room/module_0.py", "room/module_1.py"]
+    assert programs_that_log_outside_the_package(tmp_path) == ["module_2.py"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

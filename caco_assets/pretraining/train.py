@@ -18,18 +18,19 @@ from caco_assets.observability.logs import log_to, log_to_stderr
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.stop_request import Stopped, StopRequest, stop_requests, stop_with
 
-logger = logging.getLogger(__name__)
+# under `python -m`, __name__ is "__main__", which is outside of the package's logger
+logger = logging.getLogger(__spec__.name)
 
 USER_ERROR = 2
 
 
 def main(arguments: list[str]) -> int:
     """Train the CONFIG file and return the exit status."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        logger.info("usage: python -m caco_assets.pretraining.train CONFIG")
-        return USER_ERROR
     # before the imports, which take seconds: a signal in the meantime also counts as a stop request
     with stop_requests() as stop, reporting():
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            logger.info("usage: python -m caco_assets.pretraining.train CONFIG")
+            return USER_ERROR
         try:
             return run(read_config(Path(arguments[0])), stop)
         except UserError as error:

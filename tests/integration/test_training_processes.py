@@ -177,7 +177,7 @@ def test_two_workers_of_a_ray_cluster_make_what_one_process_makes(pack: Path, al
     said = process.communicate(timeout=2 * PATIENCE_S)[1].splitlines()
     assert process.returncode == 0, said
     assert all(line.startswith("pretrain: ") for line in said), said
-    assert any("36/36" in line for line in said)
+    assert any("36/36" in line for line in said), said
     assert_same_product(target, alone)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "run", "run.lock", "run.outcome.json"]
 

@@ -25,7 +25,8 @@ from caco_assets.pretraining.training.run_state import DONE, forget_outcome, rea
 from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
 from caco_assets.resources.ray_cluster import cluster
 
-logger = logging.getLogger(__name__)
+# under `python -m`, __name__ is "__main__", which is outside of the package's logger
+logger = logging.getLogger(__spec__.name)
 
 _POLL_S = 0.5
 _USAGE = "usage: python -m caco_assets.pretraining.launch.ray_train WORKERS CONFIG"

@@ -22,7 +22,8 @@ from caco_assets.pretraining.training.run_config import read_config
 from caco_assets.pretraining.training.run_state import DONE, forget_outcome, read_outcome
 from caco_assets.pretraining.training.stop_request import stop_requests
 
-logger = logging.getLogger(__name__)
+# under `python -m`, __name__ is "__main__", which is outside of the package's logger
+logger = logging.getLogger(__spec__.name)
 
 WORKER = "caco_assets.pretraining.launch.worker"
 # Time to finish the current step and write a checkpoint of the largest networks, before the processes are killed.

@@ -18,7 +18,8 @@ from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.run_state import ERROR, STOPPED, read_outcome, write_outcome
 from caco_assets.pretraining.training.stop_request import StopRequest, stop_requests, stop_with
 
-logger = logging.getLogger(__name__)
+# under `python -m`, __name__ is "__main__", which is outside of the package's logger
+logger = logging.getLogger(__spec__.name)
 
 # Another process failed first: the launcher reports that one.
 LOST_ANOTHER = 3

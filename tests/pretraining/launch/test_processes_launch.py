@@ -1,6 +1,7 @@
 """How several processes are started and ended, and what cannot work is said in one line."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -116,6 +117,15 @@ def test_a_wrong_command_line_is_answered_with_the_right_one(arguments: list[str
     for program in (torchrun, ray_train):
         assert program.main(arguments) == 2
         assert capsys.readouterr().err.startswith(f"usage: python -m {program.__name__} ")
+
+
+@pytest.mark.parametrize("program", ["train", "launch.torchrun", "launch.ray_train"])
+def test_a_program_run_with_dash_m_prints_its_usage(program: str) -> None:
+    line = [sys.executable, "-m", f"caco_assets.pretraining.{program}"]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"usage: python -m caco_assets.pretraining.{program} ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_config_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
