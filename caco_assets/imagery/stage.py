@@ -18,6 +18,8 @@ from caco_assets.observability.metrics import count, observe
 from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from caco_assets.imagery.ingest.place import Place
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,12 @@ def index_folder(settings: Settings) -> Product:
     source = settings.imagery.source
     if not isinstance(source, FolderSource):
         raise UserError(f"imagery.source.kind={source.kind}: only a folder of GeoTIFFs is indexed here")
+    from caco_assets.imagery.catalogs.folder import files_say, list_files
     from caco_assets.imagery.catalogs.folder import index_folder as write_catalog
-    from caco_assets.imagery.catalogs.folder import list_files
 
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in list_files(source)]
+    paths = list_files(source)
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    said = files_say(source, paths)
 
     def make(path: Path) -> Facts:
         shutil.rmtree(path, ignore_errors=True)
@@ -46,7 +50,7 @@ def index_folder(settings: Settings) -> Product:
         settings.paths.catalog,
         records=settings.paths.records,
         recipe=stage_version("catalog"),
-        inputs={"source": source.model_dump(mode="json"), "files": files},
+        inputs={"source": source.model_dump(mode="json"), "files": files, **({"files_say": said} if said else {})},
         make=make,
     )
 
@@ -127,10 +131,16 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
     imagery, table = settings.imagery, read_scenes(inputs.scenes.path, shard)
     records, name = settings.paths.records, f"archive/{shard_name(shard)}"
     chip = [imagery.chip_size, imagery.resolution, imagery.bands]
-    reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear}
+    formats = getattr(imagery.source, "formats", ())
+    # only where they matter, so that other archives stay valid
+    unusual = {"formats": formats} if formats else {}
+    if _declares_nodata(table):
+        unusual["gaps"] = "a pixel without data in one band has none in any"
+    reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear, **unusual}
     note = records / f"{name}.read"
 
     def make(path: Path) -> Facts:
+        from caco_assets.core.raster_drivers import DRIVERS
         from caco_assets.imagery.archive.manifest import stored_at
         from caco_assets.imagery.catalogs.open import catalog_folder
         from caco_assets.imagery.catalogs.signing import signer
@@ -143,7 +153,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
             shard=shard,
             places=places,
             rows=rows,
-            want=Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings)),
+            want=Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings), (*DRIVERS, *formats)),
             min_seasons=imagery.min_seasons,
             concurrency=Concurrency(imagery.workers, imagery.connections),
             reused=reusable_outcomes(note, earlier, reading, rows, places),
@@ -164,6 +174,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
                 "chip": chip,
                 "min_clear": imagery.min_clear,
                 "min_seasons": imagery.min_seasons,
+                **unusual,
             },
             make=make,
         )
@@ -261,6 +272,11 @@ def _places(settings: Settings, locations: Product, shard: int) -> list[Place]:
     grids = chip_grids(lon, lat, settings.imagery.chip_size, settings.imagery.resolution)
     rows = zip(table["location_id"].to_pylist(), lon.tolist(), lat.tolist(), grids, strict=True)
     return [Place(*row) for row in rows]
+
+
+def _declares_nodata(scenes: pa.Table) -> bool:
+    """Whether a value other than 0 means no data in any of the scenes."""
+    return any(value not in (None, 0) for value in scenes["nodata"].unique().to_pylist())
 
 
 def _catalog_identity(settings: Settings, catalog: Product | None) -> Any:

@@ -37,9 +37,14 @@ SCENES = pa.schema(
 """Columns of a table of scenes: those of `scenes.parquet` that belong to the scene, and the footprint (WKB, EPSG:4326)."""
 
 
-def scenes_of(items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
-    """The scenes of STAC items (as JSON), in order; items that cannot be used go to `refused` with the reason."""
-    return in_order(scene_table(_usable(items, bands, refused)))
+def scenes_of(
+    items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str], *, local: bool = True
+) -> pa.Table:
+    """The scenes of STAC items (as JSON), in order; items that cannot be used go to `refused` with the reason.
+
+    `local`: the catalog lies on this machine and may name files of it.
+    """
+    return in_order(scene_table(_usable(items, bands, refused, local=local)))
 
 
 def scene_table(scenes: Iterable[Scene]) -> pa.Table:
@@ -82,10 +87,10 @@ def exceptions_json(exceptions: Mapping[str, Radiometry]) -> str | None:
     return json.dumps(table, separators=(",", ":")) if table else None
 
 
-def _usable(items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str]) -> Iterator[Scene]:
+def _usable(items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str], *, local: bool) -> Iterator[Scene]:
     for item in items:
         try:
-            yield scene_from_item(item, bands, TEST_BANDS)
+            yield scene_from_item(item, bands, TEST_BANDS, local=local)
         except ItemRefusedError as error:
             refused[str(item["id"])] = str(error)
 

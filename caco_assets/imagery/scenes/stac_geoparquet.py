@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from caco_assets.imagery.geometry.footprint import across_antimeridian
 from caco_assets.imagery.scenes.clear_sky import TEST_BANDS
-from caco_assets.imagery.scenes.hrefs import DEPTHS
+from caco_assets.imagery.scenes.hrefs import DEPTHS, SCHEMES, href_problem, unpack
 from caco_assets.imagery.scenes.periods import Interval
 from caco_assets.imagery.scenes.radiometry import APPLIED_KEYS
 from caco_assets.imagery.scenes.scene_table import SCENES, exceptions_json
@@ -47,6 +47,9 @@ _BAND_FACTS = {
 _PROPERTIES = ("id", "collection", "datetime", "geometry", "eo:cloud_cover", "proj:code", "proj:epsg")
 _PLAIN_TEXT = r"^[ !#-\[\]-~]*$"
 """Text that JSON writes unchanged: printable ASCII without quote and backslash."""
+_ODD_START = r'(?i):"(\s|\\u|<|/vsi)'
+_ANY_SCHEME, _USUAL_SCHEME = r'(?i):"[a-z][a-z0-9+.-]*:/', rf'(?i):"({"|".join(SCHEMES)}):/'
+"""In packed hrefs: the starts that `hrefs.href_problem` has to look at."""
 _MARK = re.compile(f"\0(.*)\0({BAND_MARK}\\d+)?")
 
 Codes = NDArray[np.int64]
@@ -94,7 +97,7 @@ def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[s
     for kind in np.unique(kinds[usable]).tolist():
         rows = np.flatnonzero(usable & (kinds == kind))
         try:
-            parts.append(_of_one_kind(columns, facts, rows, baseline[int(rows[0])].as_py(), bands))
+            parts.append(_readable(_of_one_kind(columns, facts, rows, baseline[int(rows[0])].as_py(), bands), refused))
         except ItemRefusedError as error:
             refused.update((item_id, str(error)) for item_id in facts["item_id"].take(rows).to_pylist())
     return pa.concat_tables(parts)
@@ -135,6 +138,22 @@ def _of_one_kind(
     table["radiometry"] = pa.array([exceptions_json(exceptions)], pa.string()).take(np.zeros(count, np.int64))
     table["hrefs"] = _packed(files)
     return pa.table([table[name] for name in SCENES.names], schema=SCENES)
+
+
+def _readable(scenes: pa.Table, refused: dict[str, str]) -> pa.Table:
+    """The scenes whose hrefs may be read; see `hrefs.href_problem`."""
+    texts = scenes["hrefs"]
+    schemes = [pc.count_substring_regex(texts, pattern) for pattern in (_ANY_SCHEME, _USUAL_SCHEME)]
+    odd = pc.or_(pc.match_substring_regex(texts, _ODD_START), pc.not_equal(*schemes))
+    if not pc.any(odd).as_py():
+        return scenes
+    kept = np.ones(scenes.num_rows, bool)
+    for row in np.flatnonzero(np.asarray(odd)).tolist():
+        problems = (href_problem(href, local=True) for href in unpack(scenes["hrefs"][row].as_py()).values())
+        if (problem := next((one for one in problems if one is not None), None)) is not None:
+            kept[row] = False
+            refused[scenes["item_id"][row].as_py()] = problem
+    return scenes.filter(pa.array(kept))
 
 
 def _packed(files: dict[tuple[str, str], pa.Array]) -> pa.Array:
