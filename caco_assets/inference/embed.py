@@ -52,8 +52,8 @@ def embed(
         encoder: loaded.
         tile: side of a tile, pixels of the image.
         size: side of the network's input, pixels; default: the encoder's own.
-        bands: names of the image's bands in file order; default: the band descriptions in the file. Other spellings of the encoder's
-            bands are understood (`B4`, `red`).
+        bands: names of the image's bands in file order; default: the band descriptions in the file. Other spellings of the
+            encoder's bands are understood (`B4`, `red`).
         reflectance_per_dn: reflectance per digital number; default: the band scale in the file, else 1e-4.
         offset: reflectance at digital number 0; default: the band offset in the file, else 0.
         overlap: cover the right and lower edge too.
@@ -221,10 +221,10 @@ def _warn_of_one_level(image: _Image, encoder: Encoder, levels: np.ndarray) -> N
     share = float((levels.max(axis=1) / counted).mean())
     if share >= ONE_LEVEL:
         each = ", ".join(str(level) for level in levels.argmax(axis=1).tolist())
+        stretch, scale, offset = encoder.preprocessing.stretch.name, image.fmt.reflectance_per_dn, image.fmt.offset
         logger.warning(
-            f"{image.name}: {share:.0%} of its pixels are on one level of the stretch {encoder.preprocessing.stretch.name} (of 0 to 255: "
-            f"{each}), so its vectors say next to nothing; they were read as reflectance = number · {image.fmt.reflectance_per_dn:g} + "
-            f"{image.fmt.offset:g}: check scale and offset"
+            f"{image.name}: {share:.0%} of its pixels are on one level of the stretch {stretch} (of 0 to 255: {each}), so its "
+            f"vectors say next to nothing; check scale and offset: they were read as reflectance = number · {scale:g} + {offset:g}"
         )
 
 
@@ -237,7 +237,7 @@ def _open(
     reflectance_per_dn: float | None,
     offset: float | None,
 ) -> _Image:
-    """The `wanted` bands of a file; the meaning of its numbers is from the arguments, else from the file, else that of the archive."""
+    """The `wanted` bands of a file, whose numbers mean what the arguments, else the file, else the archive says."""
     from rasterio.windows import Window
 
     from caco_assets.imagery.reading.file_facts import Said, facts_of

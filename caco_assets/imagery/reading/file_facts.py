@@ -36,7 +36,7 @@ class FileFacts:
     names: tuple[str | None, ...]
     """Of its bands, as written in the file; None: it says none."""
     scales: tuple[float | None, ...]
-    """Per band, with `offsets`: reflectance = DN · scale + offset; both None: it says neither, or 1 and 0 (which reads the same)."""
+    """Per band, with `offsets`: reflectance = DN · scale + offset; both None: it says neither, or 1 and 0 (the same to GDAL)."""
     offsets: tuple[float | None, ...]
     nodata: float | None
     """May be NaN; None: it says none."""
