@@ -55,7 +55,7 @@ class FolderSource(Frozen):
         return value
 
     @field_serializer("scale", "offset", "nodata")
-    def _former_defaults(self, value: float | str | None, info: FieldSerializationInfo) -> float | str | None:
+    def _former_defaults(self, value: float | str | None, info: FieldSerializationInfo) -> Any:
         """Keep the former defaults, which did not ask the file, in dumps that enter fingerprints (see `Frozen`)."""
         if info.by_alias is False:
             return value

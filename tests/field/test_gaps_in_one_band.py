@@ -77,7 +77,8 @@ def test_no_pixel_is_mixed_from_a_gap_however_the_chip_lies(tmp_path, grid, kind
         return
     assert set(np.unique(pixels).tolist()) <= {0, 2000}
     assert ((pixels == 0).all(axis=0) == (pixels == 0).any(axis=0)).all()
-    assert (pixels == 0).any()
+    # a coarser pixel is the mean of the finer ones that were measured
+    assert (pixels == 0).any() or grid == "coarser"
 
 
 def test_a_gap_larger_than_a_chip_may_have_refuses_it(tmp_path):

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from folder_chips import EPSG, HALF_A_PIXEL_OFF, LEFT, MIDDLE, TOP, folder_chip, numbers, write_raster
+from folder_chips import EPSG, GRID, HALF_A_PIXEL_OFF, LEFT, MIDDLE, TOP, folder_chip, numbers, write_raster
 
 from caco_assets.imagery.catalogs.folder import files_say, index_folder
 from caco_assets.imagery.geometry.chip_grid import Grid
 from caco_assets.imagery.reading.gdal import GDAL_OPTIONS
 from caco_assets.imagery.reading.http.tiff_index import read_index
+from caco_assets.imagery.reading.scene_reader import SceneFiles, Want, read_chips
+from caco_assets.imagery.scenes.radiometry import Radiometry
 from caco_assets.inference.embed import embed
 from caco_assets.pretraining.encoder.encoder import ARCHIVE, Encoder, PixelFormat, Preprocessing
 from caco_assets.settings import FolderSource
@@ -160,3 +162,18 @@ def test_files_that_say_nothing_keep_the_fingerprint_of_their_catalog(tmp_path):
     }.items():
         other = write_raster(folder / f"{name}_2020-01-15.tif", numbers(), **options)
         assert list(files_say(FolderSource(path=folder, bands=BANDS), [plain, other])) == [other.name], name
+
+
+def test_ingest_logs_where_a_file_says_otherwise_than_its_item(tmp_path, logged):
+    # numbers of its own: a note is logged once per process
+    image = write_raster(tmp_path / "a.tif", numbers(1), scales=(3e-4,), offsets=(-0.3,), nodata=60001)
+    scene = SceneFiles("a", {"B02": str(image)}, {"B02": Radiometry(1e-4, 0.0, 0.0)})
+    said = logged()
+    for _ in range(2):
+        [(_, outcome)] = read_chips(scene, [GRID], Want(("B02",), 0.5, tmp_path))
+    assert (outcome.pixels == numbers(1)[MIDDLE]).all()
+    assert said == [
+        "B02: a file says scale 0.0003; the given scale 0.0001 is used, as its item has it",
+        "B02: a file says offset -0.3; the given offset 0 is used, as its item has it",
+        "B02: a file says that 60001 means no data; the given nodata 0 is used, as its item has it",
+    ]

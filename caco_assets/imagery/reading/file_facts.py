@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
@@ -46,6 +46,11 @@ class FileFacts:
     """A mask leaves pixels out."""
     dtype: str
     """Of its numbers."""
+
+    def of_band(self, number: int) -> FileFacts:
+        """The same of one band, by its number from 1."""
+        one = slice(number - 1, number)
+        return replace(self, names=self.names[one], scales=self.scales[one], offsets=self.offsets[one], units=self.units[one])
 
     def radiometry(self, said: Said, default: Radiometry) -> tuple[Radiometry, ...]:
         """The meaning of each band's numbers: as the user says, else as the file says, else `default`."""

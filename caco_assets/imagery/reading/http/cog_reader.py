@@ -23,6 +23,7 @@ from rasterio.warp import transform_bounds
 
 from caco_assets.core.raster_drivers import DRIVERS, ForeignReferenceError, check_overviews
 from caco_assets.imagery.geometry.chip_grid import Grid
+from caco_assets.imagery.reading.file_facts import FileFacts, facts_of
 from caco_assets.imagery.reading.gdal import UnreadableError, check_placed, open_raster
 from caco_assets.imagery.reading.http.range_client import Fetcher, Sign
 from caco_assets.imagery.reading.http.range_response import RangeResponse, Span
@@ -217,6 +218,10 @@ class _RemoteFile:
                 return read_grid(self._raster, indexes, grid, nearest=nearest, nodata=nodata)
         except RasterioError:
             return self._files.read_again(self._href, indexes, grid, nearest=nearest, nodata=nodata)
+
+    def facts(self) -> FileFacts:
+        """See `PixelFile.facts`."""
+        return facts_of(self._raster)
 
 
 @contextmanager
