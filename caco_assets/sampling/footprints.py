@@ -43,14 +43,14 @@ def read_footprints(folder: Path, pattern: str = PATTERN) -> Footprints:
 
     Args:
         folder: of the GeoTIFFs.
-        pattern: which files, as for `Path.glob`: `**/*_B02.tif` opens one band of each BigEarthNet patch.
+        pattern: which files, as for `Path.glob`, capitals or not: `**/*_B02.tif` opens one band of each BigEarthNet patch.
 
     Raises:
         UserError: no such folder, no file of that pattern, or none with a georeference.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    files = sorted(path for path in folder.glob(pattern, case_sensitive=False) if path.is_file())
     if not files:
         raise UserError(f"{folder}: no file matches {pattern}")
     shapes: dict[bytes, Polygon] = {}

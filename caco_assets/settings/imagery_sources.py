@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -72,7 +73,7 @@ class CatalogSource(Frozen):
 
     kind: Literal["catalog"] = "catalog"
     path: Path
-    formats: tuple[Format, ...] = ()
+    formats: tuple[Format, ...] = Field(default=(), exclude_if=operator.not_)
     """Formats that its files may have, beside GeoTIFF and JPEG 2000."""
 
 
@@ -107,7 +108,7 @@ class StacApiSource(Frozen):
     """Items per page; reduced automatically if the server cannot send that many."""
     connections: int = Field(default=4, ge=1, le=64)
     """Concurrent searches."""
-    formats: tuple[Format, ...] = ()
+    formats: tuple[Format, ...] = Field(default=(), exclude_if=operator.not_)
     """Formats that its files may have, beside GeoTIFF and JPEG 2000."""
 
     @model_validator(mode="before")

@@ -1,5 +1,7 @@
 """Bands that files and users spell in other ways than Sentinel-2's product, or in another order."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -7,11 +9,12 @@ from folder_chips import MIDDLE, folder_chip, numbers, write_raster
 
 from caco_assets.cli import main
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.catalogs.folder import index_folder
+from caco_assets.imagery.catalogs.folder import date_of, index_folder
 from caco_assets.imagery.scenes.band_names import contradiction, same_band, spelled_as
 from caco_assets.imagery.scenes.stac_item import ItemRefusedError, scene_from_item
 from caco_assets.inference.embed import embed, embed_array
 from caco_assets.pretraining.encoder.encoder import Encoder, PixelFormat, Preprocessing
+from caco_assets.sampling.footprints import read_footprints
 from caco_assets.settings import FolderSource
 
 GIVEN = ("B02", "B03", "B04", "B08")
@@ -112,3 +115,9 @@ def test_a_folder_of_files_with_other_spellings_gives_the_given_bands(tmp_path):
     outcome = folder_chip(tmp_path / "tifs")
     assert outcome.pixels is not None
     assert (outcome.pixels == layers[MIDDLE]).all()
+
+
+def test_capitals_mean_nothing_in_the_names_of_files(tmp_path):
+    assert date_of(Path("1985.TIF"), r"(\d{4})\.tif").year == 1985
+    write_raster(tmp_path / "a" / "P_B02.TIF", numbers(1))
+    assert read_footprints(tmp_path, "**/*_B02.tif").names == ["a/P_B02.TIF"]

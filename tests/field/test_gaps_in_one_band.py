@@ -165,3 +165,17 @@ def test_dumps_that_enter_fingerprints_keep_what_was_the_default_before_files_we
     assert (plain["scale"], plain["offset"], plain["nodata"]) == (1e-4, 0.0, 0)
     asked = FolderSource(path=tmp_path, bands=("B02",)).model_dump(mode="json", by_alias=False)
     assert (asked["scale"], asked["offset"], asked["nodata"]) == (None, None, "file")
+
+
+@pytest.mark.parametrize("values", [("nan", "nan"), (math.nan, math.nan), (math.nan, None)])
+def test_a_parquet_index_takes_nan_for_nodata_as_items_do(tmp_path, values):
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
+    more = {"type": "Feature", "stac_version": "1.0.0", "links": [], "bbox": [2.9, 41.9, 3.1, 42.1]}
+    item = {**an_item([{"scale": 1e-4, "nodata": value} for value in values]), **more}
+    to_parquet(parse_stac_items_to_arrow([item]), tmp_path / "items.parquet")
+    catalog = StaticCatalog.open(tmp_path, ("B02", "B03"))
+    assert catalog.refused == {}
+    (scene,) = catalog.search((-180, -90, 180, 90), EVER)
+    assert scene.radiometry == Radiometry(1e-4, 0.0, None)
+    assert scene.exceptions == {}

@@ -195,3 +195,10 @@ def test_a_format_that_reads_other_files_cannot_be_listed(tmp_path):
     assert done.exit_code == 2
     assert "formats" in done.stderr
     assert "'VRT'" in done.stderr
+
+
+def test_a_source_that_lists_no_format_is_dumped_as_before():
+    plain = StacApiSource.model_validate({"url": "https://a.b"})
+    assert "formats" not in plain.model_dump(mode="json")
+    listed = StacApiSource.model_validate({"url": "https://a.b", "formats": ["NITF"]})
+    assert listed.model_dump(mode="json")["formats"] == ["NITF"]

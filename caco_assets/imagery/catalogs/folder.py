@@ -119,7 +119,8 @@ def date_of(path: Path, pattern: str) -> datetime:
         UserError: the pattern is not a regular expression with a group, it does not match, or its match is not a date.
     """
     try:
-        expression = re.compile(pattern)
+        # capitals mean nothing in a file's name: `1985.TIF` matches `(\d{4})\.tif`
+        expression = re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise UserError(f"imagery.source.date_pattern={pattern}: not a regular expression ({error})") from error
     if expression.groups < 1:
