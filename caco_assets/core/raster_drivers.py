@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ def open_listed(href: str, drivers: Sequence[str] = DRIVERS) -> DatasetReader:
     import rasterio
     from rasterio.errors import RasterioError
 
-    check_side_files(Path(href))
+    check_side_files(href)
     for driver in drivers:
         try:
             raster = rasterio.open(href, driver=driver)
@@ -56,17 +57,20 @@ def check_overviews(raster: DatasetReader) -> None:
         raise ForeignReferenceError("its tag OVERVIEW_FILE makes GDAL read another file; remove the tag")
 
 
-def check_side_files(path: Path) -> None:
+def check_side_files(path: str) -> None:
     """Whether the files of overviews and masks beside a raster of this machine are TIFFs themselves.
+
+    Nothing lies beside an address.
 
     Raises:
         ForeignReferenceError: one is not.
     """
     for suffix in _SIDE_FILES:
-        side = path.with_name(f"{path.name}{suffix}") if path.name else path
-        if side.is_file():
-            with side.open("rb") as stream:
+        side = f"{path}{suffix}"
+        # `Path.is_file` raises for names that no file can have
+        if os.path.isfile(side):  # noqa: PTH113
+            with open(side, "rb") as stream:  # noqa: PTH123
                 if stream.read(2) not in _TIFF_STARTS:
                     raise ForeignReferenceError(
-                        f"{side.name} beside it is no TIFF: GDAL might read other files through it; remove it"
+                        f"{Path(side).name} beside it is no TIFF: GDAL might read other files through it; remove it"
                     )

@@ -202,3 +202,13 @@ def test_a_source_that_lists_no_format_is_dumped_as_before():
     assert "formats" not in plain.model_dump(mode="json")
     listed = StacApiSource.model_validate({"url": "https://a.b", "formats": ["NITF"]})
     assert listed.model_dump(mode="json")["formats"] == ["NITF"]
+
+
+@pytest.mark.parametrize("href", ["a" * 300 + ".tif", "folder.tif", "missing.tif", "file.tif/under.tif", "null\0.tif", ""])
+def test_an_href_that_no_file_can_have_costs_its_chip_and_nothing_else(tmp_path, href):
+    (tmp_path / "folder.tif").mkdir()
+    write_raster(tmp_path / "file.tif", numbers(1))
+    scene = SceneFiles("a", {"B02": href}, {"B02": Radiometry(1e-4, 0.0)})
+    [(_, outcome)] = read_chips(scene, [GRID], Want(("B02",), 0.5, tmp_path))
+    assert outcome.reason == "unreadable"
+    assert "\n" not in outcome.detail

@@ -115,11 +115,16 @@ def explain(href: str, error: Exception) -> UnreadableError:
     """What is wrong with a file that GDAL could not read: its first bytes are more informative than GDAL's message."""
     path = Path(href)
     if not is_remote(href):
-        if not path.exists():
-            return UnreadableError("unreadable", "the file does not exist")
-        with path.open("rb") as stream:
-            if (found := _by_start(stream.read(512))) is not None:
-                return found
+        try:
+            with path.open("rb") as stream:
+                found = _by_start(stream.read(512))
+        except FileNotFoundError:
+            found = UnreadableError("unreadable", "the file does not exist")
+        except (OSError, ValueError) as problem:  # a folder, no permission, a name that no file can have
+            why = problem.strerror if isinstance(problem, OSError) else problem
+            found = UnreadableError("unreadable", f"cannot be opened as a file ({why})")
+        if found is not None:
+            return found
     if "not recognized as being in a supported file format" in str(error):
         return UnreadableError("unreadable", f"neither a GeoTIFF nor JPEG 2000: {_ONLY}")
     return UnreadableError("unreadable", _line(error.__cause__ or error, path))
