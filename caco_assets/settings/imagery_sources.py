@@ -60,7 +60,7 @@ class FolderSource(Frozen):
         """Keep the former defaults, which did not ask the file, in dumps that enter fingerprints (see `Frozen`)."""
         if info.by_alias is False:
             return value
-        former = {"scale": (None, USUAL_SCALE), "offset": (None, 0.0), "nodata": ("file", 0)}[str(info.field_name)]
+        former = {"scale": (None, USUAL_SCALE), "offset": (None, 0.0), "nodata": ("file", 0.0)}[str(info.field_name)]
         return former[1] if value == former[0] else value
 
 

@@ -162,7 +162,7 @@ def _item(path: Path, moment: datetime, source: FolderSource, notes: list[str]) 
         stac_extensions=_EXTENSIONS,
     )
     fields: dict[str, Any] = {"bands": [{"name": name} for name in source.bands]}
-    fields["raster:bands"] = [_band_fields(meaning, facts.dtype) for meaning in meanings]
+    fields["raster:bands"] = [_band_fields(meaning, facts.dtype, source) for meaning in meanings]
     fields["file:size"] = path.stat().st_size
     asset = pystac.Asset(
         f"{_FROM_ITEM}{path.name}", media_type="image/tiff; application=geotiff", roles=["data"], extra_fields=fields
@@ -182,10 +182,13 @@ def _checked_facts(raster: DatasetReader, source: FolderSource) -> FileFacts:
     return facts
 
 
-def _band_fields(meaning: Radiometry, data_type: str) -> dict[str, Any]:
+def _band_fields(meaning: Radiometry, data_type: str, source: FolderSource) -> dict[str, Any]:
     """The entry of a band in `raster:bands`."""
     fields = {"scale": meaning.scale, "offset": meaning.offset, "data_type": data_type}
-    return fields if meaning.nodata is None else {**fields, "nodata": meaning.nodata}
+    if meaning.nodata is None:
+        return fields
+    # the whole number is how the default is written, to the byte
+    return {**fields, "nodata": 0 if source.nodata == "file" and meaning.nodata == 0 else meaning.nodata}
 
 
 def files_say(source: FolderSource, files: Sequence[Path]) -> dict[str, Any]:
