@@ -126,7 +126,8 @@ def explain(href: str, error: Exception) -> UnreadableError:
         if found is not None:
             return found
     if "not recognized as being in a supported file format" in str(error):
-        return UnreadableError("unreadable", f"neither a GeoTIFF nor JPEG 2000: {_ONLY}")
+        what = _line(error, path).rstrip(".") if is_remote(href) else "neither a GeoTIFF nor JPEG 2000"
+        return UnreadableError("unreadable", f"{what}: {_ONLY}")
     return UnreadableError("unreadable", _line(error.__cause__ or error, path))
 
 
