@@ -106,6 +106,16 @@ def test_a_tag_of_a_tiff_that_names_another_file_is_refused_on_disk_and_over_htt
         pass
 
 
+def test_the_same_tag_in_a_file_beside_the_image_is_refused(tmp_path, secret):
+    image = write_raster(tmp_path / "a.tif", np.full((1, 512, 512), 5, np.uint16))
+    tag = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{secret}</MDI></Metadata>'
+    image.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{tag}</PAMDataset>")
+    with rasterio.open(image) as raster:
+        assert raster.read(1, out_shape=(64, 64)).max() == SECRET, "what GDAL does by itself"
+    with pytest.raises(UnreadableError, match="OVERVIEW_FILE"), open_raster(str(image)):
+        pass
+
+
 HREFS = {
     "inline XML": (" \ufeff<VRTDataset/>", "has XML in place of an href"),
     "a chain of prefixes": ("/vsizip//vsicurl/http://10.0.0.1/a.zip/a.tif", "prefix vsizip of GDAL"),

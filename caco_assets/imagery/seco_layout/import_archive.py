@@ -41,7 +41,9 @@ def import_published(settings: Settings, root: Path) -> list[Product]:
     shards: dict[int, list[PlaceFolder]] = {number: [] for number in range(places[-1].number // per_shard + 1)}
     for place in places:
         shards[place.number // per_shard].append(place)
-    inputs = {number: {"files": _listing(members), "rules": asdict(rules)} for number, members in shards.items()}
+    # a value other than 0 once emptied a pixel only where all bands had it; other archives stay valid
+    gaps = {} if rules.numbers.nodata in (None, 0) else {"gaps": "a pixel without data in one band has none in any"}
+    inputs = {number: {"files": _listing(members), "rules": asdict(rules), **gaps} for number, members in shards.items()}
     products = [
         produce(
             "locations",
