@@ -95,7 +95,7 @@ def pictures(settings: Settings) -> dict[str, Picture]:
             paths.change_maps / "gallery.png",
             (paths.change_maps / "gallery.png").read_bytes,
             "Early and late chips of some places with their change maps and, where known, the true change.",
-            "Change maps: what differs in every pair of dates, relative to the seasons; where truth is known, also the worst errors.",
+            "Change maps: what differs in every pair of dates, relative to the seasons; and the worst errors where truth is known.",
         ),
     }
     return {
