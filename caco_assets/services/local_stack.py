@@ -161,18 +161,18 @@ def _note(logs: Path, settings: Settings, ports: Mapping[str, int], stack: Super
 
 
 def _elsewhere(file: Path) -> str:
+    """Where the stack runs that holds the lock, and what to do."""
     try:
         note: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError):
+        where = ", ".join(f"{name} {address}" for name, address in note["addresses"].items())
+        who = f"process {note['pid']} on {note['host']}, profile {note['profile']}, since {note['since']}"
+        dead = note["host"] == platform.node() and not _is_alive(note["pid"])
+        left = " ".join(str(pid) for pid in note["processes"].values() if dead and _is_alive(pid))
+    except (OSError, ValueError, LookupError, TypeError):
         return "another `caco up` is starting or stopping here; wait for it or stop it"
-    where = ", ".join(f"{name} {address}" for name, address in note["addresses"].items())
-    if note["host"] == platform.node() and not _is_alive(note["pid"]):
-        left = " ".join(str(pid) for pid in note["processes"].values() if _is_alive(pid))
+    if dead:
         return f"`caco up` was killed and its processes still run ({where}); end them with: kill {left}"
-    return (
-        f"`caco up` already runs here: {where} (process {note['pid']} on {note['host']}, profile {note['profile']}, since "
-        f"{note['since']}); use it, or stop it first (Ctrl-C there, or kill {note['pid']})"
-    )
+    return f"`caco up` already runs here: {where} ({who}); use it, or stop it first (Ctrl-C there, or kill {note['pid']})"
 
 
 def _is_alive(pid: int) -> bool:
