@@ -80,6 +80,8 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
             requests for foreign host names.
     """
     from caco_assets.resources.dagster.instance import open_instance
+    from caco_assets.resources.dagster.never_started import mark_never_started
+    from caco_assets.resources.mlflow.client import make_database
 
     wanted = {"dagster": dagster_port, "mlflow": mlflow_port, "pages": pages_port}
     logs = settings.paths.workspace / "logs"
@@ -90,8 +92,10 @@ def serve(settings: Settings, *, dagster_port: int, mlflow_port: int, pages_port
             if port != wanted[name]:
                 logger.info(f"port {wanted[name]} is in use; {name} takes {port}")
         home = dagster_home(settings)
-        # create its databases before two processes open them
-        open_instance(home).dispose()
+        # create the databases before two processes open them
+        with open_instance(home) as instance:
+            mark_never_started(instance)
+        make_database(settings)
         environment = {
             **os.environ,
             "DAGSTER_HOME": str(home),
