@@ -19,6 +19,9 @@ ALLOWED = (
     f"a name has at most {LONGEST} letters (a to z), digits, dots, dashes and underscores, and begins with a letter or a digit"
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LIKE_A_NUMBER = re.compile(r"[0-9][0-9A-Fa-fxXoO._-]*")
+"""More than the numbers of any version of YAML: 0o17, 1_000, 1e-3, 1.50."""
+_PLAIN_NUMBER = re.compile(r"(0|[1-9][0-9]*)(-[0-9]+)*")
 _MODEL = re.compile(r"""[^\x00-\x1f\x7f/:@%"'<>|\\]+""")
 
 
@@ -33,10 +36,21 @@ def why_not_profile(name: str) -> str | None:
         return wrong
     if name.lower() in RESERVED:
         return f"the workspace has a folder of this name for itself (reserved: {', '.join(RESERVED)}); choose another name"
-    value = yaml.safe_load(name)
-    if isinstance(value, bool) or str(value) != name:
-        return f"dvc.yaml would read it as {value!r}; choose a name with other letters"
+    if not _is_a_word(name):
+        return "in dvc.yaml it would be a number, a date or a truth value; choose a name with other letters"
     return None
+
+
+def _is_a_word(name: str) -> bool:
+    """Whether every version of YAML gives this word back."""
+    if _LIKE_A_NUMBER.fullmatch(name) and not _PLAIN_NUMBER.fullmatch(name):
+        return False
+    try:
+        value = yaml.safe_load(name)
+    except ValueError:
+        # a date that does not exist
+        return False
+    return not isinstance(value, bool) and str(value) == name
 
 
 def _check(name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ BROKEN = (
     "a]b", "a: b", "#x", "a${HOME}", "..", ".", "a/b", "a b", "-x", "a<b>", "ä", "a\n", "", "a" * 65, "a,b", "{a}", "*", "a@b",
 )  # fmt: skip
 RESERVED = ("dvc", "logs", "mlflow", "dagster", "MLflow")
-READ_OTHERWISE = ("true", "null", "no", "1_000", "0x1f", "010", "1e3", "True")
+READ_OTHERWISE = ("true", "null", "no", "1_000", "0x1f", "010", "1e3", "0b_", "2026-13-45", "0o17", "1.50", "True")
 
 
 @pytest.mark.parametrize("name", [*BROKEN, *RESERVED, *READ_OTHERWISE])
@@ -49,11 +50,16 @@ def test_ordinary_profiles_are_accepted_and_their_dvc_yaml_is_read_back(tmp_path
     assert [str(each) for each in pipeline["vars"][0]["profiles"]] == [name]
 
 
-@given(st.text(max_size=70))
+NUMBERLIKE = st.text("0123456789._-eExXoOabn", min_size=1, max_size=6)
+
+
+@given(st.text(max_size=70) | NUMBERLIKE)
 def test_a_name_that_is_accepted_is_one_folder_and_one_plain_word_of_yaml(name: str) -> None:
     if why_not_profile(name) is None:
         assert Path("/workspace", name).resolve().parent == Path("/workspace")
-        assert str(yaml.safe_load(f"profiles: [{name}]")["profiles"][0]) == name
+        # as other tools and as DVC read it
+        for read in (yaml.safe_load, lambda text: parse_yaml(text, "dvc.yaml")):
+            assert str(read(f"profiles: [{name}]")["profiles"][0]) == name
     if why_not(name) is None:
         assert name.isascii()
         assert not set(name) & set("<>/\\'\"${}[]()@:;|&# \n")

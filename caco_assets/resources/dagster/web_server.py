@@ -12,7 +12,7 @@ import dagster_webserver.app
 import dagster_webserver.cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from caco_assets.resources.same_origin import SameOrigin
 
@@ -27,7 +27,7 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         """Dagster's own, behind the check of host and origin."""
         return [Middleware(SameOrigin), *super().build_middleware()]
 
-    async def graphql_http_endpoint(self, request: Request) -> Response:
+    async def graphql_http_endpoint(self, request: Request) -> HTMLResponse | PlainTextResponse | JSONResponse:
         """Queries come in a JSON body by POST, which no page of another origin can send; a link can carry the others."""
         is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
         if request.query_params or (request.method == "POST" and not is_json):
