@@ -36,7 +36,7 @@ _HEADERS = {
 def allowed_hosts() -> frozenset[str]:
     """Names of loopback and those of `CACO_ALLOWED_HOSTS`, in lower case and without ports."""
     more = os.environ.get(ALLOWED_HOSTS, "").split(",")
-    return frozenset({*LOOPBACK, *(name.strip().lower() for name in more if name.strip())})
+    return frozenset({*LOOPBACK, *(name for each in more if (name := _name(each.strip())))})
 
 
 class SameOrigin:

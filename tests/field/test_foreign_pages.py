@@ -89,7 +89,7 @@ def test_a_socket_of_its_own_page_opens(browser: TestClient) -> None:
 
 
 def test_the_name_of_a_proxy_can_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ALLOWED_HOSTS, "Work.example.org, other.example.org")
+    monkeypatch.setenv(ALLOWED_HOSTS, "Work.example.org:8443, other.example.org,")
     guarded = SameOrigin(PlainTextResponse("secret"))
     ask = TestClient(guarded, base_url="https://work.example.org")
     assert ask.get("/", headers={"Origin": "https://work.example.org"}).status_code == 200
