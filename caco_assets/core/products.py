@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, storage_error
 
 _BLOCK = 1 << 20
 Facts = dict[str, Any]
@@ -98,7 +97,7 @@ def produce(
             interrupted `make` that is called again with the same fingerprint finds its partial output and may resume from it.
 
     Raises:
-        UserError: the disk is full; finished work is kept.
+        UserError: the disk is full, read-only or closed to this user; finished work is kept.
     """
     mark = fingerprint(recipe, inputs)
     _restore(path)
@@ -116,10 +115,12 @@ def produce(
         product = Product(name, path, mark, content_hash(partial), facts)
         _swap(partial, path)
         _write_record(records, product)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: the disk is full; free some space and run the same command again, it continues") from error
+    except UserError:
         raise
+    except Exception as error:
+        if (plain := storage_error(error, path)) is None:
+            raise
+        raise plain from error
     _clear(path)
     return product
 

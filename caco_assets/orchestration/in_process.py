@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, chain, storage_error
 from caco_assets.core.file_lock import file_lock
 from caco_assets.observability.logs import not_on_stderr
 from caco_assets.resources.dagster.instance import dagster_home, open_instance
@@ -56,13 +56,10 @@ def mark_orphans_failed(instance: dg.DagsterInstance) -> None:
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The `UserError` that Dagster has wrapped, if there is one."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+def _user_error(error: BaseException) -> UserError | None:
+    """The `UserError` that Dagster has wrapped, or one line on a full or closed disk; None for any other error."""
+    wrapped = next((each for each in chain(error) if isinstance(each, UserError)), None)
+    return wrapped or storage_error(error)
 
 
 def _failed_checks(result: dg.ExecuteInProcessResult) -> str:

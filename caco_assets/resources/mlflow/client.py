@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError, chain, one_line, storage_error
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def mlflow_errors(address: str) -> Iterator[None]:
 
     Raises:
         ServerAwayError: the server does not answer, or breaks off in the middle of an answer.
+        StorageError: the database in the workspace is on a disk that is full, read-only or closed to this user.
         RequestRefusedError: MLflow or its database refused.
     """
     from mlflow.exceptions import MlflowException
@@ -134,6 +135,8 @@ def mlflow_errors(address: str) -> Iterator[None]:
                 f"tracking server {redacted(address)}: stopped answering ({type(error).__name__}); start it and run the same "
                 "again: finished work is kept, and nothing is partly registered"
             ) from error
+        if not address.startswith("http") and (plain := storage_error(error)) is not None:
+            raise plain from error
         text = redacted_text(one_line(error, 300), address)
         raise RequestRefusedError(
             f"tracking server {redacted(address)}: {text}; check registry.tracking_uri and the server",
@@ -200,16 +203,12 @@ def redacted_text(text: str, address: str) -> str:
     return text.replace(f"{credentials}@", "") if credentials else text
 
 
-def _is_away(error: BaseException | None) -> bool:
+def _is_away(error: BaseException) -> bool:
     """Whether the server did not answer or broke off: MLflow wraps the exceptions of its HTTP client."""
     from requests.exceptions import ChunkedEncodingError, ConnectionError, RetryError, Timeout
 
-    while error is not None:
-        # RetryError: a proxy in front of the server keeps reporting it
-        if isinstance(error, ConnectionError | Timeout | ChunkedEncodingError | RetryError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    # RetryError: a proxy in front of the server keeps reporting it
+    return any(isinstance(each, ConnectionError | Timeout | ChunkedEncodingError | RetryError) for each in chain(error))
 
 
 def _addresses(settings: Settings) -> tuple[str, Path | None]:

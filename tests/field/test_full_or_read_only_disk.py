@@ -1,0 +1,142 @@
+"""A disk that is full, read-only or closed to this user, met by any library: one line, and an end."""
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
+
+from caco_assets.cli import _Group
+from caco_assets.core.errors import StorageError, UserError, chain, storage_error
+from caco_assets.orchestration.in_process import materialize
+from caco_assets.resources.mlflow.client import RequestRefusedError, mlflow_errors
+from caco_assets.settings import Settings
+
+
+def ring() -> RuntimeError:
+    """Two errors that name each other as their cause, as when a library raises a stored exception again."""
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__cause__, second.__context__ = second, first
+    return first
+
+
+def sqlite_full(folder: Path) -> sqlite3.OperationalError:
+    """The error of a database that may not grow."""
+    with sqlite3.connect(folder / "full.db") as database:
+        database.execute("create table t (x)")
+        database.execute("pragma max_page_count = 3")
+        try:
+            database.execute("insert into t values (zeroblob(100000))")
+        except sqlite3.OperationalError as error:
+            return error
+    raise AssertionError
+
+
+def test_errors_that_name_each_other_are_each_visited_once() -> None:
+    error = ring()
+    assert [str(each) for each in chain(error)] == ["first", "second"]
+    assert storage_error(error) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.booleans()), max_size=30))
+def test_any_graph_of_causes_ends(links: list[tuple[int, int, bool]]) -> None:
+    errors = [RuntimeError(str(number)) for number in range(8)]
+    for here, there, cause in links:
+        setattr(errors[here], "__cause__" if cause else "__context__", errors[there])
+    seen = [int(str(each)) for each in chain(errors[0])]
+    assert seen[0] == 0
+    assert len(seen) == len(set(seen))
+
+
+def test_the_error_behind_the_explicit_cause_is_found_too() -> None:
+    error = RuntimeError("outer")
+    error.__cause__, error.__context__ = ValueError("cause"), OSError(errno.ENOSPC, "No space left on device", "/w/x")
+    assert str(storage_error(error)).startswith("/w/x: the disk is full; free some space")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission denied"),
+    ],
+)
+def test_a_storage_fault_in_any_command_is_one_line(code: int, words: str) -> None:
+    group = _Group()
+
+    @group.command()
+    def write() -> None:
+        try:
+            raise OSError(code, os.strerror(code), "/home/file")
+        except OSError as error:
+            raise RuntimeError("a library's own words") from error
+
+    result = CliRunner().invoke(group, ["write"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"caco: /home/file: {words}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_another_fault_of_a_command_keeps_its_traceback() -> None:
+    group = _Group()
+
+    @group.command()
+    def wrong() -> None:
+        raise ring()
+
+    assert isinstance(CliRunner().invoke(group, ["wrong"]).exception, RuntimeError)
+
+
+def test_a_refused_socket_is_no_matter_of_the_disk() -> None:
+    assert storage_error(PermissionError(errno.EACCES, "Permission denied")) is None
+
+
+def test_a_full_database_of_dagster_or_mlflow_is_one_line(tmp_path: Path) -> None:
+    cause = sqlite_full(tmp_path)
+    wrapped = OperationalError("INSERT INTO event_logs …", {}, cause)
+    assert str(storage_error(wrapped)).startswith("the disk is full")
+    with pytest.raises(StorageError, match="the disk is full"), mlflow_errors("sqlite:////w/mlflow.db"):
+        raise wrapped
+    # a server's disk is not this machine's
+    with pytest.raises(RequestRefusedError, match="database or disk is full"), mlflow_errors("http://server:5000"):
+        raise wrapped
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
+def test_a_cut_write_of_an_array_is_one_line() -> None:
+    with pytest.raises(OSError, match="requested") as caught, Path("/dev/full").open("wb", buffering=0) as full:
+        np.zeros(100_000, np.uint8).tofile(full)
+    assert str(storage_error(caught.value)) == str(storage_error(OSError(errno.ENOSPC, "full")))
+
+
+def test_a_ring_of_errors_in_a_step_ends_the_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+    @dg.asset
+    def broken() -> None:
+        raise ring()
+
+    definitions = dg.Definitions(assets=[broken], jobs=[dg.define_asset_job("chain")], executor=dg.in_process_executor)
+    with pytest.raises(RuntimeError, match="first"):
+        materialize(definitions.resolve_job_def("chain"), settings)
+
+
+def test_a_full_disk_in_a_step_is_one_line(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+    @dg.asset
+    def full() -> None:
+        raise OperationalError("INSERT …", {}, sqlite_full(tmp_path))
+
+    definitions = dg.Definitions(assets=[full], jobs=[dg.define_asset_job("chain")], executor=dg.in_process_executor)
+    with pytest.raises(UserError, match="the disk is full; free some space"):
+        materialize(definitions.resolve_job_def("chain"), settings)
