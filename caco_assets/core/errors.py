@@ -36,6 +36,8 @@ _STORAGE_WORDS = {
         "no space left on device": _FULL,
         # numpy; torch
         r"\d+ requested and \d+ written": _FULL,
+        # GDAL, which does not pass the system's reason on
+        r"TIFF\w+:\s*(Seek|Write) error|_tiff(Seek|Write)Proc": _FULL,
         r"PytorchStreamWriter failed writing|inline_container.*unexpected pos": _FULL,
         "disk quota exceeded": _STORAGE[errno.EDQUOT],
         "attempt to write a readonly database": _READ_ONLY,
@@ -73,7 +75,7 @@ def storage_error(error: BaseException | None, where: Path | None = None) -> Sto
 
     Args:
         error: any error.
-        where: what was being written, for faults that name no file.
+        where: what was being written: for faults that name no file, and for errors that say nothing while the disk there is full.
     """
     for each in chain(error):
         file, line = None, None
@@ -85,7 +87,13 @@ def storage_error(error: BaseException | None, where: Path | None = None) -> Sto
         if line is not None:
             file = file or where
             return StorageError(f"{os.fsdecode(file)}: {line}" if isinstance(file, str | bytes | Path) else line)
-    return None
+    return StorageError(f"{where}: {_FULL}") if where is not None and _is_full(where) else None
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the file system of a file or folder, which need not exist yet, has no free block."""
+    there = next((each for each in (path, *path.parents) if each.exists()), None)
+    return there is not None and os.statvfs(there).f_bavail == 0
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

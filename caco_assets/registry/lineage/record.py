@@ -177,9 +177,10 @@ def _of_tags(tags: Mapping[str, str]) -> Lineage:
 
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of all products, without the signatures, which hold only for the files on this disk."""
+    """The records of all products, without what serves only to check the files on this disk."""
     records = {path.relative_to(folder).with_suffix("").as_posix(): json.loads(path.read_text()) for path in folder.rglob("*.json")}
-    return {name: {key: value for key, value in record.items() if key != "signature"} for name, record in sorted(records.items())}
+    local = ("signature", "files")
+    return {name: {key: value for key, value in record.items() if key not in local} for name, record in sorted(records.items())}
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import recorded
+from caco_assets.core.products import folder_hash, recorded
 from caco_assets.resources.dvc.home import ensure_home
-from caco_assets.resources.dvc.object_db import folder_md5, listings
+from caco_assets.resources.dvc.object_db import listings
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.dvc.repo import UnavailableError, data_versions, locked, remember, repository
 from caco_assets.settings import SecoLayoutSource, Settings
@@ -109,7 +109,7 @@ def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
     for file, md5 in files.items():
         shard, _, name = file.partition("/")
         parted.setdefault(shard, {})[name] = md5
-    return {name: folder_md5(part) for name, part in parted.items()} == {
+    return {name: folder_hash(part) for name, part in parted.items()} == {
         name: record["content_hash"] for name, record in shards.items()
     }
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +38,6 @@ def listing(store: Any, folder: str) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     return {entry["relpath"]: entry["md5"] for entry in entries}
-
-
-def folder_md5(files: Mapping[str, str]) -> str:
-    """DVC's hash of a folder of these files (name → md5); see `products.content_hash`."""
-    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
 
 
 def bring(source: Path, target: Path, hashes: Iterable[str]) -> None:
