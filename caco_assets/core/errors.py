@@ -38,7 +38,7 @@ _STORAGE_WORDS = {
         r"\d+ requested and \d+ written": _FULL,
         # GDAL, which does not pass the system's reason on
         r"TIFF\w+:\s*(Seek|Write) error|_tiff(Seek|Write)Proc": _FULL,
-        r"PytorchStreamWriter failed writing|inline_container.*unexpected pos": _FULL,
+        r"PytorchStreamWriter failed writing|inline_container.*unexpected pos|basic_ios::clear: iostream error": _FULL,
         "disk quota exceeded": _STORAGE[errno.EDQUOT],
         "attempt to write a readonly database": _READ_ONLY,
         "read-only file system": _READ_ONLY,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from caco_assets.core.errors import UserError, chain, one_line, storage_error
+from caco_assets.resources.mlflow.moved_home import adopt
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def open_tracking(settings: Settings) -> Tracking:
             beside it.
 
     Raises:
-        UserError: the server does not answer within `PING_S` seconds, or the database cannot be used.
+        UserError: the server does not answer within `PING_S` seconds, the database cannot be used, or its home was moved without
+            the files of its registered versions.
     """
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -165,6 +167,8 @@ def open_tracking(settings: Settings) -> Tracking:
     tracking = Tracking(uri, settings.profile, artifacts, state)
     if uri.startswith(("http://", "https://")):
         _ping(uri)
+    if artifacts is not None:
+        adopt(Path(uri.removeprefix("sqlite:///")), artifacts)
     fresh = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
     if fresh:
         logger.info("MLflow: creating the tracking database, once (3 to 8 s)")
@@ -183,6 +187,8 @@ def server_arguments(settings: Settings) -> list[str]:
         uri, artifacts = _local(settings)
     state = settings.paths.workspace / "mlflow"
     state.mkdir(parents=True, exist_ok=True)
+    if artifacts is not None:
+        adopt(Path(uri.removeprefix("sqlite:///")), artifacts)
     destination = artifacts or state / "artifacts"
     return ["--backend-store-uri", uri, "--artifacts-destination", str(destination), "--serve-artifacts"]
 
