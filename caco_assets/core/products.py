@@ -17,6 +17,7 @@ from typing import Any
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError, storage_error
+from caco_assets.core.foreign_files import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ _SMALL = 16 << 20
 """Bytes of a product that are hashed each time it is reused or read (40 ms); of larger ones, sizes and times are compared."""
 _LISTED = 1000
 """Files of a folder that its record lists, so that one of them can be verified alone."""
+_FIELDS = {"name": str, "path": str, "fingerprint": str, "content_hash": str, "signature": str, "facts": dict}
+"""Fields of a record."""
 Facts = dict[str, Any]
 
 
@@ -223,13 +226,24 @@ def _unchanged(records: Path, product: Product) -> bool:
 
 
 def _read_record(records: Path, name: str) -> dict[str, Any] | None:
-    record_file = records / f"{name}.json"
-    if not record_file.exists():
-        return None
-    try:
-        return json.loads(record_file.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{record_file}: not readable as JSON ({error}); delete it and run the same command again") from error
+    file = records / f"{name}.json"
+    return read_record(file) if file.exists() else None
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """The fields of a product's record.
+
+    Raises:
+        UserError: it is damaged or no record.
+    """
+    advice = "delete it and run the same command again"
+    record = read_object(file, advice)
+    if wrong := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
+        raise UserError(f"{file}: no record of a product ({', '.join(wrong)} missing or of another type); {advice}")
+    files = record.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(md5, str) for md5 in files.values()):
+        raise UserError(f"{file}: no record of a product (files of another type); {advice}")
+    return record
 
 
 def _product(records: Path, record: Mapping[str, Any]) -> Product:

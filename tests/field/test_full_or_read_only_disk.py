@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shlex
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -13,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from caco_assets.cli import _Group
+from caco_assets.cli import _Group, main
 from caco_assets.core.errors import StorageError, UserError, chain, storage_error
 from caco_assets.orchestration.in_process import materialize
 from caco_assets.resources.mlflow.client import RequestRefusedError, mlflow_errors
-from caco_assets.settings import Settings
+from caco_assets.settings import Settings, load_settings
 
 
 def ring() -> RuntimeError:
@@ -140,3 +143,57 @@ def test_a_full_disk_in_a_step_is_one_line(settings: Settings, tmp_path: Path, m
     definitions = dg.Definitions(assets=[full], jobs=[dg.define_asset_job("chain")], executor=dg.in_process_executor)
     with pytest.raises(UserError, match="the disk is full; free some space"):
         materialize(definitions.resolve_job_def("chain"), settings)
+
+
+def test_reading_commands_write_nothing(small_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = home_with(small_archive, monkeypatch)
+    before = {path: path.stat().st_mtime_ns for path in sorted(home.rglob("*"))}
+    for arguments in READING:
+        result = CliRunner().invoke(main, [*arguments, "--profile", "tiny"])
+        assert (arguments, result.exit_code) == (arguments, 0), result.output
+    assert {path: path.stat().st_mtime_ns for path in sorted(home.rglob("*"))} == before
+
+
+@pytest.mark.integration
+def test_reading_commands_work_on_a_read_only_mount_and_writing_ones_end_in_one_line(
+    small_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_with(small_archive, monkeypatch)
+    mount = f"mount --bind {home} {home} && mount -o remount,ro,bind {home}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount a folder in a namespace of its own")
+    commands = "; ".join(f"main({[*arguments, '--profile', 'tiny']}, standalone_mode=False)" for arguments in (*READING, ("pack",)))
+    program = f"from caco_assets.cli import main; {commands}"
+    script = f"{mount} && exec {shlex.join([sys.executable, '-c', program])}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "every chip is what its index says" in done.stdout
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(
+        f"caco: {home / 'workspace'}: the file system is read-only; mount it writable, or choose another home with CACO_HOME"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_may_not_be_written_to_stops_a_writing_command_at_once(
+    small_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = home_with(small_archive, monkeypatch)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    result = CliRunner().invoke(main, ["ingest", "--profile", "tiny"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"caco: {home / 'workspace'}: permission denied; give this user access")
+    assert result.stderr.count("\n") == 1
+
+
+READING = (("archive", "ls"), ("archive", "ls", "--shard", "0"), ("archive", "verify"), ("settings",), ("vintages",))
+
+
+def home_with(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an archive and nothing else: no `dvc.yaml`, no `.dvc`."""
+    home = archive.parent / "home"
+    folder = load_settings("tiny", home=home).paths.archive
+    folder.parent.mkdir(parents=True)
+    archive.rename(folder)
+    monkeypatch.setenv("CACO_HOME", str(home))
+    return home

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.imagery.archive.chip import Chip, decode
 from caco_assets.imagery.archive.tar_store import TAR, has_tar, open_tar, read_members
 
@@ -138,8 +138,21 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]], bands: Sequence[s
 
 
 def read_index(shard: Path) -> pa.Table:
-    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season)."""
-    return pq.read_table(shard / INDEX)
+    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season); raises as `read_columns`."""
+    return read_columns(shard / INDEX)
+
+
+def read_columns(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of a table of the archive; default all.
+
+    Raises:
+        UserError: it is missing, cut short or damaged, or lacks a column.
+    """
+    try:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        remedy = "`caco archive verify --repair`, then `caco ingest`, makes the shard again"
+        raise UserError(f"{file}: cannot be read ({one_line(error, 160)}); {remedy}") from error
 
 
 def read_bytes(stream: IO[bytes], row: Mapping[str, Any]) -> bytes:
@@ -191,7 +204,7 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
     for shard in shard_folders(archive):
         if not has_tar(shard):
             raise UserError(f"{shard / TAR}: missing; `caco archive verify --repair`, then `caco ingest`, makes the shard again")
-        rows = pq.read_table(shard / INDEX, columns=columns).to_pylist()
+        rows = read_columns(shard / INDEX, columns).to_pylist()
         for row, data in zip(rows, read_members(shard, rows), strict=True):
             pixels = decode(_checked(row, data, str(shard / TAR)), bands)
             yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
@@ -209,7 +222,7 @@ def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def band_names(shard: Path) -> list[str]:
     """Bands of the shard's chips; empty when it has none."""
-    assets = pq.read_table(shard / INDEX, columns=["assets"])["assets"].slice(0, 1).to_pylist()
+    assets = read_columns(shard / INDEX, ["assets"])["assets"].slice(0, 1).to_pylist()
     return [band["name"] for band in assets[0]["data"]["bands"]] if assets else []
 
 

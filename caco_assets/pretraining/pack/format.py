@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_object
 from caco_assets.core.products import file_md5, folder_hash
 from caco_assets.pretraining.encoder.stretch import Stretch
 
@@ -120,13 +121,13 @@ class Pack:
         if not (folder / DESCRIPTION).is_file():
             raise UserError(f"{folder}: no pack here ({DESCRIPTION} is missing); build it with the stage `pack`, or `caco demo`")
         try:
-            about = json.loads((folder / DESCRIPTION).read_text())
+            about = read_object(folder / DESCRIPTION, "build the pack again")
             table = pq.read_table(folder / TABLE, schema=SCHEMA)
             bands, seasons, side = tuple(about["bands"]), int(about["seasons"]), int(about["chip_size"])
             tables_sha256 = Stretch.named(about["stretch"], bands).sha256()
             files, count = {entry["name"]: entry for entry in about["files"]}, about["count"]
             images = tuple(_map(folder / name) for name in files)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, pa.ArrowException, UserError) as error:
             raise _damaged(folder, f"{type(error).__name__}: {error}") from error
         if tables_sha256 != about["stretch_table_sha256"]:
             raise _damaged(folder, f"it was made with another table of the stretch {about['stretch']}")
@@ -159,7 +160,11 @@ class Pack:
 
 
 def _map(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+    try:
+        return np.load(path, mmap_mode="r").view(np.ndarray)
+    # numpy parses the header as Python source, which fails in many ways
+    except Exception as error:
+        raise ValueError(f"{path.name}: {type(error).__name__}: {error}") from error
 
 
 def file_hashes(path: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import folder_hash, recorded
+from caco_assets.core.products import folder_hash, read_record, recorded
 from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.resources.dvc.object_db import listings
 from caco_assets.resources.dvc.params import write_stage_settings
@@ -104,7 +103,7 @@ def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
     files = listings(settings.home, [folder]).get(folder)
     if files is None:
         return False
-    shards = {path.stem: json.loads(path.read_text()) for path in (settings.paths.records / "archive").glob("shard=*.json")}
+    shards = {path.stem: read_record(path) for path in (settings.paths.records / "archive").glob("shard=*.json")}
     parted: dict[str, dict[str, str]] = {}
     for file, md5 in files.items():
         shard, _, name = file.partition("/")

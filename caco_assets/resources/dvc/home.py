@@ -10,6 +10,7 @@ from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError, storage_error
+from caco_assets.core.foreign_files import read_text
 from caco_assets.resources.dvc.remote import set_remote
 from caco_assets.settings import Settings
 
@@ -19,6 +20,7 @@ _TEMPLATE = _PACKAGE.parent if (_PACKAGE.parent / "dvc.yaml").exists() else _PAC
 _PROBED_LINE = re.compile(r"^(\s*- probed: )\[(.*)\]$", re.MULTILINE)
 # the profile and model in the template's artifact names, which a new home replaces by its own
 _LIKE, _MODEL = "embedded", "caco-resnet18"
+_RESTORE = "restore it, or delete it: it is then made from the template"
 _PROFILES_LINE = re.compile(r"^(\s*- profiles: )\[(.*)\]$", re.MULTILINE)
 
 
@@ -43,10 +45,11 @@ def ensure_home(settings: Settings) -> None:
             shutil.copyfile(_TEMPLATE / name, home / name)
     if not (home / ".git").exists() and not _inside_git(home):
         config = home / ".dvc" / "config"
-        if "no_scm" not in config.read_text():
-            write_atomic(config, config.read_text().replace("[core]\n", "[core]\n    no_scm = true\n"))
+        text = read_text(config, _RESTORE)
+        if "no_scm" not in text:
+            write_atomic(config, text.replace("[core]\n", "[core]\n    no_scm = true\n"))
     set_remote(settings)
-    listed = _PROFILES_LINE.search(pipeline.read_text())
+    listed = _PROFILES_LINE.search(read_text(pipeline, _RESTORE))
     if listed is not None and settings.profile not in [name.strip() for name in listed[2].split(",")]:
         raise UserError(
             f"profile={settings.profile}: not among the `profiles` of {pipeline} ({listed[2]}), so its data would not be "
