@@ -9,6 +9,7 @@ import click
 
 from caco_assets import __version__
 from caco_assets.commands.archive import archive
+from caco_assets.commands.doctor import doctor
 from caco_assets.commands.downstream import benchmarks, probe_set, score
 from caco_assets.commands.encoder import encoder
 from caco_assets.commands.evaluate import evaluate
@@ -56,7 +57,7 @@ def main() -> None:
     log_to_stderr()
 
 
-WHOLE_CHAIN = (settings, demo, up, vintages, server)
+WHOLE_CHAIN = (settings, demo, up, doctor, vintages, server)
 ROOMS = (
     *(sample, footprints, catalog, plan, ingest, archive, validate, drift),
     *(pack, benchmarks, probe_set, parent, pretrain, encoder, score, evaluate, report),

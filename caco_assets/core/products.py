@@ -157,14 +157,19 @@ def recorded(records: Path, name: str) -> Product:
     return _product(records, record)
 
 
-def verified(records: Path, name: str) -> Product:
+def verified(records: Path, name: str, *, note: bool = True) -> Product:
     """Read the product from its record, and compare the bytes of a small one (`_SMALL`), sizes and times of a larger one.
+
+    Args:
+        records: folder of the records.
+        name: the product's name.
+        note: record other times of the same bytes, so that the next comparison is fast.
 
     Raises:
         UserError: it has not been made yet, is missing, or is not what was recorded.
     """
     product = recorded(records, name)
-    if not product.path.exists() or not _unchanged(records, product):
+    if not product.path.exists() or not _unchanged(records, product, note=note):
         verify(records, product)
     return product
 
@@ -210,7 +215,7 @@ def _reusable(records: Path, name: str, path: Path, mark: str) -> Product | None
     return product
 
 
-def _unchanged(records: Path, product: Product) -> bool:
+def _unchanged(records: Path, product: Product, *, note: bool = True) -> bool:
     """Whether the bytes are those of the record: compared if the product is small, or if sizes or times have changed."""
     record, path = _read_record(records, product.name) or {}, product.path
     same = record.get("signature") == _signature(path)
@@ -218,7 +223,7 @@ def _unchanged(records: Path, product: Product) -> bool:
         return True
     if content_hash(path) != product.content_hash:
         return False
-    if not same:
+    if not same and note:
         # after a `dvc checkout` or a copy; a home that cannot be written to only loses the shortcut
         with suppress(OSError):
             _write_record(records, product, record.get("files", {}))

@@ -7,8 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from caco_assets.cli import main
 from caco_assets.core.errors import UserError
+from caco_assets.core.products import produce
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.resources.mlflow.moved_home import adopt, foreign_addresses
 from caco_assets.settings import Settings, load_settings
@@ -131,3 +134,50 @@ def test_a_database_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, whatever its name says" * 100)
     with pytest.raises(UserError, match=r"mlflow\.db: not readable as MLflow's database"):
         adopt(tmp_path / "mlflow.db", tmp_path / "artifacts")
+
+
+def told(settings: Settings, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, str]:
+    monkeypatch.setenv("CACO_HOME", str(settings.home))
+    result = CliRunner().invoke(main, ["doctor", "--profile", "tiny", *options])
+    return result.exit_code, result.output
+
+
+def test_the_doctor_finds_a_copied_home_and_changes_nothing(at: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = at("copy")
+    before = files(copy.home)
+    status, text = told(copy, monkeypatch)
+    assert status == 1
+    assert "registry: 1 wrong" in text
+    assert "out of this home: it was moved or copied" in text
+    assert files(copy.home) == before
+    open_tracking(copy)
+    assert "registry: ok" in told(copy, monkeypatch)[1]
+
+
+def test_the_doctor_names_a_version_without_files_and_a_product_that_has_changed(
+    at: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = at("copy")
+    shutil.rmtree(only_version(open_tracking(copy)))
+
+    def scores(path: Path) -> dict:
+        path.write_text("scores")
+        return {}
+
+    made = {"records": copy.paths.records, "recipe": "1", "inputs": {}}
+    produce("scores", copy.paths.scores, make=scores, **made)
+    produce("drift", copy.paths.root / "data" / "drift.json", make=scores, **made)
+    copy.paths.scores.write_text("others")
+    (copy.paths.root / "data" / "drift.json").unlink()
+    (copy.paths.records / "pack.json").write_text("{")
+    for options in ((), ("--deep",)):
+        status, text = told(copy, monkeypatch, *options)
+        assert status == 1
+        assert f"models:/{MODEL}/1: its files are missing" in text
+        assert "products: 3 wrong" in text
+        for words in (
+            "scores.parquet: its content",
+            "drift.json: missing, though drift is recorded",
+            "pack.json: not readable as JSON",
+        ):
+            assert words in text

@@ -167,8 +167,8 @@ def open_tracking(settings: Settings) -> Tracking:
     tracking = Tracking(uri, settings.profile, artifacts, state)
     if uri.startswith(("http://", "https://")):
         _ping(uri)
-    if artifacts is not None:
-        adopt(Path(uri.removeprefix("sqlite:///")), artifacts)
+    if (store := local_store(settings)) is not None:
+        adopt(*store)
     fresh = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
     if fresh:
         logger.info("MLflow: creating the tracking database, once (3 to 8 s)")
@@ -180,6 +180,12 @@ def open_tracking(settings: Settings) -> Tracking:
     return tracking
 
 
+def local_store(settings: Settings) -> tuple[Path, Path] | None:
+    """Database and artifact folder in the workspace; None: the profile names a tracking server."""
+    uri, artifacts = _addresses(settings)
+    return None if artifacts is None else (Path(uri.removeprefix("sqlite:///")), artifacts)
+
+
 def server_arguments(settings: Settings) -> list[str]:
     """Arguments of `mlflow server` that make it show what this profile's runs write."""
     uri, artifacts = _addresses(settings)
@@ -187,8 +193,8 @@ def server_arguments(settings: Settings) -> list[str]:
         uri, artifacts = _local(settings)
     state = settings.paths.workspace / "mlflow"
     state.mkdir(parents=True, exist_ok=True)
-    if artifacts is not None:
-        adopt(Path(uri.removeprefix("sqlite:///")), artifacts)
+    if (store := local_store(settings)) is not None:
+        adopt(*store)
     destination = artifacts or state / "artifacts"
     return ["--backend-store-uri", uri, "--artifacts-destination", str(destination), "--serve-artifacts"]
 

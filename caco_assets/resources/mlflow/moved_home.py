@@ -67,6 +67,23 @@ def foreign_addresses(database: Path, artifacts: Path) -> list[Foreign]:
     ]
 
 
+def missing_versions(database: Path, artifacts: Path) -> list[tuple[str, Path]]:
+    """Registered versions of a database (`models:/name/3`) whose files are in no home, and where in this one they belong.
+
+    Raises:
+        UserError: the database cannot be read.
+    """
+    if not database.exists():
+        return []
+    with _opened(database, "mode=ro") as connection:
+        if "model_versions" not in _tables(connection):
+            return []
+        rows = connection.execute("SELECT name, version, source FROM model_versions ORDER BY name, version").fetchall()
+    found = [(f"models:/{name}/{version}", match) for name, version, source in rows if (match := _OURS.match(source or ""))]
+    places = [(uri, Path(match["root"] + match["rest"]), artifacts / match["rest"].lstrip("/")) for uri, match in found]
+    return [(uri, here) for uri, there, here in places if not there.exists() and not here.exists()]
+
+
 def adopt(database: Path, artifacts: Path) -> None:
     """Rewrite such addresses to this home, in one transaction, after checking that the files of registered versions are here.
 
@@ -107,12 +124,16 @@ def _is_lost(root: Path, artifacts: Path, rest: str) -> bool:
 
 def _addresses(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str, Path, str]]:
     """Table, column, value, artifact folder and the rest of each distinct address."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = _tables(connection)
     for table, column in _COLUMNS:
         if table in tables:
             for (value,) in connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():  # noqa: S608
                 if value and (match := _OURS.match(value)):
                     yield table, column, value, Path(match["root"]), match["rest"]
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 @contextmanager
