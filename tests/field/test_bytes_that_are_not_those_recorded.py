@@ -231,3 +231,20 @@ def test_a_sampler_reads_what_the_pack_checks(tmp_path: Path, make_pack: Callabl
     read = sampler.pack.checked.reshape(12, -1).sum(axis=1)
     assert (read >= 1).all()
     assert np.array_equal(sampler.pack.checked.any(axis=(1, 2)), np.ones(12, bool))
+
+
+def test_validation_finds_a_changed_image_in_its_sample(tmp_path: Path, make_pack: Callable[..., Path]) -> None:
+    from caco_assets.validation.facts.pack import FIELDS, _changed
+    from caco_assets.validation.facts.table import read_parquet
+
+    folder = make_pack(tmp_path / "pack", places=3)
+    rows = read_parquet(folder / TABLE, FIELDS)
+
+    def sample() -> dict[int, np.ndarray]:
+        return dict(enumerate(np.load(folder / "images-0000.npy")))
+
+    assert _changed(folder, rows, sample()) == {}
+    flip(folder / "images-0000.npy", 128 + (1 * 6 + 5) * 4800)
+    assert _changed(folder, rows, sample()) == {"images-0000.npy": "L0000001 p1s2 has other bytes than when it was written"}
+    without_sums(folder)
+    assert _changed(folder, rows, sample()) == {}

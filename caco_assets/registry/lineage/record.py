@@ -84,7 +84,8 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
     """The record of the encoder in a folder, from the present workspace.
 
     Raises:
-        UserError: the pack or parent in the workspace is not the one that the encoder was trained on or started from.
+        UserError: the pack or parent in the workspace is not the one that the encoder was trained on or started from, or DVC has
+            committed other bytes than were made.
     """
     description = read_object(encoder_dir / "encoder.json", "train or import the encoder again")
     stages, products = stages_of(settings), _records(settings.paths.records)
@@ -101,6 +102,12 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
             "materialize `encoder` again"
         )
     _check_chain(stages)
+    for stage in ("locations", "scenes", "pack"):
+        made = products.get(stage, {}).get("content_hash")
+        if (outs := stages.get(stage, {}).get("outs")) and made not in [out.get("md5") for out in outs]:
+            raise UserError(
+                f"{stage}: DVC has committed other bytes than were made ({made}), so the lineage is unknown; make `{stage}` again"
+            )
     return Lineage(
         profile=settings.profile,
         vintage=settings.vintage,

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, storage_error
 from caco_assets.core.products import folder_hash, read_record, recorded
 from caco_assets.resources.dvc.home import ensure_home
 from caco_assets.resources.dvc.object_db import listings
@@ -69,7 +69,8 @@ class DataVersions(dg.ConfigurableResource):
                 repo.commit(f"{pipeline}:settings@{settings.profile}", force=True)
                 repo.commit(target, force=True)
             except (DvcException, OSError) as error:
-                raise UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
+                plain = storage_error(error, settings.home)
+                raise plain or UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
             remember(settings, stage)
             if self.push:
                 _push(repo, target, what)
@@ -118,6 +119,9 @@ def _push(repo: Any, target: str, what: str) -> None:
         repo.push([target])
     # each store's client raises its own exception types
     except Exception as error:
+        # waiting does not free a full disk
+        if (plain := storage_error(error)) is not None:
+            raise plain from error
         remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
         raise UnavailableError(f"{what}: not pushed: {_one_line(error)}; {remedy}") from error
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line, storage_error
 from caco_assets.resources.dvc.repo import UnavailableError, repository
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def checkout(home: Path, stages: Iterable[str]) -> None:
         try:
             repo.checkout([f"{pipeline}:{stage}" for stage in stages], force=True)
         except (DvcException, OSError) as error:
-            raise UserError(f"dvc checkout in {home}: {' '.join(str(error).split())[:300]}") from error
+            raise storage_error(error, home) or UserError(f"dvc checkout in {home}: {one_line(error)}") from error
 
 
 def _fetch(repo: Repo, hashes: Iterable[str]) -> None:
@@ -91,4 +91,4 @@ def _fetch(repo: Repo, hashes: Iterable[str]) -> None:
         repo.cloud.pull([HashInfo("md5", each) for each in hashes])
     # each store's client raises its own exception types
     except Exception as error:
-        raise UnavailableError(f"restore: the remote cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise storage_error(error) or UnavailableError(f"restore: the remote cannot be read: {one_line(error)}") from error
