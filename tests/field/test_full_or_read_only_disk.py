@@ -197,3 +197,27 @@ def home_with(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     archive.rename(folder)
     monkeypatch.setenv("CACO_HOME", str(home))
     return home
+
+
+@pytest.mark.systems
+@pytest.mark.parametrize("megabytes", [1, 12, 30, 60, 80, 100, 125, 150])
+def test_a_chain_on_a_disk_that_is_too_small_ends_in_one_line_and_continues_on_a_larger_one(tmp_path: Path, megabytes: int) -> None:
+    """Its fast twins are above; here every writer of the chain meets the end of the disk, at whichever file it comes."""
+    home = tmp_path / "home"
+    home.mkdir()
+    mount = f"mount -t tmpfs -o size={megabytes}m none {home}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system in a namespace of its own")
+    demo = shlex.join([sys.executable, "-m", "caco_assets.cli", "demo", "--profile", "tiny"])
+    larger = f"mount -o remount,size=1g {home}"
+    script = f"{mount} && cd {home}; {demo} 2> {tmp_path}/first; echo $?; {larger} && {demo} 2> {tmp_path}/second; echo $?"
+    environment = {**os.environ, "CACO_HOME": str(home)}
+    command = ["unshare", "-rm", "sh", "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=550)
+    statuses = [line for line in done.stdout.splitlines() if line.isdigit()]
+    first, second = ((tmp_path / name).read_text() for name in ("first", "second"))
+    assert statuses == ["2", "0"], first[-2000:] + second[-2000:]
+    assert "Traceback" not in first
+    last = first.splitlines()[-1]
+    assert last.startswith("caco: ")
+    assert "disk is full" in last
