@@ -61,8 +61,8 @@ def pretrain_in_subprocess(config: RunConfig, sinks: Sequence[MetricsSink] = (),
         )
     if status == USER_ERROR:
         raise StorageError(
-            f"{config.target}: the training process could not write why it stopped, most often because the disk is full; its last log "
-            "line says it; free some space and run the same command again, it continues"
+            f"{config.target}: the training process could not write why it stopped, most often because the disk is full; its last "
+            "log line says it; free some space and run the same command again, it continues"
         )
     raise RuntimeError(f"the training process ended with status {status}; see its last log lines")
 
