@@ -126,6 +126,7 @@ def _values(settings: Settings, card: Scorecard, made: dict[str, Product]) -> di
         "data_sentence": _data_sentence(settings, made),
         "data_facts": _data_facts(settings, made),
         "pictures": contents.pictures(settings),
+        "change_figures": contents.change_figures(settings),
         "clear": contents.clear_fractions(settings),
         "quarantine": contents.quarantine(settings),
         "training": training,
