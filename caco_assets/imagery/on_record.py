@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caco_assets.core.products import Product, recorded
+from caco_assets.core.products import Product, recorded, verified
 from caco_assets.imagery import stage
 from caco_assets.settings import FolderSource, SecoLayoutSource, Settings, SyntheticSource
 
@@ -13,7 +13,7 @@ def plan(settings: Settings) -> Product:
     Raises:
         UserError: locations or catalog are missing; see `stage.plan` for the others.
     """
-    return stage.plan(settings, recorded(settings.paths.records, "locations"), _own_catalog(settings))
+    return stage.plan(settings, verified(settings.paths.records, "locations"), _own_catalog(settings))
 
 
 def ingest_shard(settings: Settings, shard: int) -> Product:
@@ -27,7 +27,7 @@ def ingest_shard(settings: Settings, shard: int) -> Product:
     records = settings.paths.records
     if isinstance(settings.imagery.source, SecoLayoutSource):
         return recorded(records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
-    locations, scenes = (recorded(records, name) for name in ("locations", "scenes"))
+    locations, scenes = (verified(records, name) for name in ("locations", "scenes"))
     return stage.ingest_shard(settings, shard, stage.ShardInputs(locations, scenes, _own_catalog(settings)))
 
 

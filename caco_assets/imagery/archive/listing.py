@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from caco_assets.core.errors import UserError
-from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, shard_folders, shard_name
+from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, read_columns, shard_folders, shard_name
 from caco_assets.imagery.archive.tar_store import tar_size
 
 _CHIP = ("id", "location_id", "period", "season", "datetime", "item_id", "epsg", "clear_fraction", "cloud_cover", "status")
@@ -41,10 +40,10 @@ def list_shards(archive: Path) -> list[ShardFacts]:
     """The shards of an archive, by number."""
     found = []
     for folder in shard_folders(archive):
-        table = pq.read_table(folder / INDEX, columns=["location_id", "datetime"])
+        table = read_columns(folder / INDEX, ["location_id", "datetime"])
         dates = sorted(moment.date().isoformat() for moment in table["datetime"].to_pylist())
         first, last = (dates[0], dates[-1]) if dates else (None, None)
-        refused = pq.read_metadata(folder / QUARANTINE).num_rows
+        refused = read_columns(folder / QUARANTINE, ["reason"]).num_rows
         places = len(table["location_id"].unique())
         found.append(ShardFacts(folder.name, table.num_rows, places, tar_size(folder), refused, first, last))
     return found
@@ -61,7 +60,7 @@ def list_chips(archive: Path, shard: int) -> list[dict[str, Any]]:
         known = [path.name for path in shard_folders(archive)]
         there = f"{known[0]} to {known[-1]}" if known else "none"
         raise UserError(f"shard={shard}: not in {archive} (there: {there})")
-    return pq.read_table(folder / INDEX, columns=[*_CHIP, "offset", "length", "sha256"]).to_pylist()
+    return read_columns(folder / INDEX, [*_CHIP, "offset", "length", "sha256"]).to_pylist()
 
 
 def total(shards: list[ShardFacts]) -> str:

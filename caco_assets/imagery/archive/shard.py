@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.imagery.archive.chip import Chip, decode
-from caco_assets.imagery.archive.tar_store import TAR, open_tar, read_members
+from caco_assets.imagery.archive.tar_store import TAR, has_tar, open_tar, read_members
 
 INDEX, QUARANTINE = "chips.parquet", "quarantine.parquet"
 _TIFF = "image/tiff; application=geotiff"
@@ -137,14 +138,41 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]], bands: Sequence[s
 
 
 def read_index(shard: Path) -> pa.Table:
-    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season)."""
-    return pq.read_table(shard / INDEX)
+    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season); raises as `read_columns`."""
+    return read_columns(shard / INDEX)
+
+
+def read_columns(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of a table of the archive; default all.
+
+    Raises:
+        UserError: it is missing, cut short or damaged, or lacks a column.
+    """
+    try:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        remedy = "`caco archive verify --repair`, then `caco ingest`, makes the shard again"
+        raise UserError(f"{file}: cannot be read ({one_line(error, 160)}); {remedy}") from error
 
 
 def read_bytes(stream: IO[bytes], row: Mapping[str, Any]) -> bytes:
-    """The GeoTIFF of an index row, by one ranged read of the tar."""
+    """The GeoTIFF of an index row (`offset`, `length`, `sha256`), by one ranged read of the tar.
+
+    Raises:
+        UserError: it is not what the index says.
+    """
     stream.seek(row["offset"])
-    return stream.read(row["length"])
+    return _checked(row, stream.read(row["length"]), str(getattr(stream, "name", TAR)))
+
+
+def _checked(row: Mapping[str, Any], data: bytes, tar: str) -> bytes:
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        name = row.get("id") or f"at byte {row['offset']}"
+        cut = len(data) < row["length"]
+        what = f"cut short ({len(data)} of {row['length']} bytes)" if cut else "not what its index says (sha256)"
+        remedy = "`caco archive verify --repair`, then `caco ingest`, makes the shard again"
+        raise UserError(f"{tar}: chip {name} is {what}; {remedy}")
+    return data
 
 
 def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None = None) -> NDArray[np.uint16]:
@@ -152,8 +180,11 @@ def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None =
 
     Args:
         shard: folder of the shard.
-        row: of its index (`offset`, `length`).
+        row: of its index (`offset`, `length`, `sha256`).
         bands: which and in which order; default all, as archived.
+
+    Raises:
+        UserError: it is not what the index says.
     """
     with open_tar(shard) as stream:
         return decode(read_bytes(stream, row), bands)
@@ -165,12 +196,18 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
     Args:
         archive: folder of the shards.
         bands: which and in which order; default all, as archived. Fewer bands are read faster.
+
+    Raises:
+        UserError: a shard has no tar, or a chip is not what its index says.
     """
-    columns = ["location_id", "period", "season", "offset", "length", "lon", "lat"]
+    columns = ["id", "location_id", "period", "season", "offset", "length", "sha256", "lon", "lat"]
     for shard in shard_folders(archive):
-        rows = pq.read_table(shard / INDEX, columns=columns).to_pylist()
+        if not has_tar(shard):
+            raise UserError(f"{shard / TAR}: missing; `caco archive verify --repair`, then `caco ingest`, makes the shard again")
+        rows = read_columns(shard / INDEX, columns).to_pylist()
         for row, data in zip(rows, read_members(shard, rows), strict=True):
-            yield Chip(row["location_id"], row["period"], row["season"], decode(data, bands), row["lon"], row["lat"])
+            pixels = decode(_checked(row, data, str(shard / TAR)), bands)
+            yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
 
 
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -185,7 +222,7 @@ def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def band_names(shard: Path) -> list[str]:
     """Bands of the shard's chips; empty when it has none."""
-    assets = pq.read_table(shard / INDEX, columns=["assets"])["assets"].slice(0, 1).to_pylist()
+    assets = read_columns(shard / INDEX, ["assets"])["assets"].slice(0, 1).to_pylist()
     return [band["name"] for band in assets[0]["data"]["bands"]] if assets else []
 
 

@@ -65,9 +65,7 @@ def verify_archive(archive: Path, shards: int | None = None, workers: int | None
     found = [Problem("", None, f"{name} does not belong here") for name in _strays(archive)]
     wanted = [shard_name(number) for number in range(shards or 0)]
     names = sorted({path.name for path in _folders(archive)} | set(wanted))
-    total = sum(
-        pq.read_metadata(path).num_rows for name in names if (path := archive / name / INDEX).exists() and _is_parquet(path)
-    )
+    total = sum(_rows(archive / name / INDEX) for name in names)
     progress = Progress("verify", total, "chips")
     sizes: dict[Size, str] = {}
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
@@ -96,12 +94,12 @@ def _strays(archive: Path) -> list[str]:
     return sorted(p.name for p in archive.iterdir() if not p.name.startswith(".") and not (p.is_dir() and _SHARD.match(p.name)))
 
 
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as stream:
-        if stream.read(4) != b"PAR1":
-            return False
-        stream.seek(-4, os.SEEK_END)
-        return stream.read() == b"PAR1"
+def _rows(path: Path) -> int:
+    """Rows of a table, for progress; 0 if it cannot be read."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError, ValueError):
+        return 0
 
 
 def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: dict[Size, str]) -> Iterator[Problem]:
@@ -173,7 +171,7 @@ def _odd_one_out(found: Found, row: Row, grids: dict[str, Grid], sizes: dict[Siz
 def _unreadable_table(path: Path) -> str | None:
     try:
         pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         return f"cannot be read ({one_line(error, 200)})"
     return None
 
