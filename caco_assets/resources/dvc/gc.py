@@ -103,7 +103,7 @@ def _named_by_git(repo: Repo) -> dict[str, str]:
             # DVC's word for uncommitted files is None or "workspace"
             where = f"the branch or tag {revision}" if revision not in (None, "workspace") else "the workspace"
             outs = [out for out in repo.index.outs if out.use_cache]
-            named |= {md5: f"{out} of {where}" for out in outs if (md5 := out.hash_info.value)}
+            named |= {md5: f"{out} of {where}" for out in outs if (md5 := out.hash_info.value if out.hash_info else None)}
     except (DvcException, OSError, ValueError) as error:
         raise UserError(
             f"caco gc: the DVC files of {where} cannot be read, so what they need is not known: {one_line(error, 200)}; nothing "
