@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from caco_assets.imagery.ingest.place import Place
 
 logger = logging.getLogger(__name__)
+
+_REASONS = 20
+"""Different reasons that are listed."""
+_LINE = 2000
+"""Characters of a line of reasons, some of which hold names of foreign fields."""
 
 
 def index_folder(settings: Settings) -> Product:
@@ -232,6 +238,10 @@ def _plan(settings: Settings, locations: Product, path: Path) -> Facts:
     windows = period_windows(settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons)
     limits = Limits(imagery.max_scene_cloud, imagery.candidates)
     facts = write_plan(path, sites, catalog, windows, limits, settings.paths.cache / "planning")
+    reasons = dict(Counter(catalog.refused.values()).most_common(_REASONS))
+    if reasons:
+        listed = "; ".join(f"{number} because each {reason}" for reason, number in reasons.items())
+        logger.warning(f"scenes: {len(catalog.refused)} items of the catalog cannot be used: {listed}"[:_LINE])
     if not facts["candidates"]:
         raise UserError(_no_scene(settings, windows, catalog.refused))
     logger.info(
@@ -245,6 +255,7 @@ def _plan(settings: Settings, locations: Product, path: Path) -> Facts:
         "candidates": facts["candidates"],
         **{f"slots_{name}": facts[name] for name in ("planned", "widened", "missing")},
         "refused_items": len(catalog.refused),
+        "refused_items_by_reason": reasons,
         "refused_item_reasons": dict(sorted(catalog.refused.items())[:20]),
     }
 
@@ -293,7 +304,10 @@ def _archive_facts(shards: list[Facts]) -> Facts:
 
 def _no_scene(settings: Settings, windows: Any, refused: dict[str, str]) -> str:
     (early, _), (late, _) = windows[0][0], windows[1][0]
-    why = f"; {len(refused)} items cannot be used, the first because it {next(iter(refused.values()))}" if refused else ""
+    why = ""
+    if refused:
+        ((reason, number),) = Counter(refused.values()).most_common(1)
+        why = f"; {len(refused)} items cannot be used, {'each' if number == len(refused) else number} because it {reason}"
     return (
         f"imagery.source.kind={settings.imagery.source.kind}: no scene near the places in the "
         f"{settings.imagery.period_months} months from {early:%Y-%m-%d} and from {late:%Y-%m-%d}{why}; "

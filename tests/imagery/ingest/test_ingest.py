@@ -287,7 +287,7 @@ def test_a_catalog_of_other_years_is_an_error_that_names_the_periods(tiny_earth,
 def test_a_catalog_without_the_wanted_bands_says_which_is_lacking(tiny_earth, over):
     tiny_earth.scene("2022-04-05")
     del tiny_earth.items[0]["assets"]["B03"]
-    with pytest.raises(UserError, match="1 items cannot be used, the first because it lacks B03"):
+    with pytest.raises(UserError, match="1 items cannot be used, each because it lacks B03"):
         plan(over(tiny_earth.write()))
 
 
