@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+from caco_assets.core.errors import UserError
+from caco_assets.core.file_lock import file_lock
 from caco_assets.core.products import Product, recorded
 from caco_assets.imagery import stage
 from caco_assets.settings import FolderSource, SecoLayoutSource, Settings, SyntheticSource
+
+logger = logging.getLogger(__name__)
 
 
 def plan(settings: Settings) -> Product:
@@ -16,7 +22,45 @@ def plan(settings: Settings) -> Product:
     return stage.plan(settings, recorded(settings.paths.records, "locations"), _own_catalog(settings))
 
 
-def ingest_shard(settings: Settings, shard: int) -> Product:
+def plan_again_if_changed(settings: Settings) -> None:
+    """Choose the scenes again where the folder, the catalog, the places or the settings have changed since they were chosen.
+
+    Raises:
+        UserError: locations, catalog or scenes are missing; see `stage.plan` for the others.
+    """
+    if isinstance(settings.imagery.source, SecoLayoutSource):
+        return
+    records = settings.paths.records
+    recorded(records, "scenes")
+    with file_lock(records / "scenes.lock", "scenes"):
+        if isinstance(settings.imagery.source, FolderSource):
+            stage.index_folder(settings)
+        if not _is_planned(settings):
+            logger.warning("scenes: the imagery's source or the settings have changed since the scenes were chosen: planned again")
+            plan(settings)
+
+
+def check_planned(settings: Settings) -> None:
+    """Check that the scenes were chosen from the folder, the catalog, the places and the settings as they are now.
+
+    Raises:
+        UserError: they were not, or a product is missing.
+    """
+    if isinstance(settings.imagery.source, SecoLayoutSource):
+        return
+    if not _is_planned(settings):
+        raise UserError(
+            "scenes: the imagery's source or the settings have changed since the scenes were chosen; materialize the assets "
+            "`catalog` and `scenes` again, or run `caco plan`"
+        )
+
+
+def _is_planned(settings: Settings) -> bool:
+    locations, scenes = (recorded(settings.paths.records, name) for name in ("locations", "scenes"))
+    return stage.is_planned(settings, scenes, locations, _own_catalog(settings))
+
+
+def ingest_shard(settings: Settings, shard: int, *, retry: bool = False) -> Product:
     """Read the chips of one shard into the archive: `stage.ingest_shard`. An imported shard is left unchanged.
 
     Raises:
@@ -28,7 +72,7 @@ def ingest_shard(settings: Settings, shard: int) -> Product:
     if isinstance(settings.imagery.source, SecoLayoutSource):
         return recorded(records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
     locations, scenes = (recorded(records, name) for name in ("locations", "scenes"))
-    return stage.ingest_shard(settings, shard, stage.ShardInputs(locations, scenes, _own_catalog(settings)))
+    return stage.ingest_shard(settings, shard, stage.ShardInputs(locations, scenes, _own_catalog(settings)), retry=retry)
 
 
 def collect(settings: Settings) -> Product:

@@ -6,20 +6,21 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, content_hash, produce, recorded
+from caco_assets.core.products import Facts, Product, content_hash, fingerprint, produce, recorded
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.observability.logs import bound
 from caco_assets.observability.metrics import count, observe
-from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
+from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource, SyntheticSource
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest.place import Place
+    from caco_assets.imagery.ingest.source_files import State
 
 logger = logging.getLogger(__name__)
 
@@ -40,21 +41,38 @@ def index_folder(settings: Settings) -> Product:
         raise UserError(f"imagery.source.kind={source.kind}: only a folder of GeoTIFFs is indexed here")
     from caco_assets.imagery.catalogs.folder import index_folder as write_catalog
     from caco_assets.imagery.catalogs.folder import list_files
+    from caco_assets.imagery.ingest.source_files import file_state, is_changed, read_note, write_note
 
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in list_files(source)]
+    states = {path.name: file_state(path) for path in list_files(source)}
+    files = [(name, *(state or [0, 0])[:2]) for name, state in states.items()]
+    records, note = settings.paths.records, settings.paths.records / "catalog.files"
 
     def make(path: Path) -> Facts:
         shutil.rmtree(path, ignore_errors=True)
         return write_catalog(source, path)
 
-    return produce(
-        "catalog",
-        settings.paths.catalog,
-        records=settings.paths.records,
-        recipe=stage_version("catalog"),
-        inputs={"source": source.model_dump(mode="json"), "files": files},
-        make=make,
-    )
+    def product() -> Product:
+        return produce(
+            "catalog",
+            settings.paths.catalog,
+            records=records,
+            recipe=stage_version("catalog"),
+            inputs={"source": source.model_dump(mode="json"), "files": files},
+            make=make,
+        )
+
+    found = product()
+    noted = read_note(note, found.fingerprint)
+    if found.reused and noted is not None:
+        old, refused = noted
+        repaired = [name for name in sorted(refused) if is_changed(old.get(name), states.get(name), refused=True)]
+        if not repaired:
+            return found
+        logger.info(f"catalog: {len(repaired)} refused files have been written again ({repaired[0]}, …): the folder is read again")
+        (records / "catalog.json").unlink(missing_ok=True)
+        found = product()
+    write_note(note, found.fingerprint, states, found.facts["refused_files"])
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,19 +108,37 @@ def plan(settings: Settings, locations: Product, catalog: Product | None) -> Pro
         settings.paths.scenes,
         records=settings.paths.records,
         recipe=stage_version("scenes"),
-        inputs={
-            "locations": locations.content_hash,
-            "catalog": _catalog_identity(settings, catalog),
-            "calendar": [settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons],
-            "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
-            "limits": [imagery.max_scene_cloud, imagery.candidates],
-        },
+        inputs=_plan_inputs(settings, locations, catalog),
         make=make,
     )
 
 
-def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product:
+def is_planned(settings: Settings, scenes: Product, locations: Product, catalog: Product | None) -> bool:
+    """Whether `scenes` was chosen from the places, the catalog and the settings as they are now."""
+    return scenes.fingerprint == fingerprint(stage_version("scenes"), _plan_inputs(settings, locations, catalog))
+
+
+def _plan_inputs(settings: Settings, locations: Product, catalog: Product | None) -> dict[str, Any]:
+    imagery = settings.imagery
+    return {
+        "locations": locations.content_hash,
+        "catalog": _catalog_identity(settings, catalog),
+        "calendar": [settings.vintage, settings.gap_years, imagery.period_months, imagery.seasons],
+        "chip": [imagery.chip_size, imagery.resolution, imagery.bands],
+        "limits": [imagery.max_scene_cloud, imagery.candidates],
+    }
+
+
+def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry: bool = False) -> Product:
     """Read the chips of one shard into the archive, atomically.
+
+    A finished shard is made again where a local file that it was read from has changed since.
+
+    Args:
+        settings: of the profile.
+        shard: its number.
+        inputs: what it is made from.
+        retry: make a finished shard again if it lacks chips whose files could not be read.
 
     Raises:
         UserError: there is no such shard, or the provider does not serve its files.
@@ -113,7 +149,7 @@ def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product
     start = time.monotonic()
     with bound(profile=settings.profile, vintage=settings.vintage, shard=f"{shard:04d}"):
         try:
-            product = _ingest_shard(settings, shard, inputs)
+            product = _ingest_shard(settings, shard, inputs, retry=retry)
         except BaseException:
             count("caco_shards", outcome="failed")
             raise
@@ -124,7 +160,7 @@ def ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product
     return product
 
 
-def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Product:
+def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry: bool) -> Product:
     from caco_assets.core.file_lock import file_lock
     from caco_assets.imagery.archive.shard import rows_hash, shard_name
     from caco_assets.imagery.ingest.reuse import has_note, reusable_outcomes, write_reuse_note
@@ -134,17 +170,21 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
     records, name = settings.paths.records, f"archive/{shard_name(shard)}"
     chip = [imagery.chip_size, imagery.resolution, imagery.bands]
     reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear}
-    note = records / f"{name}.read"
+    note, target = records / f"{name}.read", settings.paths.archive / shard_name(shard)
+    rows = table.to_pylist()
+    sources = _Sources.of(settings, records / f"{name}.files", rows)
+    earlier: Product | None = None
 
     def make(path: Path) -> Facts:
         from caco_assets.imagery.archive.manifest import stored_at
         from caco_assets.imagery.catalogs.open import catalog_folder
         from caco_assets.imagery.catalogs.signing import signer
-        from caco_assets.imagery.ingest.fill_shard import Concurrency, ShardJob, fill_shard
+        from caco_assets.imagery.ingest.fill_shard import Concurrency, ShardJob, fill_shard, journal_folder
         from caco_assets.imagery.reading.scene_reader import Want
 
-        places, rows = _places(settings, inputs.locations, shard), table.to_pylist()
-        earlier = recorded(records, name) if (records / f"{name}.json").exists() else None
+        places = _places(settings, inputs.locations, shard)
+        same = [row for row in rows if row["item_id"] not in sources.changed]
+        started = journal_folder(path) / "files.json"
         job = ShardJob(
             shard=shard,
             places=places,
@@ -152,15 +192,25 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
             want=Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings)),
             min_seasons=imagery.min_seasons,
             concurrency=Concurrency(imagery.workers, imagery.connections),
-            reused=reusable_outcomes(note, earlier, reading, rows, places),
+            reused=reusable_outcomes(note, earlier, reading, same, places),
+            changed=sources.begin(started),
+            limits=imagery.limits,
             root=stored_at(settings, shard),
         )
         return fill_shard(path, job)
 
     with file_lock(records / f"{name}.lock", name):
+        record = records / f"{name}.json"
+        earlier = recorded(records, name) if record.exists() else None
+        if earlier is not None and target.exists():
+            sources.compare(earlier.fingerprint)
+            again = _why_again(target, sources, retry=retry)
+            if again:
+                logger.info(f"shard {shard:04d}: {again}: it is made again")
+                record.unlink()
         product = produce(
             name,
-            settings.paths.archive / shard_name(shard),
+            target,
             records=records,
             recipe=stage_version("archive"),
             inputs={
@@ -173,10 +223,77 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs) -> Produc
             },
             make=make,
         )
+        if not product.reused or not sources.is_noted(product.fingerprint):
+            sources.write(product, target)
         # a file of a folder may change under its name, and is cheap to read again
         if not isinstance(imagery.source, FolderSource) and not has_note(note, product):
-            write_reuse_note(note, product, reading, table.to_pylist(), _places(settings, inputs.locations, shard))
+            write_reuse_note(note, product, reading, rows, _places(settings, inputs.locations, shard))
         return product
+
+
+@dataclass
+class _Sources:
+    """The local files that a shard is read from, and their states now."""
+
+    note: Path
+    files: dict[str, list[str]]
+    states: dict[str, State]
+    changed: set[str] = field(default_factory=set)
+    """Items whose files have changed since the shard on record was read."""
+
+    @classmethod
+    def of(cls, settings: Settings, note: Path, rows: Sequence[Mapping[str, Any]]) -> _Sources:
+        from caco_assets.imagery.catalogs.open import catalog_folder
+        from caco_assets.imagery.ingest.source_files import local_files, states_of
+
+        # the files of the embedded Earth are a product of our own
+        own = isinstance(settings.imagery.source, SyntheticSource)
+        files = {} if own else local_files(rows)
+        return cls(note, files, states_of(files, catalog_folder(settings)))
+
+    def compare(self, owner: str) -> None:
+        """Find what has changed since the note of the shard on record."""
+        from caco_assets.imagery.ingest.source_files import changed_items, read_note
+
+        noted = read_note(self.note, owner)
+        if noted is not None:
+            self.changed = changed_items(self.files, noted[0], self.states, noted[1])
+
+    def begin(self, started: Path) -> frozenset[str]:
+        """Items whose files have changed since an interrupted run of the shard began, whose note is `started`."""
+        from caco_assets.imagery.ingest.source_files import changed_items, read_note, write_note
+
+        noted = read_note(started, "journal")
+        if self.files:
+            write_note(started, "journal", self.states)
+        return frozenset(changed_items(self.files, noted[0], self.states, set()) if noted is not None else ())
+
+    def is_noted(self, owner: str) -> bool:
+        from caco_assets.imagery.ingest.source_files import read_note
+
+        return not self.files or read_note(self.note, owner) is not None
+
+    def write(self, product: Product, shard: Path) -> None:
+        """Note the states that the files had before the shard was read."""
+        from caco_assets.imagery.archive.refusals import LASTING, read_refusals
+        from caco_assets.imagery.ingest.source_files import write_note
+
+        if self.files:
+            refused = {row["item_id"] for row in read_refusals(shard) if row["item_id"] and row["reason"] not in LASTING}
+            write_note(self.note, product.fingerprint, self.states, refused)
+
+
+def _why_again(shard: Path, sources: _Sources, *, retry: bool) -> str | None:
+    """Why a finished shard is made again; None: it is not."""
+    from caco_assets.imagery.archive.refusals import LASTING, read_refusals
+
+    if sources.changed:
+        items = sorted(sources.changed)
+        return f"the files of {len(items)} scenes have changed since it was read ({items[0]}{', …' if len(items) > 1 else ''})"
+    if retry:
+        unread = sum(row["item_id"] is not None and row["reason"] not in LASTING for row in read_refusals(shard))
+        return f"{unread} of its chips could not be read" if unread else None
+    return None
 
 
 def collect(settings: Settings, shards: Sequence[Product]) -> Product:
@@ -189,9 +306,12 @@ def collect(settings: Settings, shards: Sequence[Product]) -> Product:
         shards: every shard of the archive, by number.
 
     Raises:
-        UserError: the object store of the settings rejects the archive's manifest.
+        UserError: the object store of the settings rejects the archive's manifest, or the archive has no chip: the message gives
+            the main reason, and the refusals are written nevertheless.
     """
+    from caco_assets.core.parquet import read_parquet
     from caco_assets.imagery.archive.manifest import publish
+    from caco_assets.imagery.archive.refusals import REFUSAL_ADVICE, main_reason, read_refusals
     from caco_assets.imagery.archive.shard import QUARANTINE, shard_folders
 
     records, names = settings.paths.records, {shard.path.name for shard in shards}
@@ -208,11 +328,11 @@ def collect(settings: Settings, shards: Sequence[Product]) -> Product:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        tables = [pq.read_table(shard.path / QUARANTINE) for shard in shards]
+        tables = [read_parquet(shard.path / QUARANTINE, advice=REFUSAL_ADVICE) for shard in shards]
         pq.write_table(pa.concat_tables(tables), path, compression="zstd")
         return _archive_facts([shard.facts for shard in shards])
 
-    return produce(
+    product = produce(
         "quarantine",
         settings.paths.quarantine,
         records=records,
@@ -220,6 +340,10 @@ def collect(settings: Settings, shards: Sequence[Product]) -> Product:
         inputs={"shards": [shard.content_hash for shard in shards]},
         make=make,
     )
+    if not product.facts["chips"]:
+        why = main_reason(read_refusals(product.path)) or "no place was drawn; change the section sampling"
+        raise UserError(f"archive: not one chip of {product.facts['places']} places: {why}")
+    return product
 
 
 def _plan(settings: Settings, locations: Product, path: Path) -> Facts:

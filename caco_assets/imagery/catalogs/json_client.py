@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import DecodeError, HTTPError, ReadTimeoutError
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.http_retry import backoff_s, retry_after
@@ -34,7 +34,7 @@ TIMEOUT_S = (10.0, 120.0)
 """To connect, and between two bytes of the response: large searches take half a minute."""
 TOO_LARGE = 413
 """Status of a response that is larger than allowed, as of one that the server itself does not send."""
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
 _ERROR_BYTES = 1 << 16
 """Bytes read of an error's response, for its message."""
 
@@ -174,7 +174,8 @@ class JsonClient:
         most = limits.response_bytes if most is None else most
         parts, size, end = [], 0, time.monotonic() + 60 * limits.response_minutes
         try:
-            for part in response.iter_content(_BLOCK):
+            # a read of whatever has come: one that waits for a full block would not see the time pass
+            while part := response.raw.read1(_BLOCK, decode_content=True):
                 parts.append(part)
                 size += len(part)
                 if size > most:
@@ -186,7 +187,7 @@ class JsonClient:
                 if time.monotonic() > end:
                     raise _TransientError(f"takes more than {limits.response_minutes:g} minutes for one response")
         # broken connections, and packed bodies that cannot be unpacked
-        except (requests.RequestException, HTTPError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise _TransientError(_why(error)) from error
         return b"".join(parts)
 
@@ -200,9 +201,9 @@ def _said(content: Any) -> str:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | ReadTimeoutError):
         return "does not answer in time"
-    if isinstance(error, requests.exceptions.ContentDecodingError):
+    if isinstance(error, DecodeError):
         return "sends a packed response that cannot be unpacked"
     text = str(error)
     for clue, meaning in (
@@ -214,6 +215,6 @@ def _why(error: Exception) -> str:
             return meaning
     return (
         "cuts the connection"
-        if "aborted" in text.lower() or "IncompleteRead" in text
+        if "aborted" in text.lower() or "IncompleteRead" in text or "broken" in text
         else f"cannot be reached ({type(error).__name__})"
     )

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from caco_assets.core.errors import UserError, one_line
+from caco_assets.imagery.scenes.item_shape import CONTROL
 
 _FOLLOWED = ("child", "item")
 MOST_BYTES = 64 << 20
@@ -97,7 +98,8 @@ def _absolute(item: Any, file: Path) -> Any:
         return item
     assets = {}
     for key, asset in item["assets"].items():
-        found = isinstance(asset, dict) and isinstance(asset.get("href"), str)
+        # what is no address at all stays as it is: making it absolute would remove the very signs
+        found = isinstance(asset, dict) and isinstance(asset.get("href"), str) and not CONTROL.search(asset["href"])
         try:
             assets[key] = {**asset, "href": make_absolute_href(asset["href"], str(file), start_is_dir=False)} if found else asset
         except ValueError:  # an address that is none

@@ -12,7 +12,7 @@ import requests
 
 from caco_assets.core.redact import without_secrets
 from caco_assets.imagery.catalogs.json_client import JsonClient, ServerError
-from caco_assets.imagery.scenes.item_shape import item_name
+from caco_assets.imagery.scenes.item_shape import CONTROL, item_name
 from caco_assets.settings import ServerLimits
 from caco_assets.settings.imagery_limits import MB
 
@@ -63,9 +63,7 @@ def _check(limits: ServerLimits, address: str, pages: int, items: int, size: int
         ("search_mb", size / MB, limits.search_mb, "MB"),
     ):
         if much > most:
-            raise ServerError(
-                f"{address}: one search takes more than {most:g} {what}; raise imagery.limits.{name} if that is right"
-            )
+            raise ServerError(f"{address}: one search has more than {most:g} {what}; raise imagery.limits.{name} if that is so")
     if time.monotonic() > end:
         minutes = limits.search_minutes
         raise ServerError(
@@ -100,7 +98,7 @@ def _next(page: Mapping[str, Any], request: requests.Request) -> requests.Reques
     try:
         href = urljoin(str(request.url), link["href"])
         good = urlsplit(href).scheme in ("http", "https") and str(method).upper() in _METHODS
-        good &= isinstance(body, dict) and isinstance(headers, dict)
+        good &= not CONTROL.search(link["href"]) and isinstance(body, dict) and isinstance(headers, dict)
         good = good and all(isinstance(part, str) for pair in headers.items() for part in pair)
     except (KeyError, TypeError, ValueError, AttributeError):
         good, href = False, ""

@@ -33,7 +33,7 @@ FACTS = ("href", "gsd", "bands", "eo:bands", "raster:bands", "nodata", "scale", 
 MALFORMED = "is malformed: "
 _KEYS = {key.lower() for pair in COMMON_NAMES.items() for key in pair} | {"data"}
 _SIZE_IN_KEY = re.compile(r"_\d+m$")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """Characters of no name or address; half a surrogate pair cannot even be written."""
 _MODEL = re.compile(r"a valid dictionary( or instance of \w+)?")
 LONGEST = 8192
@@ -44,7 +44,7 @@ _LONGEST_ID = 200
 
 
 def _plain(text: str) -> str:
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise ValueError("holds control characters")
     return text
 
@@ -142,7 +142,7 @@ def item_name(item: Any) -> str:
     """The item's id for a list of refusals; of an item without one, a name that its content gives."""
     found = item.get("id") if isinstance(item, Mapping) else None
     if isinstance(found, str | int) and str(found):
-        return _CONTROL.sub("?", str(found))[:_LONGEST_ID]
+        return CONTROL.sub("?", str(found))[:_LONGEST_ID]
     text = json.dumps(item, sort_keys=True, default=repr, skipkeys=True)
     return f"unnamed-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
@@ -159,4 +159,4 @@ def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in problem["loc"] if part not in _UNION_MEMBERS)
     message = _MODEL.sub("an object", problem["msg"].removeprefix("Value error, "))
-    return f"{_CONTROL.sub('?', place)[:80]}: {message[:1].lower()}{message[1:]}" if place else message
+    return f"{CONTROL.sub('?', place)[:80]}: {message[:1].lower()}{message[1:]}" if place else message

@@ -16,6 +16,8 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from caco_assets.imagery.reading.http.range_response import FileVersion
+
 _TYPES = {
     **{1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u8", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "u8", 11: "f4", 12: "f8"},
     **{16: "u8", 17: "i8", 18: "u8"},
@@ -68,6 +70,8 @@ class TiffIndex:
     tags: Mapping[int, tuple[int, int, bytes]]
     """Tag → type, count, value; without those that locate blocks."""
     tiled: bool
+    version: FileVersion | None = None
+    """Of the file that the index was read from; its blocks must come from the same."""
 
     def blocks(self, left: int, top: int, right: int, bottom: int, bands: Iterable[int]) -> NDArray[np.int64]:
         """Numbers of the blocks that a window of pixels (half-open, cut at the edges) of some bands (from 1) touches."""
