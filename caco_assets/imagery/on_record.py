@@ -57,7 +57,9 @@ def check_planned(settings: Settings) -> None:
 
 def _is_planned(settings: Settings) -> bool:
     locations, scenes = (recorded(settings.paths.records, name) for name in ("locations", "scenes"))
-    return stage.is_planned(settings, scenes, locations, _own_catalog(settings))
+    catalog = _own_catalog(settings)
+    indexed = catalog is None or stage.is_indexed(settings, catalog)
+    return indexed and stage.is_planned(settings, scenes, locations, catalog)
 
 
 def ingest_shard(settings: Settings, shard: int, *, retry: bool = False) -> Product:

@@ -44,7 +44,6 @@ def index_folder(settings: Settings) -> Product:
     from caco_assets.imagery.ingest.source_files import file_state, is_changed, read_note, write_note
 
     states = {path.name: file_state(path) for path in list_files(source)}
-    files = [(name, *(state or [0, 0])[:2]) for name, state in states.items()]
     records, note = settings.paths.records, settings.paths.records / "catalog.files"
 
     def make(path: Path) -> Facts:
@@ -57,7 +56,7 @@ def index_folder(settings: Settings) -> Product:
             settings.paths.catalog,
             records=records,
             recipe=stage_version("catalog"),
-            inputs={"source": source.model_dump(mode="json"), "files": files},
+            inputs=_folder_inputs(source, states),
             make=make,
         )
 
@@ -73,6 +72,23 @@ def index_folder(settings: Settings) -> Product:
         found = product()
     write_note(note, found.fingerprint, states, found.facts["refused_files"])
     return found
+
+
+def is_indexed(settings: Settings, catalog: Product) -> bool:
+    """Whether `catalog` was made from the profile's folder as it is now; True for other sources."""
+    source = settings.imagery.source
+    if not isinstance(source, FolderSource):
+        return True
+    from caco_assets.imagery.catalogs.folder import list_files
+    from caco_assets.imagery.ingest.source_files import file_state
+
+    states = {path.name: file_state(path) for path in list_files(source)}
+    return catalog.fingerprint == fingerprint(stage_version("catalog"), _folder_inputs(source, states))
+
+
+def _folder_inputs(source: FolderSource, states: Mapping[str, State]) -> dict[str, Any]:
+    files = [(name, *(state or [0, 0])[:2]) for name, state in states.items()]
+    return {"source": source.model_dump(mode="json"), "files": files}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from caco_assets.core import object_store
 from caco_assets.core.errors import UserError
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.archive.chip import decode
 from caco_assets.imagery.archive.shard import INDEX, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR
@@ -147,7 +148,8 @@ class ArchiveReader:
             data: Any = _whole(path)
         except FileNotFoundError as error:
             raise UserError(f"{path}: not there; name the folder that holds the shards, and locations.parquet beside it") from error
-        return pq.read_table(pa.BufferReader(data), columns=list(columns))
+        with reading_parquet(path):
+            return pq.read_table(pa.BufferReader(data), columns=list(columns)).select(list(columns))
 
 
 def _whole(address: str) -> bytes:
