@@ -103,7 +103,14 @@ class RemoteFiles:
             UserError: the provider does not serve its files.
         """
         indexes = self._read_indexes(list(bands))
-        plans = {href: _plan(index, bands[href], grids, MARGIN) for href, index in indexes.items() if isinstance(index, TiffIndex)}
+        plans: dict[str, _Blocks] = {}
+        for href, index in indexes.items():
+            try:
+                if isinstance(index, TiffIndex):
+                    plans[href] = _plan(index, bands[href], grids, MARGIN)
+            # a projection that nobody knows, pixels of no size
+            except (RasterioError, ValueError, OverflowError):
+                indexes[href] = UnreadableError("unreadable", "has a georeference that cannot be used")
         with self._budget.hold(sum(plan.size() for plan in plans.values())), ExitStack() as stack:
             parts = self._fetch(plans)
             opened: dict[str, PixelFile | UnreadableError] = {}
@@ -238,7 +245,8 @@ def _plan(index: TiffIndex, bands: Sequence[int], grids: Sequence[Grid], margin:
     numbers = numbers[np.argsort(index.offsets[numbers], kind="stable")]
     spans: list[Span] = []
     for number in numbers.tolist():
-        start, stop = int(index.offsets[number]), int(index.offsets[number] + index.counts[number])
+        start = int(index.offsets[number])
+        stop = start + int(index.counts[number])
         if spans and start - spans[-1][1] <= GAP and stop - spans[-1][0] <= LONGEST:
             spans[-1] = spans[-1][0], max(stop, spans[-1][1])
         else:

@@ -113,11 +113,19 @@ class TiffIndex:
 def read_index(head: bytes) -> TiffIndex | None:
     """The index from the first bytes of a file; None if it is not a TIFF, or one that is left to GDAL.
 
-    Files without the usual georeference (north up, an EPSG code) are left to GDAL.
+    Files without the usual georeference (north up, an EPSG code) are left to GDAL, and so are those whose numbers are none.
 
     Raises:
         NeedMoreError: more bytes from the beginning are needed.
     """
+    try:
+        with np.errstate(all="raise"):
+            return _read(head)
+    except (ValueError, OverflowError, FloatingPointError, LookupError, struct.error):
+        return None
+
+
+def _read(head: bytes) -> TiffIndex | None:
     order = _ORDERS.get(head[:2])
     tags = None if order is None or len(head) < 16 else _directory(head, order)
     if order is None or tags is None or not {_WIDTH, _HEIGHT} <= tags.keys():
