@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caco_assets.commands.shared import profile_option, settings_of
+from caco_assets.commands.shared import profile_option, settings_of, split_names
 from caco_assets.core.errors import UserError
 from caco_assets.settings import load_settings
 
@@ -122,7 +122,7 @@ def embed(
 
     resolved = load_settings(profile)
     encoder = load_encoder(uri, open_tracking(resolved))
-    names = bands.split(",") if bands else None
+    names = split_names(bands)
     targets = [image.with_name(f"{image.stem}.embeddings.parquet") for image in images]
     if out is not None:
         targets = [out] if len(images) == 1 else [out / target.name for target in targets]

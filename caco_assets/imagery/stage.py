@@ -19,6 +19,8 @@ from caco_assets.observability.metrics import count, observe
 from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource, SyntheticSource
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from caco_assets.imagery.ingest.place import Place
     from caco_assets.imagery.ingest.source_files import State
 
@@ -39,11 +41,12 @@ def index_folder(settings: Settings) -> Product:
     source = settings.imagery.source
     if not isinstance(source, FolderSource):
         raise UserError(f"imagery.source.kind={source.kind}: only a folder of GeoTIFFs is indexed here")
+    from caco_assets.imagery.catalogs.folder import files_say, list_files
     from caco_assets.imagery.catalogs.folder import index_folder as write_catalog
-    from caco_assets.imagery.catalogs.folder import list_files
     from caco_assets.imagery.ingest.source_files import file_state, is_changed, read_note, write_note
 
-    states = {path.name: file_state(path) for path in list_files(source)}
+    paths = list_files(source)
+    states, said = {path.name: file_state(path) for path in paths}, files_say(source, paths)
     records, note = settings.paths.records, settings.paths.records / "catalog.files"
 
     def make(path: Path) -> Facts:
@@ -56,7 +59,7 @@ def index_folder(settings: Settings) -> Product:
             settings.paths.catalog,
             records=records,
             recipe=stage_version("catalog"),
-            inputs=_folder_inputs(source, states),
+            inputs=_folder_inputs(source, states, said),
             make=make,
         )
 
@@ -79,16 +82,17 @@ def is_indexed(settings: Settings, catalog: Product) -> bool:
     source = settings.imagery.source
     if not isinstance(source, FolderSource):
         return True
-    from caco_assets.imagery.catalogs.folder import list_files
+    from caco_assets.imagery.catalogs.folder import files_say, list_files
     from caco_assets.imagery.ingest.source_files import file_state
 
-    states = {path.name: file_state(path) for path in list_files(source)}
-    return catalog.fingerprint == fingerprint(stage_version("catalog"), _folder_inputs(source, states))
+    paths = list_files(source)
+    states = {path.name: file_state(path) for path in paths}
+    return catalog.fingerprint == fingerprint(stage_version("catalog"), _folder_inputs(source, states, files_say(source, paths)))
 
 
-def _folder_inputs(source: FolderSource, states: Mapping[str, State]) -> dict[str, Any]:
+def _folder_inputs(source: FolderSource, states: Mapping[str, State], said: Any) -> dict[str, Any]:
     files = [(name, *(state or [0, 0])[:2]) for name, state in states.items()]
-    return {"source": source.model_dump(mode="json"), "files": files}
+    return {"source": source.model_dump(mode="json"), "files": files, **({"files_say": said} if said else {})}
 
 
 @dataclass(frozen=True)
@@ -185,13 +189,19 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
     imagery, table = settings.imagery, read_scenes(inputs.scenes.path, shard)
     records, name = settings.paths.records, f"archive/{shard_name(shard)}"
     chip = [imagery.chip_size, imagery.resolution, imagery.bands]
-    reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear}
+    formats = getattr(imagery.source, "formats", ())
+    # only where they matter, so that other archives stay valid
+    unusual = {"formats": formats} if formats else {}
+    if _declares_nodata(table):
+        unusual["gaps"] = "a pixel without data in one band has none in any"
+    reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear, **unusual}
     note, target = records / f"{name}.read", settings.paths.archive / shard_name(shard)
     rows = table.to_pylist()
     sources = _Sources.of(settings, records / f"{name}.files", rows)
     earlier: Product | None = None
 
     def make(path: Path) -> Facts:
+        from caco_assets.core.raster_drivers import DRIVERS
         from caco_assets.imagery.archive.manifest import stored_at
         from caco_assets.imagery.catalogs.open import catalog_folder
         from caco_assets.imagery.catalogs.signing import signer
@@ -205,7 +215,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
             shard=shard,
             places=places,
             rows=rows,
-            want=Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings)),
+            want=Want(imagery.bands, imagery.min_clear, catalog_folder(settings), signer(settings), (*DRIVERS, *formats)),
             min_seasons=imagery.min_seasons,
             concurrency=Concurrency(imagery.workers, imagery.connections),
             reused=reusable_outcomes(note, earlier, reading, same, places),
@@ -236,6 +246,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
                 "chip": chip,
                 "min_clear": imagery.min_clear,
                 "min_seasons": imagery.min_seasons,
+                **unusual,
             },
             make=make,
         )
@@ -412,6 +423,11 @@ def _places(settings: Settings, locations: Product, shard: int) -> list[Place]:
     grids = chip_grids(lon, lat, settings.imagery.chip_size, settings.imagery.resolution)
     rows = zip(table["location_id"].to_pylist(), lon.tolist(), lat.tolist(), grids, strict=True)
     return [Place(*row) for row in rows]
+
+
+def _declares_nodata(scenes: pa.Table) -> bool:
+    """Whether a value other than 0 means no data in any of the scenes."""
+    return any(value not in (None, 0) for value in scenes["nodata"].unique().to_pylist())
 
 
 def _catalog_identity(settings: Settings, catalog: Product | None) -> Any:

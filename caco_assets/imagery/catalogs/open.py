@@ -22,9 +22,11 @@ def open_catalog(settings: Settings) -> Catalog:
     return StaticCatalog.open(path, imagery.bands, settings.paths.cache)
 
 
-def catalog_folder(settings: Settings) -> Path:
-    """The folder that relative hrefs start at."""
+def catalog_folder(settings: Settings) -> Path | None:
+    """The folder that relative hrefs start at; None: the catalog is not on this machine."""
     source = settings.imagery.source
+    if isinstance(source, StacApiSource):
+        return None
     if not isinstance(source, CatalogSource):
         return settings.paths.catalog
     return source.path.parent if source.path.suffix == ".parquet" else source.path

@@ -96,7 +96,7 @@ class StacApi(Catalog):
     def _scenes(self, box: Box, span: Interval) -> pa.Table:
         items = itertools.chain.from_iterable(self._items(piece, span) for piece in pieces(box))
         # a server's interval is closed at both ends
-        return within(scenes_of(items, self._bands, self.refused), [span])
+        return within(scenes_of(items, self._bands, self.refused, local=False), [span])
 
     def _items(self, box: Box, span: Interval) -> list[Any]:
         start, end = (f"{moment:%Y-%m-%dT%H:%M:%S}Z" for moment in (span[0], span[1] + timedelta(microseconds=999_999)))

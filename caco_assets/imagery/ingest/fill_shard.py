@@ -271,7 +271,7 @@ def _reader_pool(job: ShardJob) -> Iterator[_ReaderPool]:
         fetcher, remote, size = None, None, limits.workers
         if references:
             fetcher = stack.enter_context(Fetcher(limits.connections, want.sign, references, limits.patience, job.limits))
-            remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(limits.workers))
+            remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(limits.workers), drivers=want.drivers)
             # while one scene is decoded, the connections serve another
             size = max(limits.workers, 2 * limits.connections)
         threads = stack.enter_context(ThreadPoolExecutor(size))

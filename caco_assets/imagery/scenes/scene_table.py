@@ -38,22 +38,26 @@ SCENES = pa.schema(
 """Columns of a table of scenes: those of `scenes.parquet` that belong to the scene, and the footprint (WKB, EPSG:4326)."""
 
 
-def scenes_of(items: Iterable[Any], bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
-    """The scenes of STAC items (as JSON), in order; items that cannot be used go to `refused` with the reason."""
-    return in_order(scene_table(usable_scenes(items, bands, refused)))
+def scenes_of(items: Iterable[Any], bands: tuple[str, ...], refused: dict[str, str], *, local: bool = True) -> pa.Table:
+    """The scenes of STAC items (as JSON), in order; items that cannot be used go to `refused` with the reason.
+
+    `local`: the catalog lies on this machine and may name files of it.
+    """
+    return in_order(scene_table(usable_scenes(items, bands, refused, local=local)))
 
 
-def usable_scenes(items: Iterable[Any], bands: tuple[str, ...], refused: dict[str, str]) -> Iterator[Scene]:
+def usable_scenes(items: Iterable[Any], bands: tuple[str, ...], refused: dict[str, str], *, local: bool = True) -> Iterator[Scene]:
     """The scenes of STAC items (as JSON) of any origin, in the order given; the only place where an item is accepted or refused.
 
     Args:
         items: whatever the catalog holds where an item should be.
         bands: required of each.
         refused: receives the items that cannot be used, with the reason.
+        local: the catalog lies on this machine and may name files of it.
     """
     for item in items:
         try:
-            yield scene_from_item(used_parts(item), bands, TEST_BANDS)
+            yield scene_from_item(used_parts(item), bands, TEST_BANDS, local=local)
         except ItemRefusedError as error:
             refused[item_name(item)] = str(error)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from caco_assets.imagery.geometry.footprint import across_antimeridian
 from caco_assets.imagery.scenes.clear_sky import TEST_BANDS
-from caco_assets.imagery.scenes.hrefs import DEPTHS
+from caco_assets.imagery.scenes.hrefs import DEPTHS, SCHEMES, href_problem, unpack
 from caco_assets.imagery.scenes.item_shape import LONGEST, used_assets
 from caco_assets.imagery.scenes.periods import Interval
 from caco_assets.imagery.scenes.radiometry import APPLIED_KEYS
@@ -53,6 +53,9 @@ _PLAIN_TEXT = r"^[ !#-\[\]-~]*$"
 _NAME = r"^[^\x00-\x1f\x7f]+$"
 _FIRST, _END = -62_135_596_800_000_000, 253_402_300_800_000_000
 """The first microsecond of the year 1 and of the year 10 000, which Python does not know."""
+_ODD_START = r'(?i):"(\s|\\u|<|/vsi)'
+_ANY_SCHEME, _USUAL_SCHEME = r'(?i):"[a-z][a-z0-9+.-]*:/', rf'(?i):"({"|".join(SCHEMES)}):/'
+"""In packed hrefs: the starts that `hrefs.href_problem` has to look at."""
 _MARK = re.compile(f"\0(.*)\0({BAND_MARK}\\d+)?")
 
 Codes = NDArray[np.int64]
@@ -125,7 +128,7 @@ def _by_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[str, str]
     for kind in np.unique(kinds[usable]).tolist():
         rows = np.flatnonzero(usable & (kinds == kind))
         try:
-            parts.append(_of_one_kind(columns, facts, rows, baseline[int(rows[0])].as_py(), bands))
+            parts.append(_readable(_of_one_kind(columns, facts, rows, baseline[int(rows[0])].as_py(), bands), refused))
         except ItemRefusedError as error:
             refused.update((item_id, str(error)) for item_id in facts["item_id"].take(rows).to_pylist())
     return pa.concat_tables(parts)
@@ -166,6 +169,22 @@ def _of_one_kind(
     table["radiometry"] = pa.array([exceptions_json(exceptions)], pa.string()).take(np.zeros(count, np.int64))
     table["hrefs"] = _packed(files)
     return pa.table([table[name] for name in SCENES.names], schema=SCENES)
+
+
+def _readable(scenes: pa.Table, refused: dict[str, str]) -> pa.Table:
+    """The scenes whose hrefs may be read; see `hrefs.href_problem`."""
+    texts = scenes["hrefs"]
+    schemes = [pc.count_substring_regex(texts, pattern) for pattern in (_ANY_SCHEME, _USUAL_SCHEME)]
+    odd = pc.or_(pc.match_substring_regex(texts, _ODD_START), pc.not_equal(*schemes))
+    if not pc.any(odd).as_py():
+        return scenes
+    kept = np.ones(scenes.num_rows, bool)
+    for row in np.flatnonzero(np.asarray(odd)).tolist():
+        problems = (href_problem(href, local=True) for href in unpack(scenes["hrefs"][row].as_py()).values())
+        if (problem := next((one for one in problems if one is not None), None)) is not None:
+            kept[row] = False
+            refused[scenes["item_id"][row].as_py()] = problem
+    return scenes.filter(pa.array(kept))
 
 
 def _packed(files: dict[tuple[str, str], pa.Array]) -> pa.Array:

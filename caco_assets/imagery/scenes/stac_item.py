@@ -14,6 +14,8 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from caco_assets.imagery.geometry.footprint import across_antimeridian
+from caco_assets.imagery.scenes.band_names import same_band
+from caco_assets.imagery.scenes.hrefs import href_problem
 from caco_assets.imagery.scenes.radiometry import Radiometry, radiometry_of
 
 # Keys of Element 84's Earth Search v1 and of stactools-sentinel2.
@@ -68,16 +70,18 @@ class Scene:
     """Footprint, EPSG:4326; in two parts across the antimeridian."""
 
 
-def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tuple[str, ...] = ()) -> Scene:
+def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tuple[str, ...] = (), *, local: bool = True) -> Scene:
     """The scene that a STAC item (as JSON) describes.
 
     Args:
         item: STAC 1.0 or 1.1 item of Sentinel-2 L2A, or of a folder's own files.
         bands: required band names.
         helpers: bands included if the item has them and no SCL (the clear-sky test uses them).
+        local: its catalog lies on this machine and may name files of it.
 
     Raises:
-        ItemRefusedError: it is L1C, lacks a band, a footprint or a date, or does not give the meaning of its numbers.
+        ItemRefusedError: it is L1C, lacks a band, a footprint or a date, does not give the meaning of its numbers, or has an href
+            that must not be read.
     """
     properties = item["properties"]
     _refuse_level_1(item)
@@ -87,6 +91,9 @@ def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tu
         raise ItemRefusedError(NO_FOOTPRINT)
     baseline = processing_baseline(item)
     usual, exceptions, hrefs = read_assets(item["assets"], properties, baseline, bands, helpers)
+    for href in hrefs.values():
+        if (wrong := href_problem(href, local=local)) is not None:
+            raise ItemRefusedError(wrong)
     return Scene(
         item_id=str(item["id"]),
         datetime=utc(properties["datetime"]),
@@ -109,15 +116,24 @@ def read_assets(
 ) -> tuple[Radiometry, dict[str, Radiometry], dict[str, str]]:
     """The usual radiometry of an item's bands, the bands that differ, and band → href in the order of `bands`.
 
+    A band that the item names in another spelling (`B4`, `b04`, `red`) counts as the wanted one if no other could be meant.
+
     Raises:
         ItemRefusedError: a band is missing, nothing gives the meaning of its numbers, or bands differ in their nodata value.
     """
     found = dict(_bands(assets))
+    for band in bands:
+        others = [name for name in found if name not in bands and same_band(name, band)]
+        if band not in found and len(others) == 1:
+            found[band] = found[others[0]]
     lacking = [band for band in bands if band not in found]
     if lacking:
         raise ItemRefusedError(f"lacks {', '.join(lacking)}")
     wanted = [*bands, "SCL"] if "SCL" in found else [*bands, *(name for name in helpers if name in found and name not in bands)]
-    meanings = {name: radiometry_of(found[name][1], properties, baseline) for name in wanted if name != "SCL"}
+    try:
+        meanings = {name: radiometry_of(found[name][1], properties, baseline) for name in wanted if name != "SCL"}
+    except ValueError as error:
+        raise ItemRefusedError(str(error)) from error
     unknown = [name for name, meaning in meanings.items() if meaning is None]
     if unknown:
         raise ItemRefusedError(f"says neither by raster:bands nor by a processing baseline what the numbers of {unknown[0]} mean")

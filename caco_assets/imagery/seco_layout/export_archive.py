@@ -100,7 +100,7 @@ def _whole(folder: Path, write: Any) -> None:
 
 def _write_date(folder: Path, data: bytes, row: Row, kind: Kind) -> None:
     folder.mkdir()
-    with MemoryFile(data) as memory, memory.open() as chip:
+    with MemoryFile(data) as memory, memory.open(driver="GTiff") as chip:
         place = {"crs": chip.crs, "transform": chip.transform, "width": chip.width, "height": chip.height}
         for band, pixels in _layers(chip, kind):
             # the published uint8 has no value for no data

@@ -22,7 +22,9 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.warp import transform_bounds
 
+from caco_assets.core.raster_drivers import DRIVERS, ForeignReferenceError, check_overviews
 from caco_assets.imagery.geometry.chip_grid import Grid
+from caco_assets.imagery.reading.file_facts import FileFacts, facts_of
 from caco_assets.imagery.reading.gdal import UnreadableError, check_placed, open_raster
 from caco_assets.imagery.reading.http.range_client import Fetcher, Sign
 from caco_assets.imagery.reading.http.range_response import ChangedFileError, RangeResponse, Span
@@ -87,9 +89,16 @@ class _Blocks:
 class RemoteFiles:
     """Files over HTTP, shared by the threads of one run of work."""
 
-    def __init__(self, fetcher: Fetcher, sign: Sign, cpu: AbstractContextManager | None = None, memory: int = MEMORY) -> None:
-        """`cpu`: a semaphore held while pixels are decoded (at most one thread per core)."""
-        self._fetcher, self._sign = fetcher, sign
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        sign: Sign,
+        cpu: AbstractContextManager | None = None,
+        memory: int = MEMORY,
+        drivers: Sequence[str] = DRIVERS,
+    ) -> None:
+        """`cpu`: a semaphore held while pixels are decoded (at most one thread per core); `drivers`: see `open_raster`."""
+        self._fetcher, self._sign, self._drivers = fetcher, sign, drivers
         self.cpu = cpu or threading.BoundedSemaphore(2)
         self._budget = Budget(memory)
         self._indexes: OrderedDict[str, TiffIndex | None] = OrderedDict()
@@ -119,7 +128,7 @@ class RemoteFiles:
                     if isinstance(index, UnreadableError):
                         raise index
                     if index is None:
-                        opened[href] = GdalFile(stack.enter_context(open_raster(self._sign(href))), href)
+                        opened[href] = GdalFile(stack.enter_context(open_raster(self._sign(href), self._drivers)), href)
                         continue
                     good, bad = parts[href]
                     with self.cpu:
@@ -225,14 +234,21 @@ class _RemoteFile:
         except RasterioError:
             return self._files.read_again(self._href, indexes, grid, nearest=nearest, nodata=nodata)
 
+    def facts(self) -> FileFacts:
+        """See `PixelFile.facts`."""
+        return facts_of(self._raster)
+
 
 @contextmanager
 def _in_memory(index: TiffIndex, parts: Mapping[int, bytes]) -> Iterator[DatasetReader]:
     with MemoryFile(index.extract(parts)) as memory:
         try:
-            raster = memory.open()
+            raster = memory.open(driver="GTiff")
+            check_overviews(raster)
         except RasterioError as error:
             raise UnreadableError("unreadable", "GDAL cannot open it") from error
+        except ForeignReferenceError as error:
+            raise UnreadableError("unreadable", str(error)) from error
         with raster:
             check_placed(raster)
             yield raster

@@ -35,6 +35,9 @@ _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 _LEFT_OUT = {*_STRIPS, *_TILES, 330, 34665, 34853}
 _UNREACHABLE = 1 << 48
 _BIG = 8
+_SUBFILE, _MASK = 254, 4
+_COG_NOTES, _COG_MASK = 1024, b"MASK_INTERLEAVED_WITH_IMAGERY=YES"
+"""GDAL's notes on the layout of a COG, right after the header."""
 Order = Literal["<", ">"]
 _ORDERS: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
 _MOST_BLOCKS = 1 << 22
@@ -113,7 +116,8 @@ class TiffIndex:
 def read_index(head: bytes) -> TiffIndex | None:
     """The index from the first bytes of a file; None if it is not a TIFF, or one that is left to GDAL.
 
-    Files without the usual georeference (north up, an EPSG code) are left to GDAL, and so are those whose numbers are none.
+    Files without the usual georeference (north up, an EPSG code) are left to GDAL, and so are those with a mask (it is an image of
+    its own) and those whose numbers are none.
 
     Raises:
         NeedMoreError: more bytes from the beginning are needed.
@@ -128,7 +132,7 @@ def read_index(head: bytes) -> TiffIndex | None:
 def _read(head: bytes) -> TiffIndex | None:
     order = _ORDERS.get(head[:2])
     tags = None if order is None or len(head) < 16 else _directory(head, order)
-    if order is None or tags is None or not {_WIDTH, _HEIGHT} <= tags.keys():
+    if order is None or tags is None or not {_WIDTH, _HEIGHT} <= tags.keys() or _has_mask(head, order):
         return None
     tiled = _TILES[0] in tags
     places, sizes = _TILES if tiled else _STRIPS
@@ -149,6 +153,27 @@ def _read(head: bytes) -> TiffIndex | None:
 
 
 _SINGLE = (_WIDTH, _HEIGHT, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT)
+
+
+def _has_mask(head: bytes, order: Order) -> bool:
+    """Whether a mask follows the image, as far as the first bytes show it."""
+    if _COG_MASK in head[:_COG_NOTES]:
+        return True
+    version, start = struct.unpack_from(f"{order}H", head, 2)[0], struct.unpack_from(f"{order}I", head, 4)[0]
+    count, entry, pointer = ("H", 12, "I") if version == 42 else ("Q", 20, "Q")
+    if version == 43:
+        (start,) = struct.unpack_from(f"{order}Q", head, 8)
+    try:
+        (entries,) = struct.unpack_from(f"{order}{count}", head, start)
+        (second,) = struct.unpack_from(f"{order}{pointer}", head, start + struct.calcsize(f"={count}") + entries * entry)
+        (entries,) = struct.unpack_from(f"{order}{count}", head, second)
+        first = second + struct.calcsize(f"={count}")
+        # tags are sorted: the kind of an image comes first
+        tag, _ = struct.unpack_from(f"{order}HH", head, first)
+        (kind,) = struct.unpack_from(f"{order}I", head, first + entry - struct.calcsize(f"={pointer}"))
+    except struct.error:
+        return False
+    return second > 0 and entries > 0 and tag == _SUBFILE and bool(kind & _MASK)
 
 
 def _directory(head: bytes, order: Order) -> dict[int, tuple[int, int, bytes]] | None:
