@@ -14,7 +14,7 @@ def settings(profile: str, write: bool) -> None:
     """Show the settings after applying the profile and the environment."""
     from caco_assets.resources.dvc.params import write_stage_settings
 
-    resolved = settings_of(profile)
+    resolved = settings_of(profile, writes=write)
     if write:
         click.echo(write_stage_settings(resolved))
     else:

@@ -6,7 +6,7 @@ import logging
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.file_lock import file_lock
-from caco_assets.core.products import Product, recorded
+from caco_assets.core.products import Product, recorded, verified
 from caco_assets.imagery import stage
 from caco_assets.settings import FolderSource, SecoLayoutSource, Settings, SyntheticSource
 
@@ -19,7 +19,7 @@ def plan(settings: Settings) -> Product:
     Raises:
         UserError: locations or catalog are missing; see `stage.plan` for the others.
     """
-    return stage.plan(settings, recorded(settings.paths.records, "locations"), _own_catalog(settings))
+    return stage.plan(settings, verified(settings.paths.records, "locations"), _own_catalog(settings))
 
 
 def plan_again_if_changed(settings: Settings) -> None:
@@ -35,9 +35,11 @@ def plan_again_if_changed(settings: Settings) -> None:
     with file_lock(records / "scenes.lock", "scenes"):
         if isinstance(settings.imagery.source, FolderSource):
             stage.index_folder(settings)
-        if not _is_planned(settings):
-            logger.warning("scenes: the imagery's source or the settings have changed since the scenes were chosen: planned again")
-            plan(settings)
+        current = _is_planned(settings)
+        # also where the file itself is no longer what was made
+        if not plan(settings).reused:
+            why = "its file was not what its record says" if current else "the imagery's source or the settings have changed"
+            logger.warning(f"scenes: {why}: chosen again")
 
 
 def check_planned(settings: Settings) -> None:
@@ -73,7 +75,7 @@ def ingest_shard(settings: Settings, shard: int, *, retry: bool = False) -> Prod
     records = settings.paths.records
     if isinstance(settings.imagery.source, SecoLayoutSource):
         return recorded(records, f"archive/{shard_name(shard)}")  # `caco archive import` made it
-    locations, scenes = (recorded(records, name) for name in ("locations", "scenes"))
+    locations, scenes = (verified(records, name) for name in ("locations", "scenes"))
     return stage.ingest_shard(settings, shard, stage.ShardInputs(locations, scenes, _own_catalog(settings)), retry=retry)
 
 

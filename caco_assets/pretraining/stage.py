@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, fingerprint, produce
+from caco_assets.core.products import Facts, Product, fingerprint, produce, verify
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
@@ -36,17 +36,35 @@ def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
         shards: all shards of the archive.
 
     Raises:
-        UserError: there are no shards, the archive lacks a band, or it holds no place with enough dates in both periods.
+        UserError: there are no shards, the archive lacks a band, it holds no place with enough dates in both periods, or a shard is
+            not what was recorded.
     """
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.archive.shard import iter_chips
+    from caco_assets.imagery.archive.shard import INDEX, iter_chips
     from caco_assets.pretraining.pack.build import build
 
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
     if not shards:
         raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco demo`")
     read = tuple(band for band in imagery.bands if band in wanted.packed_bands)
+
+    def make(target: Path) -> Facts:
+        for shard in shards:
+            # its checksums cover the chips, which are compared as they are read
+            verify(paths.records, shard, INDEX)
+        return build(
+            iter_chips(paths.archive, read),
+            target,
+            bands=wanted.packed_bands,
+            archive_bands=read,
+            stretch=wanted.stretch,
+            chip_size=imagery.chip_size,
+            seasons=imagery.seasons,
+            min_seasons=imagery.min_seasons,
+            total=sum(pq.read_metadata(shard.path / INDEX).num_rows for shard in shards),
+        )
+
     return produce(
         "pack",
         paths.pack,
@@ -61,17 +79,7 @@ def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
             "bands": list(wanted.packed_bands),
             "stretch": wanted.stretch,
         },
-        make=lambda target: build(
-            iter_chips(paths.archive, read),
-            target,
-            bands=wanted.packed_bands,
-            archive_bands=read,
-            stretch=wanted.stretch,
-            chip_size=imagery.chip_size,
-            seasons=imagery.seasons,
-            min_seasons=imagery.min_seasons,
-            total=sum(pq.read_metadata(shard.path / "chips.parquet").num_rows for shard in shards),
-        ),
+        make=make,
     )
 
 

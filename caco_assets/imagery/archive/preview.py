@@ -28,7 +28,7 @@ def chips_preview(archive: Path, places: int = PLACES) -> bytes:
 
     from caco_assets.imagery.archive.shard import band_names, read_chip, read_index, shard_folders
 
-    columns = ["location_id", "period", "season", "datetime", "offset", "length"]
+    columns = ["location_id", "period", "season", "datetime", "offset", "length", "sha256"]
     owners: dict[str, list[tuple[Path, dict]]] = {}
     for shard in shard_folders(archive):
         for row in read_index(shard, columns).to_pylist():

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from caco_assets.core.errors import UserError
 from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.archive.chip import Chip, decode
-from caco_assets.imagery.archive.tar_store import TAR, open_tar, read_members
+from caco_assets.imagery.archive.tar_store import TAR, has_tar, open_tar, read_members
 
 INDEX, QUARANTINE = "chips.parquet", "quarantine.parquet"
 INDEX_ADVICE = "run `caco archive verify --repair`, then `caco ingest`"
@@ -161,9 +162,23 @@ def read_index(shard: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_bytes(stream: IO[bytes], row: Mapping[str, Any]) -> bytes:
-    """The GeoTIFF of an index row, by one ranged read of the tar."""
+    """The GeoTIFF of an index row (`offset`, `length`, `sha256`), by one ranged read of the tar.
+
+    Raises:
+        UserError: it is not what the index says.
+    """
     stream.seek(row["offset"])
-    return stream.read(row["length"])
+    return _checked(row, stream.read(row["length"]), str(getattr(stream, "name", TAR)))
+
+
+def _checked(row: Mapping[str, Any], data: bytes, tar: str) -> bytes:
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        name = row.get("id") or f"at byte {row['offset']}"
+        cut = len(data) < row["length"]
+        what = f"cut short ({len(data)} of {row['length']} bytes)" if cut else "not what its index says (sha256)"
+        remedy = "`caco archive verify --repair`, then `caco ingest`, makes the shard again"
+        raise UserError(f"{tar}: chip {name} is {what}; {remedy}")
+    return data
 
 
 def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None = None) -> NDArray[np.uint16]:
@@ -171,8 +186,11 @@ def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None =
 
     Args:
         shard: folder of the shard.
-        row: of its index (`offset`, `length`).
+        row: of its index (`offset`, `length`, `sha256`).
         bands: which and in which order; default all, as archived.
+
+    Raises:
+        UserError: it is not what the index says.
     """
     with open_tar(shard) as stream:
         return decode(read_bytes(stream, row), bands)
@@ -184,12 +202,18 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
     Args:
         archive: folder of the shards.
         bands: which and in which order; default all, as archived. Fewer bands are read faster.
+
+    Raises:
+        UserError: a shard has no tar, or a chip is not what its index says.
     """
-    columns = ["location_id", "period", "season", "offset", "length", "lon", "lat"]
+    columns = ["id", "location_id", "period", "season", "offset", "length", "sha256", "lon", "lat"]
     for shard in shard_folders(archive):
+        if not has_tar(shard):
+            raise UserError(f"{shard / TAR}: missing; `caco archive verify --repair`, then `caco ingest`, makes the shard again")
         rows = read_index(shard, columns).to_pylist()
         for row, data in zip(rows, read_members(shard, rows), strict=True):
-            yield Chip(row["location_id"], row["period"], row["season"], decode(data, bands), row["lon"], row["lat"])
+            pixels = decode(_checked(row, data, str(shard / TAR)), bands)
+            yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
 
 
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -143,7 +143,10 @@ def item_name(item: Any) -> str:
     found = item.get("id") if isinstance(item, Mapping) else None
     if isinstance(found, str | int) and str(found):
         return CONTROL.sub("?", str(found))[:_LONGEST_ID]
-    text = json.dumps(item, sort_keys=True, default=repr, skipkeys=True)
+    try:
+        text = json.dumps(item, default=repr, skipkeys=True)
+    except (RecursionError, ValueError):  # nested too deeply, or in itself
+        text = ""
     return f"unnamed-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
 

@@ -28,7 +28,7 @@ PUBLISHED_UNITS = 255
 """Published numbers are uint8 = reflectance × 255."""
 _COLUMNS = (
     *("location_id", "period", "season", "datetime", "item_id", "clear_fraction", "cloud_cover", "status"),
-    *("offset", "length", "lon", "lat"),
+    *("offset", "length", "sha256", "lon", "lat"),
 )
 _PROFILE = {"driver": "GTiff", "compress": "deflate", "predictor": 2, "count": 1}
 

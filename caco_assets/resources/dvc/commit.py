@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from caco_assets.core.errors import UserError
-from caco_assets.core.products import recorded
+from caco_assets.core.errors import UserError, storage_error
+from caco_assets.core.products import folder_hash, read_record, recorded
 from caco_assets.resources.dvc.home import ensure_home
-from caco_assets.resources.dvc.object_db import folder_md5, listings
+from caco_assets.resources.dvc.object_db import listings
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.dvc.repo import UnavailableError, data_versions, locked, remember, repository
 from caco_assets.settings import SecoLayoutSource, Settings
@@ -70,7 +69,8 @@ class DataVersions(dg.ConfigurableResource):
                 repo.commit(f"{pipeline}:settings@{settings.profile}", force=True)
                 repo.commit(target, force=True)
             except (DvcException, OSError) as error:
-                raise UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
+                plain = storage_error(error, settings.home)
+                raise plain or UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
             remember(settings, stage)
             if self.push:
                 _push(repo, target, what)
@@ -104,12 +104,12 @@ def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
     files = listings(settings.home, [folder]).get(folder)
     if files is None:
         return False
-    shards = {path.stem: json.loads(path.read_text()) for path in (settings.paths.records / "archive").glob("shard=*.json")}
+    shards = {path.stem: read_record(path) for path in (settings.paths.records / "archive").glob("shard=*.json")}
     parted: dict[str, dict[str, str]] = {}
     for file, md5 in files.items():
         shard, _, name = file.partition("/")
         parted.setdefault(shard, {})[name] = md5
-    return {name: folder_md5(part) for name, part in parted.items()} == {
+    return {name: folder_hash(part) for name, part in parted.items()} == {
         name: record["content_hash"] for name, record in shards.items()
     }
 
@@ -119,6 +119,9 @@ def _push(repo: Any, target: str, what: str) -> None:
         repo.push([target])
     # each store's client raises its own exception types
     except Exception as error:
+        # waiting does not free a full disk
+        if (plain := storage_error(error)) is not None:
+            raise plain from error
         remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
         raise UnavailableError(f"{what}: not pushed: {_one_line(error)}; {remedy}") from error
 
