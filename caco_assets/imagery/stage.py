@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from caco_assets.core.products import Facts, Product, content_hash, fingerprint,
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.observability.logs import bound
 from caco_assets.observability.metrics import count, observe
-from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource, SyntheticSource
+from caco_assets.settings import CatalogSource, FolderSource, SecoLayoutSource, Settings, StacApiSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -184,6 +184,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
     from caco_assets.core.file_lock import file_lock
     from caco_assets.imagery.archive.shard import rows_hash, shard_name
     from caco_assets.imagery.ingest.reuse import has_note, reusable_outcomes, write_reuse_note
+    from caco_assets.imagery.ingest.shard_sources import ShardSources
     from caco_assets.imagery.planning.scenes_parquet import read_scenes
 
     imagery, table = settings.imagery, read_scenes(inputs.scenes.path, shard)
@@ -197,7 +198,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
     reading = {"recipe": stage_version("archive"), "chip": chip, "min_clear": imagery.min_clear, **unusual}
     note, target = records / f"{name}.read", settings.paths.archive / shard_name(shard)
     rows = table.to_pylist()
-    sources = _Sources.of(settings, records / f"{name}.files", rows)
+    sources = ShardSources.of(settings, records / f"{name}.files", rows)
     earlier: Product | None = None
 
     def make(path: Path) -> Facts:
@@ -230,7 +231,7 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
         earlier = recorded(records, name) if record.exists() else None
         if earlier is not None and target.exists():
             sources.compare(earlier.fingerprint)
-            again = _why_again(target, sources, retry=retry)
+            again = sources.why_again(target, retry=retry)
             if again:
                 logger.info(f"shard {shard:04d}: {again}: it is made again")
                 record.unlink()
@@ -251,76 +252,11 @@ def _ingest_shard(settings: Settings, shard: int, inputs: ShardInputs, *, retry:
             make=make,
         )
         if not product.reused or not sources.is_noted(product.fingerprint):
-            sources.write(product, target)
+            sources.write(product)
         # a file of a folder may change under its name, and is cheap to read again
         if not isinstance(imagery.source, FolderSource) and not has_note(note, product):
             write_reuse_note(note, product, reading, rows, _places(settings, inputs.locations, shard))
         return product
-
-
-@dataclass
-class _Sources:
-    """The local files that a shard is read from, and their states now."""
-
-    note: Path
-    files: dict[str, list[str]]
-    states: dict[str, State]
-    changed: set[str] = field(default_factory=set)
-    """Items whose files have changed since the shard on record was read."""
-
-    @classmethod
-    def of(cls, settings: Settings, note: Path, rows: Sequence[Mapping[str, Any]]) -> _Sources:
-        from caco_assets.imagery.catalogs.open import catalog_folder
-        from caco_assets.imagery.ingest.source_files import local_files, states_of
-
-        # the files of the embedded Earth are a product of our own
-        own = isinstance(settings.imagery.source, SyntheticSource)
-        files = {} if own else local_files(rows)
-        return cls(note, files, states_of(files, catalog_folder(settings)))
-
-    def compare(self, owner: str) -> None:
-        """Find what has changed since the note of the shard on record."""
-        from caco_assets.imagery.ingest.source_files import changed_items, read_note
-
-        noted = read_note(self.note, owner)
-        if noted is not None:
-            self.changed = changed_items(self.files, noted[0], self.states, noted[1])
-
-    def begin(self, started: Path) -> frozenset[str]:
-        """Items whose files have changed since an interrupted run of the shard began, whose note is `started`."""
-        from caco_assets.imagery.ingest.source_files import changed_items, read_note, write_note
-
-        noted = read_note(started, "journal")
-        if self.files:
-            write_note(started, "journal", self.states)
-        return frozenset(changed_items(self.files, noted[0], self.states, set()) if noted is not None else ())
-
-    def is_noted(self, owner: str) -> bool:
-        from caco_assets.imagery.ingest.source_files import read_note
-
-        return not self.files or read_note(self.note, owner) is not None
-
-    def write(self, product: Product, shard: Path) -> None:
-        """Note the states that the files had before the shard was read."""
-        from caco_assets.imagery.archive.refusals import LASTING, read_refusals
-        from caco_assets.imagery.ingest.source_files import write_note
-
-        if self.files:
-            refused = {row["item_id"] for row in read_refusals(shard) if row["item_id"] and row["reason"] not in LASTING}
-            write_note(self.note, product.fingerprint, self.states, refused)
-
-
-def _why_again(shard: Path, sources: _Sources, *, retry: bool) -> str | None:
-    """Why a finished shard is made again; None: it is not."""
-    from caco_assets.imagery.archive.refusals import LASTING, read_refusals
-
-    if sources.changed:
-        items = sorted(sources.changed)
-        return f"the files of {len(items)} scenes have changed since it was read ({items[0]}{', …' if len(items) > 1 else ''})"
-    if retry:
-        unread = sum(row["item_id"] is not None and row["reason"] not in LASTING for row in read_refusals(shard))
-        return f"{unread} of its chips could not be read" if unread else None
-    return None
 
 
 def collect(settings: Settings, shards: Sequence[Product]) -> Product:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.foreign_files import read_json
 from caco_assets.imagery.scenes.item_shape import CONTROL
 
 _FOLLOWED = ("child", "item")
-MOST_BYTES = 64 << 20
-"""A document larger than this is no description of a scene."""
 
 
 def walk_items(path: Path, refused: dict[str, str]) -> Iterator[Any]:
@@ -34,11 +32,12 @@ def walk_items(path: Path, refused: dict[str, str]) -> Iterator[Any]:
     while waiting:
         file, kind = waiting.popleft()
         try:
-            document = _read(file)
-        except _UnreadableError as error:
+            document = read_json(file, "repair it or remove its link")
+        except UserError as error:
+            # without a catalog's own document, nobody knows what is lacking
             if kind == "child":
-                raise UserError(f"{file}: {error}; a catalog without it would lack scenes: repair it or remove its link") from error
-            refused[file.name] = f"is a document that {error}"
+                raise
+            refused[file.name] = f"is a document that cannot be read: {str(error).removeprefix(f'{file}: ')}"
             continue
         if kind == "item":
             yield _absolute(document, file)
@@ -47,24 +46,6 @@ def walk_items(path: Path, refused: dict[str, str]) -> Iterator[Any]:
             if link[0] not in seen:
                 seen.add(link[0])
                 waiting.append(link)
-
-
-class _UnreadableError(Exception):
-    """The message says what is wrong with a document."""
-
-
-def _read(file: Path) -> Any:
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            raise _UnreadableError(f"has more than {MOST_BYTES >> 20} MB")
-        return json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise _UnreadableError("does not exist") from error
-    except OSError as error:
-        raise _UnreadableError(f"cannot be read ({error.strerror})") from error
-    # text that is no UTF-8 and numbers of thousands of digits are ValueErrors too
-    except (ValueError, RecursionError) as error:
-        raise _UnreadableError(f"is not JSON ({one_line(error, 80)})") from error
 
 
 def _links(document: Any, file: Path) -> Iterator[tuple[Path, str]]:

@@ -106,7 +106,8 @@ def _next(page: Mapping[str, Any], request: requests.Request) -> requests.Reques
         raise ServerError(f"{address}: the next link of a page is none that can be asked; the server's paging is broken")
     if str(method).upper() == "GET":
         return requests.Request("GET", href, headers=headers)
-    merged = {**(request.json or {}), **body} if link.get("merge") else body
+    earlier = request.json if isinstance(request.json, dict) else {}
+    merged = {**earlier, **body} if link.get("merge") else body
     return requests.Request("POST", href, headers=headers, json=merged)
 
 
