@@ -200,7 +200,7 @@ def test_a_retry_makes_only_shards_again_that_lack_chips_of_unreadable_files(six
 def caco(six_dates, tmp_path, monkeypatch):
     """Runs `caco …` on the tiny Earth."""
     monkeypatch.setattr("caco_assets.commands.imagery.settings_of", lambda _profile: six_dates)
-    monkeypatch.setattr("caco_assets.commands.archive.settings_of", lambda _profile: six_dates)
+    monkeypatch.setattr("caco_assets.commands.archive.settings_of", lambda _profile, **_options: six_dates)
     return lambda *words: CliRunner().invoke(main, list(words))
 
 

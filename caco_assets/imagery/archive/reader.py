@@ -151,6 +151,8 @@ class ArchiveReader:
             data: Any = _whole(path)
         except FileNotFoundError as error:
             raise UserError(f"{path}: not there; name the folder that holds the shards, and locations.parquet beside it") from error
+        except IsADirectoryError as error:
+            raise UserError(f"{path}: a folder, where a table belongs; run `caco archive verify` there") from error
         with reading_parquet(path, "run `caco archive verify` there"):
             return pq.read_table(pa.BufferReader(data), columns=list(columns)).select(list(columns))
 

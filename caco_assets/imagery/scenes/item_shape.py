@@ -109,7 +109,7 @@ def used_parts(item: Any) -> dict[str, Any]:
         MalformedItemError: a part has another type than STAC gives it; the reason names the field.
     """
     try:
-        _Item.model_validate(item)
+        _Item.model_validate(_given(item))
     except ValidationError as error:
         raise MalformedItemError(f"{MALFORMED}{_first(error)}") from error
     if item["properties"].get("datetime"):
@@ -129,7 +129,7 @@ def used_assets(assets: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
     """
     relevant = {key: asset for key, asset in assets.items() if isinstance(key, str) and _may_hold_a_band(key, asset)}
     try:
-        _ASSETS.validate_python(relevant)
+        _ASSETS.validate_python({key: _given(asset) for key, asset in relevant.items()})
     except ValidationError as error:
         raise MalformedItemError(f"{MALFORMED}assets.{_first(error)}") from error
     return {
@@ -148,6 +148,11 @@ def item_name(item: Any) -> str:
     except (RecursionError, ValueError):  # nested too deeply, or in itself
         text = ""
     return f"unnamed-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _given(value: Any) -> Any:
+    """A mapping without what it holds as null: a table cannot tell null from absent."""
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, Mapping) else value
 
 
 def _may_hold_a_band(key: str, asset: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -237,4 +238,5 @@ def utc(value: Any) -> datetime:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)  # noqa: PLR0124 (NaN)
+    number = None if value is None else float(value)
+    return None if number is None or math.isnan(number) else number
