@@ -27,7 +27,7 @@ def item(name: str) -> dict:
     return {
         "type": "Feature", "id": name, "geometry": {"type": "Polygon", "coordinates": [RING]},
         "properties": {"datetime": "2020-07-01T10:00:00Z", "s2:processing_baseline": "05.00"},
-        "assets": {"B02": {"href": "B02.tif"}},
+        "assets": {"B02": {"href": "https://a.example/B02.tif"}},
     }  # fmt: skip
 
 
