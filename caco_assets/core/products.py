@@ -218,8 +218,9 @@ def _reusable(records: Path, name: str, path: Path, mark: str) -> Product | None
 def _unchanged(records: Path, product: Product, *, note: bool = True) -> bool:
     """Whether the bytes are those of the record: compared if the product is small, or if sizes or times have changed."""
     record, path = _read_record(records, product.name) or {}, product.path
-    same = record.get("signature") == _signature(path)
-    if same and _bytes(path) > _SMALL:
+    signature, size = _state(path)
+    same = record.get("signature") == signature
+    if same and size > _SMALL:
         return True
     if content_hash(path) != product.content_hash:
         return False
@@ -259,7 +260,7 @@ def _product(records: Path, record: Mapping[str, Any]) -> Product:
 def _write_record(records: Path, product: Product, files: Mapping[str, str]) -> None:
     # the path is relative to the records, so that a workspace can be moved
     where = Path(os.path.relpath(_absolute(product.path), _absolute(records))).as_posix()
-    fields = {**asdict(product), "path": where, "signature": _signature(product.path)}
+    fields = {**asdict(product), "path": where, "signature": _state(product.path)[0]}
     fields.pop("reused")
     if 0 < len(files) <= _LISTED:
         fields["files"] = dict(files)
@@ -294,14 +295,10 @@ def _names(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in _files(folder)}
 
 
-def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path))
-
-
-def _signature(path: Path) -> str:
-    """Sizes and modification times below `path`: a cheap comparison before reading bytes."""
-    stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+def _state(path: Path) -> tuple[str, int]:
+    """Sizes and modification times below `path`, as a hash for a cheap comparison before reading bytes, and the total size."""
+    stats = [(file.relative_to(path).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in _files(path)]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest(), sum(size for _, size, _ in stats)
 
 
 def _aside(path: Path) -> Path:

@@ -117,8 +117,8 @@ class ArchiveReader:
         except FileNotFoundError as error:
             if shard in self._moved or self._listed:
                 raise UserError(f"{tar}: not there, though its index is") from error
+        place = self._file(shard, POINTER)
         try:
-            place = self._file(shard, POINTER)
             self._moved[shard] = str(parse_json(_whole(place), place)["address"])
         except FileNotFoundError as error:
             raise UserError(f"{tar}: not there, though its index is") from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import StorageError, UserError
 from caco_assets.core.products import Facts
 from caco_assets.pretraining.launch.launchers import command
 from caco_assets.pretraining.launch.metrics_tail import tail_metrics
@@ -60,7 +60,10 @@ def pretrain_in_subprocess(config: RunConfig, sinks: Sequence[MetricsSink] = (),
             "ran out: lower it, or pretraining.image_size; or run the same command again, it resumes from the last checkpoint"
         )
     if status == USER_ERROR:
-        raise UserError(f"{config.target}: the training process could not write why it stopped; its last log line says it")
+        raise StorageError(
+            f"{config.target}: the training process could not write why it stopped, most often because the disk is full; its last "
+            "log line says it; free some space and run the same command again, it continues"
+        )
     raise RuntimeError(f"the training process ended with status {status}; see its last log lines")
 
 

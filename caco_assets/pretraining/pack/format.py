@@ -142,6 +142,13 @@ class Pack:
         row = table["row"].to_numpy()
         if table.num_rows != count or count != sum(len(array) for array in images) or (file_index < 0).any():
             raise _damaged(folder, f"{TABLE} lists {table.num_rows} places, {DESCRIPTION} {count}")
+        if (row < 0).any() or (row >= np.array([len(array) for array in images])[file_index]).any():
+            raise _damaged(folder, f"{TABLE} names a row that no file has")
+        try:
+            valid = np.array(table["valid"].to_pylist(), bool).reshape(shape)
+            sums = np.array(table["crc32"].to_pylist(), np.uint32).reshape(shape) if not table["crc32"].null_count else None
+        except (TypeError, ValueError) as error:
+            raise _damaged(folder, f"{TABLE}: {error}") from error
         return cls(
             folder=folder,
             bands=bands,
@@ -151,10 +158,10 @@ class Pack:
             images=images,
             file_index=file_index,
             row=row,
-            valid=np.array(table["valid"].to_pylist(), bool).reshape(shape),
+            valid=valid,
             location_id=tuple(table["location_id"].to_pylist()),
             lonlat=np.column_stack([table["lon"].to_numpy(), table["lat"].to_numpy()]),
-            sums=np.array(table["crc32"].to_pylist(), np.uint32).reshape(shape) if not table["crc32"].null_count else None,
+            sums=sums,
             checked=np.zeros(shape, bool),
         )
 

@@ -102,7 +102,8 @@ def _named_by_git(repo: Repo) -> dict[str, str]:
         for revision in repo.brancher(all_branches=everywhere, all_tags=everywhere):
             # DVC's word for uncommitted files is None or "workspace"
             where = f"the branch or tag {revision}" if revision not in (None, "workspace") else "the workspace"
-            named |= {out.hash_info.value: f"{out} of {where}" for out in repo.index.outs if out.use_cache and out.hash_info}
+            outs = [out for out in repo.index.outs if out.use_cache]
+            named |= {md5: f"{out} of {where}" for out in outs if (md5 := out.hash_info.value)}
     except (DvcException, OSError, ValueError) as error:
         raise UserError(
             f"caco gc: the DVC files of {where} cannot be read, so what they need is not known: {one_line(error, 200)}; nothing "

@@ -94,8 +94,8 @@ def test_training_needs_neither_dagster_nor_mlflow_nor_the_geographic_libraries(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no.json: not a readable file (No such file or directory)"),
-        ("{", "neither JSON nor YAML"),
+        (None, "no.json: there is no such file"),
+        ("{", "not readable as YAML"),
         ("[1]", "a mapping with pack, target, "),
         ('{"target": "out"}', "pack is missing; keys: pack, target, seed"),
         ('{"pack": "p", "target": "out", "sed": 3}', "sed=3: unknown key; allowed: pack, target, seed"),
