@@ -92,6 +92,13 @@ def test_a_file_that_is_replaced_after_it_was_read_is_read_again_and_the_others_
         assert np.array_equal(chip.pixels[0], before[chip.location_id, chip.period, chip.season][0])
 
 
+def test_files_that_are_gone_leave_what_was_read_of_them(six_dates):
+    plan(six_dates)
+    ingest(six_dates)
+    shutil.rmtree(six_dates.imagery.source.path / "S2_20220405")
+    assert ingest(six_dates)["made"] == 0
+
+
 def test_a_repaired_file_is_read_when_the_interrupted_run_goes_on(six_dates, clean, monkeypatch):
     path = six_dates.imagery.source.path / "S2_20220405" / "B03.tif"
     whole = cut(path)

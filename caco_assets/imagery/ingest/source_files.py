@@ -31,9 +31,12 @@ def file_state(path: Path) -> State:
 
 
 def is_changed(old: State, new: State, *, refused: bool) -> bool:
-    """Whether a file is another than it was; `refused`: it could not be used then."""
+    """Whether a file is another than it was; `refused`: it could not be used then.
+
+    One that is gone is not: what was read of it stays valid, and there is nothing to read again.
+    """
     depth = 3 if refused else 2
-    return (old and old[:depth]) != (new and new[:depth])
+    return new is not None and (old and old[:depth]) != new[:depth]
 
 
 def local_files(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
