@@ -12,7 +12,7 @@ from caco_assets.imagery.archive.shard import QUARANTINE, QUARANTINE_SCHEMA
 
 LASTING = ("cloudy", "nodata")
 """Refusals caused by the pixels; a file that could not be read may be readable tomorrow."""
-_CONSEQUENCE = "too_few_seasons"
+_CONSEQUENCE, _SPARE = "too_few_seasons", "surplus"
 _REPAIR = "repair the files, or fetch them again, then run `caco ingest` again: it reads what has changed"
 _ADVICE = {
     "unreadable": _REPAIR,
@@ -24,7 +24,7 @@ _ADVICE = {
     "forbidden": "check the provider's keys and terms, then run `caco ingest --retry`",
     "server_error": "run `caco ingest --retry` when the provider serves these files again",
     "timeout": "run `caco ingest --retry` when the provider serves these files again",
-    _CONSEQUENCE: "lower imagery.min_seasons, or raise imagery.candidates",
+    _CONSEQUENCE: "lower imagery.min_seasons, raise imagery.candidates, or split the dates otherwise (imagery.source.periods)",
 }
 REFUSAL_ADVICE = "run `caco archive verify --repair`, then `caco ingest`"
 
@@ -54,7 +54,8 @@ def main_reason(rows: list[dict[str, Any]]) -> str | None:
 
     That a place has too few dates follows from the refusals of its chips, and is named only where there are none.
     """
-    causes = [row for row in rows if row["reason"] != _CONSEQUENCE] or rows
+    used = [row for row in rows if row["reason"] != _SPARE]
+    causes = [row for row in used if row["reason"] != _CONSEQUENCE] or used or rows
     if not causes:
         return None
     reasons = by_reason(causes)
