@@ -18,7 +18,7 @@ from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
 from caco_assets.commands.lineage import gc, lineage, restore
 from caco_assets.commands.metrics import metrics
-from caco_assets.commands.pretraining import pack, pretrain
+from caco_assets.commands.pretraining import change_maps, pack, pretrain
 from caco_assets.commands.registry import embed, export, promote, register, release, rollback
 from caco_assets.commands.sampling import sample
 from caco_assets.commands.server import server
@@ -60,7 +60,7 @@ def main() -> None:
 WHOLE_CHAIN = (settings, demo, up, doctor, vintages, server)
 ROOMS = (
     *(sample, footprints, catalog, plan, ingest, archive, validate, drift),
-    *(pack, benchmarks, probe_set, parent, pretrain, encoder, score, evaluate, report),
+    *(pack, benchmarks, probe_set, parent, pretrain, change_maps, encoder, score, evaluate, report),
     *(register, promote, release, rollback, embed, export),
     *(lineage, restore, gc),
     metrics,

@@ -25,14 +25,16 @@ IN_PROCESS = "caco/in_process"
 def materialize(chain: dg.JobDefinition, settings: Settings) -> None:
     """Run a job over every shard in this process; unchanged products are reused, interrupted ones resume.
 
+    A second such run in the workspace waits for the first, and logs that it does.
+
     Raises:
-        UserError: another such run is active in the workspace, a step failed for a reason the user can fix, or a
+        UserError: a step failed for a reason the user can fix, or a
             blocking check failed.
     """
     home = dagster_home(settings)
     # Dagster captures the log lines, and its console shows them
     lock = settings.paths.workspace / "dagster" / "in_process.lock"
-    with file_lock(lock, f"run in {settings.paths.workspace}", wait_s=0), open_instance(home) as instance, not_on_stderr():
+    with file_lock(lock, f"run in {settings.paths.workspace}"), open_instance(home) as instance, not_on_stderr():
         mark_orphans_failed(instance)
         announce_shards(settings, instance)
         run_id = str(uuid.uuid4())
@@ -61,7 +63,13 @@ def mark_orphans_failed(instance: dg.DagsterInstance) -> None:
 
     Call it only while no such run can be active, as `materialize` does, which holds the lock.
     """
-    active = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    # a run is created before it starts: its process may have been killed in between
+    active = [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=active, tags={IN_PROCESS: "true"})):
         instance.report_run_failed(run, message="The process of this run was killed; run the same command again, it resumes.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -1,18 +1,22 @@
-"""The two stages of pretraining: build the pack from the archive, and train the encoder on the pack."""
+"""The stages of pretraining: build the pack from the archive, train the encoder on the pack, and map change with the encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, fingerprint, produce, verify
+from caco_assets.core.products import Facts, Product, file_md5, fingerprint, produce, verify
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from caco_assets.pretraining.launch.separate_process import Start
     from caco_assets.pretraining.training.metrics_log import MetricsSink
 
@@ -135,6 +139,75 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
         inputs=deciding,
         make=make,
     )
+
+
+def map_changes(settings: Settings, pack: Product, encoder: Product, shards: Sequence[Product]) -> Product:
+    """Make `change_maps/`: a change map, a score and a label for each place, from the trained encoder.
+
+    Args:
+        settings: the profile.
+        pack: source of the pixels.
+        encoder: makes the maps.
+        shards: of the archive, for the maps' georeference.
+
+    Raises:
+        UserError: the architecture has no feature levels, or a product is damaged.
+    """
+    from caco_assets.pretraining.change.map_figures import MaskTruth
+    from caco_assets.pretraining.change.map_product import write_change_maps
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.pack.format import Pack
+
+    paths = settings.paths
+    truth = MaskTruth.read(paths.change_truth) if paths.change_truth.exists() else None
+
+    def make(folder: Path) -> Facts:
+        shutil.rmtree(folder, ignore_errors=True)
+        return write_change_maps(
+            folder,
+            Encoder.load(encoder.path),
+            Pack.open(pack.path),
+            truth=truth,
+            write_tar=lambda file, maps: _write_maps(file, maps, [shard.path for shard in shards]),
+            seed=settings.seed,
+        )
+
+    return produce(
+        "change_maps",
+        paths.change_maps,
+        records=paths.records,
+        recipe=stage_version("change_maps"),
+        inputs={
+            "pack": pack.content_hash,
+            "encoder": encoder.content_hash,
+            "truth": None if truth is None else file_md5(paths.change_truth),
+            "seed": settings.seed,
+        },
+        make=make,
+    )
+
+
+def _write_maps(path: Path, maps: Mapping[str, NDArray[np.float32]], shards: Sequence[Path]) -> dict[str, tuple[int, int]]:
+    """Write a tar of GeoTIFFs, georeferenced as each place's first chip; returns offset and length of each."""
+    import pyarrow.parquet as pq
+
+    from caco_assets.imagery.archive.chip import encode_map, grid_of
+    from caco_assets.imagery.archive.shard import INDEX, write_tar
+    from caco_assets.imagery.archive.tar_store import read_members
+    from caco_assets.pretraining.change.change_map import STRIDE
+
+    members: dict[str, bytes] = {}
+    for shard in shards:
+        rows = pq.read_table(shard / INDEX, columns=["location_id", "offset", "length"]).to_pylist()
+        first = {row["location_id"]: row for row in reversed(rows) if row["location_id"] in maps}
+        ordered = sorted(first.values(), key=lambda row: row["offset"])
+        for row, data in zip(ordered, read_members(shard, ordered), strict=True):
+            cells, grid = maps[row["location_id"]], grid_of(data)
+            if grid is not None:
+                coarse = replace(grid, size=len(cells), resolution=grid.resolution * STRIDE)
+                members[row["location_id"]] = encode_map(cells, coarse)
+    ranges = write_tar(path, ((f"{name}.tif", data) for name, data in members.items()))
+    return {name: (offset, length) for name, (offset, length, _) in zip(members, ranges, strict=True)}
 
 
 def encoder_inputs(settings: Settings, inputs: TrainingInputs) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from caco_assets.core.foreign_files import read_yaml
 from caco_assets.settings.deployment import enter
 from caco_assets.settings.error_messages import check_environment, explain, not_json
 from caco_assets.settings.model import Settings
+from caco_assets.settings.names import why_not_profile
 from caco_assets.settings.renamed import current_names
 
 PROFILES = Path(__file__).parents[1] / "profiles"
@@ -50,6 +51,8 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
     if not path.exists():
         choices = ", ".join(profile_names())
         raise UserError(f"profile={name}: there is no such profile; choose one of {choices}, or give a path to a .yaml file")
+    if (wrong := why_not_profile(path.stem)) is not None:
+        raise UserError(f"profile={name}: {wrong}; rename the file")
     home = (home or find_home()).resolve()
     values = read_yaml(path) or {}
     if not isinstance(values, dict):

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from caco_assets.core.errors import UserError, chain, one_line, storage_error
+from caco_assets.core.file_lock import file_lock
 from caco_assets.resources.mlflow.moved_home import adopt
 from caco_assets.settings import Settings
 
@@ -124,13 +125,14 @@ def mlflow_errors(address: str) -> Iterator[None]:
         StorageError: the database in the workspace is on a disk that is full, read-only or closed to this user.
         RequestRefusedError: MLflow or its database refused.
     """
+    from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, RequestException) as error:
+    except (MlflowException, SQLAlchemyError, RequestException, CommandError) as error:
         if _is_away(error):
             raise ServerAwayError(
                 f"tracking server {redacted(address)}: stopped answering ({type(error).__name__}); start it and run the same "
@@ -173,11 +175,29 @@ def open_tracking(settings: Settings) -> Tracking:
     if fresh:
         logger.info("MLflow: creating the tracking database, once (3 to 8 s)")
     start = time.monotonic()
-    tracking.client.search_experiments(max_results=1)
-    tracking.client.search_registered_models(max_results=1)
+    # a home that cannot be written to has its database, or none
+    writes = uri.startswith("sqlite:///") and os.access(state, os.W_OK)
+    with _one_at_a_time(state) if writes else nullcontext():
+        tracking.client.search_experiments(max_results=1)
+        tracking.client.search_registered_models(max_results=1)
     if fresh:
         logger.info(f"MLflow: tracking database ready after {time.monotonic() - start:.1f} s")
     return tracking
+
+
+def make_database(settings: Settings) -> None:
+    """Create the database of the workspace if there is none, before several processes open it.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    if not settings.registry.tracking_uri and not (settings.paths.workspace / "mlflow" / "mlflow.db").exists():
+        open_tracking(settings)
+
+
+def _one_at_a_time(state: Path) -> AbstractContextManager[None]:
+    """Two processes that create or migrate one SQLite database at once would both fail."""
+    return file_lock(state / "open.lock", f"MLflow's database in {state}")
 
 
 def local_store(settings: Settings) -> tuple[Path, Path] | None:
