@@ -21,12 +21,17 @@ def archive() -> None:
 @archive.command("ls")
 @profile_option
 @click.option("--shard", type=int, help="The chips of this shard; default the shards.")
+@click.option("--refused", is_flag=True, help="The refused chips, each with its reason, instead of the archived ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def archive_ls(profile: str, shard: int | None, as_json: bool) -> None:
-    """Shards with their chips, places and bytes."""
-    from caco_assets.imagery.archive.listing import list_chips, list_shards, total
+def archive_ls(profile: str, shard: int | None, refused: bool, as_json: bool) -> None:
+    """Shards with their chips, places and bytes, and why chips were refused."""
+    from caco_assets.imagery.archive.listing import list_chips, list_refusals, list_shards, refusal_line, total
 
     folder = settings_of(profile, writes=False).paths.archive
+    if refused:
+        for row in list_refusals(folder, shard):
+            click.echo(json.dumps(row) if as_json else refusal_line(row))
+        return
     if shard is not None:
         for row in list_chips(folder, shard):
             date = row["datetime"].date().isoformat()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caco_assets.commands.shared import profile_option, settings_of, show
+from caco_assets.commands.shared import profile_option, settings_of, show, split_names
 
 
 @click.group()
@@ -43,5 +43,5 @@ def import_(
     """
     from caco_assets.pretraining.pretrained.import_weights import Wish, import_encoder
 
-    wish = Wish(source, backbone, tuple(bands.split(",")) if bands else None, size, preprocessing)
+    wish = Wish(source, backbone, split_names(bands), size, preprocessing)
     show(import_encoder(settings_of(profile), weights, name, wish))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caco_assets.commands.shared import profile_option, settings_of, show
+from caco_assets.commands.shared import profile_option, settings_of, show, split_names
 from caco_assets.core.errors import UserError, explain_validation
 from caco_assets.core.products import Product
 from caco_assets.settings import Settings
@@ -41,11 +41,15 @@ def _make_catalog(resolved: Settings) -> Product:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--bands", required=True, help="Band names in file order, separated by commas: B02,B03,B04.")
 @click.option("--date-pattern", default=r"(\d{4}-\d{2}-\d{2})", show_default=True, help="Regular expression; group 1 is the date.")
-@click.option("--scale", default=1e-4, show_default=True, help="Reflectance per digital number.")
-@click.option("--offset", default=0.0, show_default=True, help="Reflectance at digital number 0.")
-@click.option("--nodata", default="0", show_default=True, help="Digital number that means no data; `none`: every number is data.")
+@click.option("--scale", type=float, help="Reflectance per digital number; default the file's, else 0.0001.")
+@click.option("--offset", type=float, help="Reflectance at digital number 0; default the file's, else 0.")
+@click.option(
+    "--nodata", default="file", help="Digital number that means no data; `none`: every number is data; default the file's, else 0."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalog.")
-def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, offset: float, nodata: str, out: Path) -> None:
+def catalog_build(
+    folder: Path, bands: str, date_pattern: str, scale: float | None, offset: float | None, nodata: str, out: Path
+) -> None:
     r"""Index a FOLDER of GeoTIFFs, one multi-band file per date, as a static STAC catalog.
 
     Any sensor, bands and resolution: --bands names what the files hold, --scale and --offset say what their numbers mean. Numbers
@@ -57,10 +61,16 @@ def catalog_build(folder: Path, bands: str, date_pattern: str, scale: float, off
     from caco_assets.settings import FolderSource
 
     empty = None if nodata.lower() == "none" else nodata
-    names = tuple(name.strip() for name in bands.split(",") if name.strip())
     try:
         source = FolderSource.model_validate(
-            {"path": folder, "bands": names, "date_pattern": date_pattern, "scale": scale, "offset": offset, "nodata": empty}
+            {
+                "path": folder,
+                "bands": split_names(bands) or (),
+                "date_pattern": date_pattern,
+                "scale": scale,
+                "offset": offset,
+                "nodata": empty,
+            }
         )
     except ValidationError as error:
         raise UserError(f"--{explain_validation(error)}") from error
@@ -83,17 +93,22 @@ def plan(profile: str) -> None:
 @click.command()
 @profile_option
 @click.option("--shard", type=int, help="One shard only; default all, then the quarantine of the whole archive.")
-def ingest(profile: str, shard: int | None) -> None:
-    """Imagery: read the chips into the archive, shard by shard."""
+@click.option("--retry", is_flag=True, help="Also try again the chips of finished shards whose files could not be read.")
+def ingest(profile: str, shard: int | None, retry: bool) -> None:
+    """Imagery: read the chips into the archive, shard by shard.
+
+    Scenes are chosen again first if the source or the settings have changed since; shards are read again if their files have.
+    """
     from caco_assets.core.products import recorded
     from caco_assets.imagery.backfill import ingest_shards
-    from caco_assets.imagery.on_record import collect, ingest_shard
+    from caco_assets.imagery.on_record import collect, ingest_shard, plan_again_if_changed
 
     resolved = settings_of(profile)
+    plan_again_if_changed(resolved)
     if shard is not None:
-        show(ingest_shard(resolved, shard))
+        show(ingest_shard(resolved, shard, retry=retry))
         return
     shards = range(recorded(resolved.paths.records, "locations").facts["shards"])
-    for _, product in ingest_shards(resolved, shards):
+    for _, product in ingest_shards(resolved, shards, retry=retry):
         show(product)
     show(collect(resolved))

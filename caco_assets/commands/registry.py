@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caco_assets.commands.shared import profile_option, settings_of
+from caco_assets.commands.shared import profile_option, settings_of, split_names
 from caco_assets.core.errors import UserError
 from caco_assets.settings import load_settings
 
@@ -120,7 +120,7 @@ def embed(
     from caco_assets.registry.package.mlflow_model import load_encoder_of
 
     encoder = load_encoder_of(load_settings(profile), uri)
-    names = bands.split(",") if bands else None
+    names = split_names(bands)
     targets = [image.with_name(f"{image.stem}.embeddings.parquet") for image in images]
     if out is not None:
         targets = [out] if len(images) == 1 else [out / target.name for target in targets]

@@ -35,3 +35,8 @@ def show(product: Product) -> None:
     click.echo(f"{product.name}: {state} {product.path} ({product.content_hash})")
     for name, value in product.facts.items():
         click.echo(f"  {name}: {json.dumps(value, default=str, ensure_ascii=False)}")
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """The names in an option that separates them by commas, without the blanks around them; None: the option is not given."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())

@@ -54,12 +54,13 @@ class Embeddings:
         Raises:
             UserError: another suffix.
         """
-        if path.suffix not in SUFFIXES:
-            raise UserError(f"output={path}: {path.suffix or 'no suffix'} is not an embeddings format; use {', '.join(SUFFIXES)}")
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise UserError(f"{path}: {path.suffix or 'no suffix'} is not an embeddings format; use {', '.join(SUFFIXES)}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
+        if suffix == ".parquet":
             self.frame().to_parquet(path, index=False)
-        elif path.suffix == ".npz":
+        elif suffix == ".npz":
             places = {"row": self.rows, "column": self.columns, "nodata_share": self.nodata}
             georeference = {
                 "transform": np.array(tuple(self.transform)[:6]),

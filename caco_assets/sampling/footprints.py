@@ -14,6 +14,7 @@ from shapely import MultiPolygon, Polygon
 
 from caco_assets.core.errors import UserError
 from caco_assets.core.progress import track
+from caco_assets.core.raster_drivers import ForeignReferenceError, open_listed
 from caco_assets.sampling.polygons import Shapes, clean
 
 PATTERN = "**/*.tif*"
@@ -42,14 +43,14 @@ def read_footprints(folder: Path, pattern: str = PATTERN) -> Footprints:
 
     Args:
         folder: of the GeoTIFFs.
-        pattern: which files, as for `Path.glob`: `**/*_B02.tif` opens one band of each BigEarthNet patch.
+        pattern: which files, as for `Path.glob`, capitals or not: `**/*_B02.tif` opens one band of each BigEarthNet patch.
 
     Raises:
         UserError: no such folder, no file of that pattern, or none with a georeference.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    files = sorted(path for path in folder.glob(pattern, case_sensitive=False) if path.is_file())
     if not files:
         raise UserError(f"{folder}: no file matches {pattern}")
     shapes: dict[bytes, Polygon] = {}
@@ -77,16 +78,17 @@ def raster_footprint(path: Path) -> Polygon:
     Raises:
         ValueError: it cannot be read, or is not georeferenced; one line without the folder's name.
     """
-    import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with open_listed(str(path)) as raster:
                 crs, transform, width, height = raster.crs, raster.transform, raster.width, raster.height
     except RasterioError as error:
         raise ValueError("not readable as a raster") from error
+    except ForeignReferenceError as error:
+        raise ValueError(str(error)) from error
     if crs is None or transform.is_identity:
         raise ValueError("has no georeference")
     metres = _METRES_PER_DEGREE if crs.is_geographic else 1

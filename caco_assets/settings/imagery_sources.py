@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, FieldSerializationInfo, field_serializer, model_validator
+from pydantic import Field, FieldSerializationInfo, field_serializer, field_validator, model_validator
 
 from caco_assets.settings.frozen import Frozen
 
@@ -24,6 +25,10 @@ class SyntheticSource(Frozen):
     """The vintage whose periods set the overpass dates, so that nearby vintages share scenes; none: the run's own."""
 
 
+USUAL_SCALE = 1e-4
+"""Reflectance per digital number of 16-bit products, Sentinel-2's among them."""
+
+
 class FolderSource(Frozen):
     """A folder of GeoTIFFs, one multi-band file per date, indexed as a STAC catalog by `caco catalog build`."""
 
@@ -33,11 +38,34 @@ class FolderSource(Frozen):
     """Band names in file order."""
     date_pattern: str = r"(\d{4}-\d{2}-\d{2})"
     """Regular expression whose first group is the date in the file name."""
-    scale: float = Field(default=1e-4, gt=0)
-    """Reflectance per digital number."""
-    offset: float = 0.0
-    """Reflectance at digital number 0."""
-    nodata: float | None = 0
+    scale: float | None = Field(default=None, gt=0)
+    """Reflectance per digital number; none: the file's value, else 1e-4."""
+    offset: float | None = None
+    """Reflectance at digital number 0; none: the file's value, else 0."""
+    nodata: float | Literal["file"] | None = "file"
+    """Digital number that means no data; none: every number is data; `file`: the file's value, else 0."""
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _number_or_file(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "file":
+            try:
+                return float(value)
+            except ValueError as error:
+                raise ValueError("needs a number, or `file` for the file's own value, or none") from error
+        return value
+
+    @field_serializer("scale", "offset", "nodata")
+    def _former_defaults(self, value: float | str | None, info: FieldSerializationInfo) -> Any:
+        """Keep the former defaults, which did not ask the file, in dumps that enter fingerprints (see `Frozen`)."""
+        if info.by_alias is False:
+            return value
+        former = {"scale": (None, USUAL_SCALE), "offset": (None, 0.0), "nodata": ("file", 0.0)}[str(info.field_name)]
+        return former[1] if value == former[0] else value
+
+
+Format = Literal["ENVI", "JPEG", "NITF", "PNG"]
+"""GDAL's names of formats whose files name no other files."""
 
 
 class CatalogSource(Frozen):
@@ -45,6 +73,8 @@ class CatalogSource(Frozen):
 
     kind: Literal["catalog"] = "catalog"
     path: Path
+    formats: tuple[Format, ...] = Field(default=(), exclude_if=operator.not_)
+    """Formats that its files may have, beside GeoTIFF and JPEG 2000."""
 
 
 PROVIDERS: dict[str, dict[str, str | int]] = {
@@ -78,6 +108,8 @@ class StacApiSource(Frozen):
     """Items per page; reduced automatically if the server cannot send that many."""
     connections: int = Field(default=4, ge=1, le=64)
     """Concurrent searches."""
+    formats: tuple[Format, ...] = Field(default=(), exclude_if=operator.not_)
+    """Formats that its files may have, beside GeoTIFF and JPEG 2000."""
 
     @model_validator(mode="before")
     @classmethod

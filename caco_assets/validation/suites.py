@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from great_expectations import ExpectationSuite as Suite
+from great_expectations.expectations.expectation import Expectation
 
-from caco_assets.settings import Settings
+from caco_assets.settings import FolderSource, Settings, Source
 from caco_assets.validation import expectations
 from caco_assets.validation.dark_targets import SYSTEMATIC
 
@@ -66,11 +67,27 @@ def locations(settings: Settings) -> list[Suite]:
     ]
 
 
+def _meaning_of_numbers(source: Source) -> list[Expectation]:
+    """Expectations of scale and offset; the files of a folder may each say their own."""
+    scales: tuple[float, ...] | None = SCALES
+    offsets: tuple[float, ...] | None = OFFSETS
+    if isinstance(source, FolderSource):
+        scales = None if source.scale is None else (source.scale,)
+        offsets = None if source.offset is None else (source.offset,)
+    scale, offset = "reflectance per digital number is the provider's", "reflectance at digital number 0 is the provider's"
+    return [
+        expectations.among("scale_known", "scale", scales, scale)
+        if scales
+        else expectations.between("scale_known", "scale", 0, None, scale),
+        expectations.among("offset_known", "offset", offsets, offset)
+        if offsets
+        else expectations.between("offset_known", "offset", None, 1, offset),
+    ]
+
+
 def scenes(settings: Settings) -> list[Suite]:
     """Suites of `scenes.parquet`."""
     imagery = settings.imagery
-    source = imagery.source
-    scales, offsets = ((source.scale,), (source.offset,)) if source.kind == "folder" else (SCALES, OFFSETS)
     few = f"the place has scenes for at least {imagery.min_seasons} dates of the"
     candidates = Suite(
         name="scenes",
@@ -96,8 +113,7 @@ def scenes(settings: Settings) -> list[Suite]:
                 imagery.max_scene_cloud,
                 f"no scene is cloudier than max_scene_cloud={imagery.max_scene_cloud:g} percent",
             ),
-            expectations.among("scale_known", "scale", scales, "reflectance per digital number is the provider's"),
-            expectations.among("offset_known", "offset", offsets, "reflectance at digital number 0 is the provider's"),
+            *_meaning_of_numbers(imagery.source),
             expectations.empty(
                 "offset_applied", "offset_expected", "a scene of processing baseline 04.00 or later names its offset", "warning"
             ),

@@ -113,7 +113,7 @@ def test_what_cannot_be_embedded_is_refused_with_a_reason(encoder: Encoder, tmp_
         "smaller than a tile of 64": _write(tmp_path / "small.tif", pixels[:, :40]),
     }
     with pytest.warns(NotGeoreferencedWarning):
-        cases["is not georeferenced"] = _write(tmp_path / "nowhere.tif", pixels, crs=None, transform=None)
+        cases["has no georeference; add it with"] = _write(tmp_path / "nowhere.tif", pixels, crs=None, transform=None)
     (tmp_path / "text.tif").write_text("no picture")
     cases["not readable as a GeoTIFF"] = tmp_path / "text.tif"
     whole = _write(tmp_path / "cut.tif", pixels)

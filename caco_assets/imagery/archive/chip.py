@@ -79,7 +79,7 @@ def decode(data: bytes, bands: Sequence[str] | None = None) -> NDArray[np.uint16
     Raises:
         ValueError: a band is not in the file.
     """
-    with MemoryFile(data) as memory, memory.open() as raster:
+    with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
         if bands is None:
             return raster.read()
         lacking = [band for band in bands if band not in raster.descriptions]

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from caco_assets.core import object_store
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError
 from caco_assets.core.foreign_files import parse_json
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.archive.chip import decode
 from caco_assets.imagery.archive.shard import INDEX, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR
@@ -150,10 +151,10 @@ class ArchiveReader:
             data: Any = _whole(path)
         except FileNotFoundError as error:
             raise UserError(f"{path}: not there; name the folder that holds the shards, and locations.parquet beside it") from error
-        try:
-            return pq.read_table(pa.BufferReader(data), columns=list(columns))
-        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: cannot be read ({one_line(error, 160)}); run `caco archive verify` there") from error
+        except IsADirectoryError as error:
+            raise UserError(f"{path}: a folder, where a table belongs; run `caco archive verify` there") from error
+        with reading_parquet(path, "run `caco archive verify` there"):
+            return pq.read_table(pa.BufferReader(data), columns=list(columns)).select(list(columns))
 
 
 def _whole(address: str) -> bytes:

@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.archive.chip import Chip, decode
 from caco_assets.imagery.archive.tar_store import TAR, has_tar, open_tar, read_members
 
 INDEX, QUARANTINE = "chips.parquet", "quarantine.parquet"
+INDEX_ADVICE = "run `caco archive verify --repair`, then `caco ingest`"
 _TIFF = "image/tiff; application=geotiff"
 _BAND = pa.struct([("name", pa.string())])
 _ASSET = pa.struct([("href", pa.string()), ("type", pa.string()), ("roles", pa.list_(pa.string())), ("bands", pa.list_(_BAND))])
@@ -56,6 +58,9 @@ CHIPS_SCHEMA = pa.schema(
     ]
 )
 """Of `chips.parquet`. `lon`, `lat`: the place itself."""
+
+_PLAIN = {field.name for field in CHIPS_SCHEMA if not pa.types.is_nested(field.type)} - {"geometry"}
+"""Columns whose type is compared: bands may have any names, and a reader may know a type of its own for footprints."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -137,22 +142,23 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]], bands: Sequence[s
     to_parquet(pa.Table.from_pylist(items, CHIPS_SCHEMA), path, compression="zstd")
 
 
-def read_index(shard: Path) -> pa.Table:
-    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season); raises as `read_columns`."""
-    return read_columns(shard / INDEX)
-
-
-def read_columns(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns of a table of the archive; default all.
+def read_index(shard: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season).
 
     Raises:
-        UserError: it is missing, cut short or damaged, or lacks a column.
+        UserError: it is missing, cut or damaged, or is another table.
     """
-    try:
-        return pq.read_table(file, columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        remedy = "`caco archive verify --repair`, then `caco ingest`, makes the shard again"
-        raise UserError(f"{file}: cannot be read ({one_line(error, 160)}); {remedy}") from error
+    wanted = CHIPS_SCHEMA if columns is None else pa.schema([CHIPS_SCHEMA.field(name) for name in columns])
+    with reading_parquet(shard / INDEX, INDEX_ADVICE):
+        table = pq.read_table(shard / INDEX, columns=wanted.names)
+        for field in wanted:
+            if field.name not in table.column_names:
+                raise KeyError(field.name)
+            found = table.schema.field(field.name).type
+            if field.name in _PLAIN and found != field.type:
+                raise TypeError(f"the column {field.name} holds {found}")
+        table.validate(full=True)
+        return table
 
 
 def read_bytes(stream: IO[bytes], row: Mapping[str, Any]) -> bytes:
@@ -204,7 +210,7 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
     for shard in shard_folders(archive):
         if not has_tar(shard):
             raise UserError(f"{shard / TAR}: missing; `caco archive verify --repair`, then `caco ingest`, makes the shard again")
-        rows = read_columns(shard / INDEX, columns).to_pylist()
+        rows = read_index(shard, columns).to_pylist()
         for row, data in zip(rows, read_members(shard, rows), strict=True):
             pixels = decode(_checked(row, data, str(shard / TAR)), bands)
             yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
@@ -222,7 +228,7 @@ def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def band_names(shard: Path) -> list[str]:
     """Bands of the shard's chips; empty when it has none."""
-    assets = read_columns(shard / INDEX, ["assets"])["assets"].slice(0, 1).to_pylist()
+    assets = read_index(shard, ["assets"])["assets"].slice(0, 1).to_pylist()
     return [band["name"] for band in assets[0]["data"]["bands"]] if assets else []
 
 

@@ -45,7 +45,7 @@ def check_chip(shard: Path, row: Mapping[str, Any]) -> Found:
     """
     data = _bytes(shard, row)
     try:
-        with MemoryFile(data) as memory, memory.open() as raster:
+        with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
             count, height, width = raster.read().shape
             epsg, place, bands = raster.crs and raster.crs.to_epsg(), raster.transform, list(raster.descriptions)
             kind = f"{raster.dtypes[0]} with nodata {raster.nodata}"

@@ -6,23 +6,31 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import track
-from caco_assets.imagery.catalogs.folder_checks import check_bands, closing_notes, look
+from caco_assets.imagery.catalogs.folder_checks import check_bands, closing_notes, look, radiometry_of
 from caco_assets.imagery.catalogs.static import ITEMS
 from caco_assets.imagery.geometry.footprint import raster_footprint
+from caco_assets.imagery.reading.file_facts import FileFacts, facts_of
 from caco_assets.imagery.reading.gdal import UnreadableError, check_readable, open_raster
+from caco_assets.imagery.scenes.band_names import contradiction
 from caco_assets.imagery.scenes.clear_sky import clear_test
+from caco_assets.imagery.scenes.radiometry import Radiometry
 from caco_assets.settings import FolderSource
+from caco_assets.settings.imagery_sources import USUAL_SCALE
 
 if TYPE_CHECKING:
     import pystac
+    from rasterio.io import DatasetReader
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +119,8 @@ def date_of(path: Path, pattern: str) -> datetime:
         UserError: the pattern is not a regular expression with a group, it does not match, or its match is not a date.
     """
     try:
-        expression = re.compile(pattern)
+        # capitals mean nothing in a file's name: `1985.TIF` matches `(\d{4})\.tif`
+        expression = re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise UserError(f"imagery.source.date_pattern={pattern}: not a regular expression ({error})") from error
     if expression.groups < 1:
@@ -135,24 +144,15 @@ def _item(path: Path, moment: datetime, source: FolderSource, notes: list[str]) 
     from shapely.geometry import mapping
 
     with open_raster(str(path)) as raster:
-        if raster.count != len(source.bands):
-            found = f"{raster.count} band{'s'[: raster.count != 1]}"
-            raise UnreadableError("unreadable", f"{found} found, imagery.source.bands lists {len(source.bands)}")
-        named = list(raster.descriptions)
-        if named != list(source.bands) and set(named) == set(source.bands):
-            raise UnreadableError(
-                "unreadable", f"names its bands {', '.join(map(str, named))}: another order than imagery.source.bands"
-            )
+        facts = _checked_facts(raster, source)
         check_readable(raster)
-        notes += look(path, raster, source)
+        meanings = radiometry_of(facts, source)
+        notes += [f"{path.name}: {note}" for note in look(raster, source, facts, meanings)]
         epsg = raster.crs.to_epsg()
         footprint = raster_footprint(tuple(raster.bounds), raster.crs.to_wkt())
-        shape, transform, data_type = list(raster.shape), list(raster.transform)[:6], raster.dtypes[0]
+        shape, transform = list(raster.shape), list(raster.transform)[:6]
     west, south, east, north = footprint.bounds
     properties: dict[str, Any] = {"proj:code": f"EPSG:{epsg}" if epsg else None, "proj:shape": shape, "proj:transform": transform}
-    band = {"scale": source.scale, "offset": source.offset, "data_type": data_type}
-    if source.nodata is not None:
-        band["nodata"] = source.nodata
     item = pystac.Item(
         path.stem,
         geometry=mapping(footprint),
@@ -161,13 +161,57 @@ def _item(path: Path, moment: datetime, source: FolderSource, notes: list[str]) 
         properties=properties,
         stac_extensions=_EXTENSIONS,
     )
-    facts = {"bands": [{"name": name} for name in source.bands], "raster:bands": [band] * len(source.bands)}
-    facts["file:size"] = path.stat().st_size  # pyright: ignore[reportArgumentType]
+    fields: dict[str, Any] = {"bands": [{"name": name} for name in source.bands]}
+    fields["raster:bands"] = [_band_fields(meaning, facts.dtype, source) for meaning in meanings]
+    fields["file:size"] = path.stat().st_size
     asset = pystac.Asset(
-        f"{_FROM_ITEM}{path.name}", media_type="image/tiff; application=geotiff", roles=["data"], extra_fields=facts
+        f"{_FROM_ITEM}{path.name}", media_type="image/tiff; application=geotiff", roles=["data"], extra_fields=fields
     )
     item.add_asset("data", asset)
     return item
+
+
+def _checked_facts(raster: DatasetReader, source: FolderSource) -> FileFacts:
+    """What a file says of itself, if that agrees with the bands that the source lists."""
+    if raster.count != len(source.bands):
+        found = f"{raster.count} band{'s'[: raster.count != 1]}"
+        raise UnreadableError("unreadable", f"{found} found, imagery.source.bands lists {len(source.bands)}")
+    facts = facts_of(raster)
+    if (wrong := contradiction(facts.names, source.bands, "imagery.source.bands")) is not None:
+        raise UnreadableError("unreadable", wrong)
+    return facts
+
+
+def _band_fields(meaning: Radiometry, data_type: str, source: FolderSource) -> dict[str, Any]:
+    """The entry of a band in `raster:bands`."""
+    fields = {"scale": meaning.scale, "offset": meaning.offset, "data_type": data_type}
+    if meaning.nodata is None:
+        return fields
+    # the whole number is how the default is written, to the byte
+    return {**fields, "nodata": 0 if source.nodata == "file" and meaning.nodata == 0 else meaning.nodata}
+
+
+def files_say(source: FolderSource, files: Sequence[Path]) -> dict[str, Any]:
+    """What files say of themselves that decides how they are read, for a fingerprint: name → facts.
+
+    Files whose numbers mean what they meant when folders were read without asking the files (integers without a mask, with 0 or
+    nothing for no data) are left out, so that their products stay valid.
+    """
+    found: dict[str, Any] = {}
+    former = Radiometry(USUAL_SCALE if source.scale is None else source.scale, source.offset or 0.0, 0.0)
+    for path in files:
+        try:
+            with open_raster(str(path)) as raster:
+                facts = _checked_facts(raster, source)
+        except UnreadableError as error:
+            found[path.name] = error.detail
+            continue
+        meanings = radiometry_of(facts, source)
+        plain = all(replace(meaning, nodata=0.0) == former and meaning.nodata in (None, 0) for meaning in meanings)
+        silent = source.nodata == "file" and meanings[0].nodata != 0
+        if not plain or silent or facts.masked or np.issubdtype(np.dtype(facts.dtype), np.floating):
+            found[path.name] = [[asdict(meaning) for meaning in meanings], facts.dtype, facts.masked]
+    return found
 
 
 def _write(target: Path, items: Sequence[pystac.Item]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from rasterio.io import DatasetReader
 
 from caco_assets.core.errors import UserError
+from caco_assets.imagery.reading.file_facts import FileFacts, Said
 from caco_assets.imagery.scenes.clear_sky import clear_test
+from caco_assets.imagery.scenes.radiometry import Radiometry, missing
 from caco_assets.settings import FolderSource
+from caco_assets.settings.imagery_sources import USUAL_SCALE
 
+DARK = 0.002
 LOOK_AT = 256
 """Pixels on a side of the overview in which the values are checked."""
 
@@ -28,16 +32,38 @@ def check_bands(source: FolderSource) -> None:
         raise UserError(f"imagery.source.bands={','.join(source.bands)}: {what}; name every band of the files once, in their order")
 
 
-def look(path: Path, raster: DatasetReader, source: FolderSource) -> Iterator[str]:
-    """Signs that the settings do not fit the file, from an overview of it; a line each."""
-    small = raster.read(out_shape=(raster.count, *(min(side, LOOK_AT) for side in raster.shape))).astype(float)
-    numbers = small if source.nodata is None else small[small != source.nodata]
-    middle = float(np.median(numbers)) * source.scale + source.offset if numbers.size else 0.0
-    if not 0 <= middle <= 1:
-        means = f"by scale={source.scale:g} and offset={source.offset:g}"
-        yield f"{path.name}: its middle reflectance is {middle:.3g} {means}; check them"
-    if raster.nodata is not None and source.nodata is not None and raster.nodata != source.nodata:
-        yield f"{path.name}: says that {raster.nodata:g} means no data, imagery.source.nodata says {source.nodata:g}"
+def radiometry_of(facts: FileFacts, source: FolderSource) -> tuple[Radiometry, ...]:
+    """The meaning of each band's numbers: as the settings say, else as the file says, else as 16-bit products have it."""
+    return facts.radiometry(_said(source), Radiometry(USUAL_SCALE, 0.0, 0.0))
+
+
+def look(raster: DatasetReader, source: FolderSource, facts: FileFacts, meanings: Sequence[Radiometry]) -> Iterator[str]:
+    """Signs that the settings do not fit the file, from its own words and an overview of it; a line each."""
+    small = raster.read(out_shape=(raster.count, *(min(side, LOOK_AT) for side in raster.shape)))
+    known = ~missing(small, meanings[0].nodata)
+    values = [
+        layer[there].astype(float) * meaning.scale + meaning.offset
+        for layer, there, meaning in zip(small, known, meanings, strict=True)
+    ]
+    numbers = np.concatenate(values)
+    middle = float(np.median(numbers)) if numbers.size else math.nan
+    # all bands of an image are darker than 0.002 in no daylight, not even over clear deep water
+    if numbers.size and not DARK < middle <= 1:
+        scales, offsets = ({getattr(one, name) for one in meanings} for name in ("scale", "offset"))
+        means = f"by scale={_listed(scales)} and offset={_listed(offsets)}"
+        yield f"its middle reflectance is {middle:.3g} {means}; check them"
+    yield from facts.contradictions(_said(source))
+    yield from facts.doubts()
+
+
+def _said(source: FolderSource) -> Said:
+    if source.nodata == "file":
+        return Said(source.scale, source.offset)
+    return Said(source.scale, source.offset, source.nodata, nodata_of_file=False)
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))
 
 
 def closing_notes(source: FolderSource, projections: Sequence[str]) -> Iterator[str]:

@@ -15,15 +15,18 @@ def open_catalog(settings: Settings) -> Catalog:
     if isinstance(imagery.source, StacApiSource):
         from caco_assets.imagery.catalogs.stac_api import StacApi
 
-        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, settings.paths.cache / "stac_api")
+        cache = settings.paths.cache / "stac_api"
+        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, cache, limits=imagery.limits)
     source = imagery.source
     path = source.path if isinstance(source, CatalogSource) else settings.paths.catalog
     return StaticCatalog.open(path, imagery.bands, settings.paths.cache)
 
 
-def catalog_folder(settings: Settings) -> Path:
-    """The folder that relative hrefs start at."""
+def catalog_folder(settings: Settings) -> Path | None:
+    """The folder that relative hrefs start at; None: the catalog is not on this machine."""
     source = settings.imagery.source
+    if isinstance(source, StacApiSource):
+        return None
     if not isinstance(source, CatalogSource):
         return settings.paths.catalog
     return source.path.parent if source.path.suffix == ".parquet" else source.path

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from caco_assets.core.raster_drivers import DRIVERS, ForeignReferenceError, open_listed
 from caco_assets.core.redact import without_secrets
 
 GDAL_OPTIONS = {
-    # no listing of the folder (or of the bucket) for side files before each open
+    # no listing of a bucket for side files before each open; `open_raster` looks beside a file of this machine by name
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 256,
@@ -30,6 +32,8 @@ GDAL_OPTIONS = {
     "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/",
 }
 _READ_AT_ONCE = 64 << 20
+_DESCRIPTIONS = (b"<vrtdataset", b"<gdal_wms")
+_ONLY = "only GeoTIFF and JPEG 2000 are opened, and what imagery.source.formats lists"
 
 
 class UnreadableError(Exception):
@@ -41,42 +45,67 @@ class UnreadableError(Exception):
 
 
 @contextmanager
-def open_raster(href: str) -> Iterator[DatasetReader]:
-    """Open a GeoTIFF by path or address.
+def open_raster(href: str, drivers: Sequence[str] = DRIVERS) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF or a JPEG 2000 file by path or address, the same way for every use of it.
+
+    What is in a side file of this machine (`.aux.xml`, `.tfw`) belongs to the file; beside an address nothing is looked for.
+
+    Args:
+        href: path or address.
+        drivers: GDAL's names of the formats that the file may have.
 
     Raises:
         UnreadableError: `error_page` where a provider left a page of HTML or XML under the name of an image, else `unreadable`:
-            missing, cut off, no georeference. Also for errors while reading inside the `with`.
+            missing, cut off, of another format, not georeferenced or not north up. Also for errors while reading inside the `with`.
     """
+    beside = "EMPTY_DIR" if is_remote(href) else "TRUE"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=beside):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            raster = rasterio.open(href)
+            raster = open_listed(href, drivers)
+            # side files are read when they are first needed: now
+            check_placed(raster)
     except RasterioError as error:
         raise explain(href, error) from error
+    except ForeignReferenceError as error:
+        raise UnreadableError("unreadable", str(error)) from error
     with raster:
-        check_placed(raster)
         try:
             yield raster
         except RasterioError as error:
             raise explain(href, error) from error
 
 
+def is_remote(href: str) -> bool:
+    """Whether an href is an address and not a path of this machine."""
+    return "://" in href or href.startswith("/vsi")
+
+
 def check_placed(raster: DatasetReader) -> None:
-    """Whether an open raster is georeferenced.
+    """Whether an open raster is georeferenced and north up; closes it if not.
+
+    Pixels are used in the order in which they are stored, so a mirrored or rotated image would be learned from and embedded as it
+    is stored, under the right footprint.
 
     Raises:
-        UnreadableError: it is not, or it is rotated.
+        UnreadableError: it is not.
     """
-    if raster.crs is None or raster.transform.is_identity:
-        raise UnreadableError("unreadable", "has no georeference")
-    if raster.transform.b or raster.transform.d or raster.transform.e >= 0:
-        raise UnreadableError("unreadable", "is not north up")
+    place, wrong = raster.transform, None
+    if raster.crs is None or place.is_identity:
+        wrong = "has no georeference"
+    elif place.b or place.d:
+        wrong = "is not north up but rotated; gdalwarp IN OUT turns it"
+    elif place.a <= 0 or place.e >= 0:
+        way = "south up" if place.e >= 0 else "mirrored"
+        wrong = f"is not north up but {way}; gdalwarp IN OUT turns it"
+    if wrong is not None:
+        raster.close()
+        raise UnreadableError("unreadable", wrong)
 
 
 def page_kind(start: bytes) -> str | None:
     """HTML or XML if the first bytes of a supposed image are those of a page: a provider's error under its name."""
-    text = start.lstrip().lower()
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not text.startswith(b"<"):
         return None
     return "HTML" if b"html" in text else "XML"
@@ -85,17 +114,32 @@ def page_kind(start: bytes) -> str | None:
 def explain(href: str, error: Exception) -> UnreadableError:
     """What is wrong with a file that GDAL could not read: its first bytes are more informative than GDAL's message."""
     path = Path(href)
-    if "://" in href or href.startswith("/vsi"):
-        return UnreadableError("unreadable", _line(error, path))
-    if not path.exists():
-        return UnreadableError("unreadable", "the file does not exist")
-    with path.open("rb") as stream:
-        start = stream.read(512)
+    if not is_remote(href):
+        try:
+            with path.open("rb") as stream:
+                found = _by_start(stream.read(512))
+        except FileNotFoundError:
+            found = UnreadableError("unreadable", "the file does not exist")
+        except (OSError, ValueError) as problem:  # a folder, no permission, a name that no file can have
+            why = problem.strerror if isinstance(problem, OSError) else problem
+            found = UnreadableError("unreadable", f"cannot be opened as a file ({why})")
+        if found is not None:
+            return found
+    if "not recognized as being in a supported file format" in str(error):
+        what = _line(error, path).rstrip(".") if is_remote(href) else "neither a GeoTIFF nor JPEG 2000"
+        return UnreadableError("unreadable", f"{what}: {_ONLY}")
+    return UnreadableError("unreadable", _line(error.__cause__ or error, path))
+
+
+def _by_start(start: bytes) -> UnreadableError | None:
+    """What the first bytes of a supposed image say is wrong."""
     if not start.strip():
         return UnreadableError("unreadable", "the file is empty")
+    if any(mark in start.lower() for mark in _DESCRIPTIONS):
+        return UnreadableError("unreadable", f"a description of other files (VRT, WMS): {_ONLY}")
     if kind := page_kind(start):
         return UnreadableError("error_page", f"a page of {kind}, not a GeoTIFF: the download failed")
-    return UnreadableError("unreadable", _line(error.__cause__ or error, path))
+    return None
 
 
 def check_readable(raster: DatasetReader) -> None:

@@ -9,6 +9,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from caco_assets.imagery.geometry.chip_grid import Grid
+from caco_assets.imagery.reading.file_facts import FileFacts, facts_of
 from caco_assets.imagery.reading.gdal import explain
 from caco_assets.imagery.reading.resample import read_grid
 
@@ -21,6 +22,14 @@ class PixelFile(Protocol):
 
         Raises:
             UnreadableError: the chip reaches beyond the image, or the image cannot be read there.
+        """
+        ...
+
+    def facts(self) -> FileFacts:
+        """What the file says of itself.
+
+        Raises:
+            UnreadableError: it contradicts itself.
         """
         ...
 
@@ -37,3 +46,7 @@ class GdalFile:
             return read_grid(self._raster, indexes, grid, nearest=nearest, nodata=nodata)
         except RasterioError as error:
             raise explain(self._address, error) from error
+
+    def facts(self) -> FileFacts:
+        """See `PixelFile.facts`."""
+        return facts_of(self._raster)

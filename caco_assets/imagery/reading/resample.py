@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from caco_assets.imagery.geometry.chip_grid import Grid
+from caco_assets.imagery.reading.file_facts import has_mask
 from caco_assets.imagery.reading.gdal import UnreadableError
+from caco_assets.imagery.scenes.radiometry import finite_nodata, missing
 
 # Pixel positions nearer to a whole number than this are whole: float noise in a file's transform.
 SNAP = 1e-3
+_AROUND = 4
+"""Pixels around a chip that interpolation may use."""
 
 
 def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
@@ -31,10 +36,12 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
         indexes: band numbers, from 1.
         grid: the chip's.
         nearest: for bands that hold classes.
-        nodata: value that marks missing data and must not be mixed into its neighbors; None: none does.
+        nodata: value that marks missing data and must not be mixed into its neighbors; None: none does. Numbers that are not
+            finite, and pixels that the raster's own mask leaves out, are missing in any case.
 
     Returns:
-        (len(indexes), size, size) of the raster's type, or float32 where interpolated.
+        (len(indexes), size, size) of the raster's type, or float32 where interpolated or where the raster has a mask: missing
+        pixels are `nodata`, or not finite.
 
     Raises:
         UnreadableError: `outside_footprint`, the chip reaches beyond the raster.
@@ -42,8 +49,12 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
     """
     same = raster.crs.to_epsg() == grid.epsg
     _check_inside(raster, grid, same=same)
-    if not same:
-        return _warped(raster, indexes, grid, nearest=nearest, nodata=nodata)
+    read = _masked if has_mask(raster) else _warped if not same else _unmasked
+    return read(raster, indexes, grid, nearest=nearest, nodata=nodata)
+
+
+def _unmasked(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
+    """`read_grid` of a raster in the projection of the grid."""
     place = raster.transform
     if abs(place.a + place.e) > SNAP:
         return _warped(raster, indexes, grid, nearest=nearest, nodata=nodata)
@@ -60,10 +71,13 @@ def read_grid(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest:
     rows, between_rows = _linear(row, step, grid.size, raster.height)
     columns, between_columns = _linear(column, step, grid.size, raster.width)
     source = raster.read(indexes, window=_window(rows, columns))  # (bands, h, w): smaller than the chip
-    mixed = _between(_between(source.astype(np.float32), between_rows, axis=1), between_columns, axis=2)  # (bands, size, size)
-    if nodata is not None and (empty := source == nodata).any():
-        touched = _between(_between(empty.astype(np.float32), between_rows, axis=1), between_columns, axis=2)
-        mixed = np.where(touched > SNAP, np.float32(nodata), mixed)
+    lost, numbers = missing(source, None), source.astype(np.float32)
+    numbers[lost] = 0  # else it would spread to neighbors that it has no share in
+    mixed = _between(_between(numbers, between_rows, axis=1), between_columns, axis=2)  # (bands, size, size)
+    for empty, value in ((missing(source, nodata) & ~lost, nodata), (lost, np.nan)):
+        if empty.any():
+            touched = _between(_between(empty.astype(np.float32), between_rows, axis=1), between_columns, axis=2)
+            mixed = np.where(touched > SNAP, np.float32(value), mixed)
     return mixed
 
 
@@ -93,7 +107,8 @@ def _warped(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest: b
     finer = not nearest and _metres(raster, grid) < grid.resolution / 1.5
     method = Resampling.nearest if nearest else Resampling.average if finer else Resampling.bilinear
     options = {} if nodata is None else {"src_nodata": nodata, "nodata": nodata}
-    # a pixel is empty when all its bands are: a dark 0 in one band alone is a measurement
+    # see `radiometry.has_data`: a 0 in one band alone is a measurement, any other declared value is none in its band either
+    together = "YES" if nodata is None or nodata == 0 else "NO"
     with WarpedVRT(
         raster,
         crs=grid_crs(grid),
@@ -101,10 +116,31 @@ def _warped(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest: b
         width=grid.size,
         height=grid.size,
         resampling=method,
-        UNIFIED_SRC_NODATA="YES",
+        UNIFIED_SRC_NODATA=together,
         **options,
     ) as view:
         return view.read(indexes)
+
+
+def _masked(raster: DatasetReader, indexes: list[int], grid: Grid, *, nearest: bool, nodata: float | None) -> NDArray:
+    """`read_grid` of a raster with a mask: of a copy of the pixels around the chip, in which those left out are marked."""
+    around = transform_bounds(grid_crs(grid), raster.crs, *grid.bounds, densify_pts=21)
+    needed = raster.window(*around)
+    left, top = (max(math.floor(edge) - _AROUND, 0) for edge in (needed.col_off, needed.row_off))
+    right = min(math.ceil(needed.col_off + needed.width) + _AROUND, raster.width)
+    bottom = min(math.ceil(needed.row_off + needed.height) + _AROUND, raster.height)
+    window = Window(left, top, right - left, bottom - top)  # pyright: ignore[reportCallIssue]
+    numbers, left_out = raster.read(indexes, window=window), raster.read_masks(indexes, window=window) == 0
+    if nearest:
+        empty = 0.0 if nodata is None else nodata
+    else:
+        numbers, left_out, empty = numbers.astype(np.float32), left_out | missing(numbers, nodata), math.nan
+    numbers[left_out] = empty
+    shape = {"count": len(indexes), "height": window.height, "width": window.width, "dtype": numbers.dtype}
+    place = {"crs": raster.crs, "transform": raster.window_transform(window)}
+    with MemoryFile() as memory, memory.open(driver="GTiff", nodata=empty, **shape, **place) as copy:
+        copy.write(numbers)
+        return read_grid(copy, list(range(1, len(indexes) + 1)), grid, nearest=nearest, nodata=finite_nodata(empty))
 
 
 def _metres(raster: DatasetReader, grid: Grid) -> float:

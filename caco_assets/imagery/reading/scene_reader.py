@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caco_assets.core.raster_drivers import DRIVERS
 from caco_assets.imagery.geometry.chip_grid import Grid
+from caco_assets.imagery.reading.file_facts import Said
 from caco_assets.imagery.reading.gdal import UnreadableError, open_raster
 from caco_assets.imagery.reading.http.cog_reader import RemoteFiles, is_http
 from caco_assets.imagery.reading.raster_file import GdalFile, PixelFile
 from caco_assets.imagery.scenes.clear_sky import SCL_EMPTY, TEST_BANDS, clear_in_reflectance, clear_in_scl
-from caco_assets.imagery.scenes.hrefs import unpack
+from caco_assets.imagery.scenes.hrefs import href_problem, unpack
 from caco_assets.imagery.scenes.radiometry import UNITS, Radiometry, harmonize, has_data
 from caco_assets.imagery.scenes.stac_item import BAND_MARK
+
+logger = logging.getLogger(__name__)
 
 _Files = Mapping[str, PixelFile | UnreadableError]
 MAX_EMPTY = 0.01
@@ -51,10 +57,12 @@ class Want:
 
     bands: tuple[str, ...]
     min_clear: float
-    folder: Path
-    """Relative hrefs start here."""
+    folder: Path | None
+    """Relative hrefs start here; None: the catalog is remote, and files of this machine are not read for it."""
     sign: Callable[[str], str] = str
     """Makes an address readable (a provider's token); `str` leaves it unchanged."""
+    drivers: tuple[str, ...] = DRIVERS
+    """GDAL's names of the formats that files may have."""
 
 
 @dataclass(frozen=True)
@@ -179,16 +187,43 @@ class _SceneReader:
             for href in numbers:
                 if href in files:
                     continue
-                address = self._address(href)
                 try:
-                    files[href] = GdalFile(stack.enter_context(open_raster(address)), address)
+                    address = self._address(href)
+                    files[href] = GdalFile(stack.enter_context(open_raster(address, self._want.drivers)), address)
                 except UnreadableError as error:
                     files[href] = UnreadableError(error.reason, f"{Path(href).name}: {error.detail}")
+            self._compare(bands, files)
             yield files
 
+    def _compare(self, bands: list[str], files: _Files) -> None:
+        """Log where a file says otherwise than its item what its numbers mean."""
+        for href, members in self._members(bands).items():
+            file = files[href]
+            if isinstance(file, UnreadableError) or members[0][0] == "SCL":
+                continue
+            facts = file.facts()
+            for band, number in members:
+                meaning = self._scene.radiometry[band]
+                said = Said(meaning.scale, meaning.offset, meaning.nodata, nodata_of_file=meaning.nodata is None)
+                for note in facts.of_band(number).contradictions(said):
+                    _log_once(f"{band}: a file {note}, as its item has it")
+
     def _address(self, href: str) -> str:
-        remote = "://" in href or href.startswith("/vsi")
-        return self._want.sign(href) if remote else str(self._want.folder / href)
+        """What GDAL opens for an href.
+
+        Raises:
+            UnreadableError: the href is not of a kind that its catalog may use.
+        """
+        folder = self._want.folder
+        if (wrong := href_problem(href, local=folder is not None)) is not None:
+            raise UnreadableError("unreadable", wrong)
+        return self._want.sign(href) if "://" in href or folder is None else str(folder / href)
+
+
+@cache
+def _log_once(note: str) -> None:
+    """Of the many files that say it, one is enough."""
+    logger.warning(note)
 
 
 def _refuse(valid: NDArray[np.bool_], clear: NDArray[np.bool_], min_clear: float) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Radiometry:
     scale: float
     offset: float
     nodata: float | None = 0.0
+    """Always finite: a number that is not finite is no data in any case, and None means that every finite one is data."""
 
 
 def radiometry_of(facts: Mapping[str, Any], properties: Mapping[str, Any], baseline: str | None) -> Radiometry | None:
@@ -41,29 +43,63 @@ def radiometry_of(facts: Mapping[str, Any], properties: Mapping[str, Any], basel
 
     Returns:
         None if neither gives the meaning of the numbers.
+
+    Raises:
+        ValueError: scale, offset or nodata is no number; the message says which.
     """
-    scale = facts.get("scale", facts.get("raster:scale"))
-    offset = facts.get("offset", facts.get("raster:offset"))
+    scale = _number(facts, "scale", "raster:scale")
+    offset = _number(facts, "offset", "raster:offset")
     if scale is None and baseline is None:
         return None
     if any(properties.get(key) is True for key in APPLIED_KEYS):
         offset = 0.0
     elif offset is None:
         offset = OFFSET if baseline is not None and baseline >= OFFSET_BASELINE else 0.0
-    nodata = facts.get("nodata", 0 if baseline is not None else None)
-    return Radiometry(1 / UNITS if scale is None else float(scale), float(offset), None if nodata is None else float(nodata))
+    nodata = _number(facts, "nodata") if "nodata" in facts else 0.0 if baseline is not None else None
+    return Radiometry(1 / UNITS if scale is None else scale, offset, finite_nodata(nodata))
+
+
+def _number(facts: Mapping[str, Any], *keys: str) -> float | None:
+    """The value of the first key that is there; STAC also writes `"nan"` and `"inf"`."""
+    for key in keys:
+        if key in facts:
+            value = facts[key]
+            try:
+                number = None if value is None else float(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"says {key}={str(value)[:60]!r}, which is no number") from error
+            if number is not None and not math.isfinite(number) and key != "nodata":
+                raise ValueError(f"says {key}={number}, which is no finite number")
+            return number
+    return None
+
+
+def finite_nodata(nodata: float | None) -> float | None:
+    """A declared no-data value as `Radiometry` holds it: NaN and infinity become None (see there)."""
+    return None if nodata is None or not math.isfinite(nodata) else float(nodata)
+
+
+def missing(numbers: NDArray, nodata: float | None) -> NDArray[np.bool_]:
+    """Numbers that are no data, same shape: the declared value, compared in their own type, and those that are not finite."""
+    empty = np.zeros(numbers.shape, bool)
+    if nodata is not None and math.isfinite(nodata):
+        # float32 pixels hold the nearest float32 of a value such as -3.4e38
+        empty = numbers == (numbers.dtype.type(nodata) if np.issubdtype(numbers.dtype, np.floating) else nodata)
+    if np.issubdtype(numbers.dtype, np.floating):
+        empty |= ~np.isfinite(numbers)
+    return empty
 
 
 def has_data(numbers: NDArray, nodata: float | None) -> NDArray[np.bool_]:
-    """Valid pixels: (H, W) from (bands, H, W).
+    """Pixels that are measured in every band: (H, W) from (bands, H, W).
 
-    A pixel is empty when every band is: a single 0 among other values is a very dark pixel (deep water in the short-wave
-    infrared) whose negative reflectance a producer clipped.
+    A declared no-data value and numbers that are not finite are never measurements, so a pixel with a gap in one band is no data in
+    all. The exception is the value 0, which empties a pixel only if all bands are 0: Sentinel-2 declares 0, and a single 0 among
+    other values is a very dark pixel (deep water in the short-wave infrared) whose negative reflectance the producer clipped.
     """
-    empty = np.zeros(numbers.shape, bool) if nodata is None else numbers == nodata
-    if np.issubdtype(numbers.dtype, np.floating):
-        empty |= np.isnan(numbers)
-    return ~empty.all(axis=0)
+    if nodata != 0:
+        return ~missing(numbers, nodata).any(axis=0)
+    return ~(missing(numbers, None).any(axis=0) | (numbers == 0).all(axis=0))
 
 
 def harmonize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,10 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from caco_assets.imagery.geometry.footprint import across_antimeridian
+from caco_assets.imagery.scenes.band_names import same_band
+from caco_assets.imagery.scenes.hrefs import href_problem
 from caco_assets.imagery.scenes.radiometry import Radiometry, radiometry_of
 
 # Keys of Element 84's Earth Search v1 and of stactools-sentinel2.
@@ -30,6 +34,7 @@ BASELINE_KEYS = ("s2:processing_baseline", "sentinel:processing_baseline", "proc
 NAME_KEYS = ("s2:product_uri", "sentinel:product_id", "s2:product_id")
 TYPE_KEYS = ("s2:product_type", "product:type")
 LEVEL_1_TYPES = ("S2MSI1C", "L1C")
+_EPSG = re.compile(r"EPSG:(\d{1,9})", re.IGNORECASE)
 NO_DATE, NO_FOOTPRINT = "has no datetime", "has no footprint"
 LEVEL_1 = "is Level-1C (top of atmosphere), not L2A surface reflectance"
 
@@ -39,6 +44,10 @@ BAND_MARK = "#band="
 
 class ItemRefusedError(Exception):
     """The item cannot be used; the message is the reason."""
+
+
+class MalformedItemError(ItemRefusedError):
+    """The item is not what STAC says an item is: the response that brought it is not kept, so that a repaired one is seen."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,18 @@ class Scene:
     """Footprint, EPSG:4326; in two parts across the antimeridian."""
 
 
-def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tuple[str, ...] = ()) -> Scene:
+def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tuple[str, ...] = (), *, local: bool = True) -> Scene:
     """The scene that a STAC item (as JSON) describes.
 
     Args:
         item: STAC 1.0 or 1.1 item of Sentinel-2 L2A, or of a folder's own files.
         bands: required band names.
         helpers: bands included if the item has them and no SCL (the clear-sky test uses them).
+        local: its catalog lies on this machine and may name files of it.
 
     Raises:
-        ItemRefusedError: it is L1C, lacks a band, a footprint or a date, or does not give the meaning of its numbers.
+        ItemRefusedError: it is L1C, lacks a band, a footprint or a date, does not give the meaning of its numbers, or has an href
+            that must not be read.
     """
     properties = item["properties"]
     _refuse_level_1(item)
@@ -81,16 +92,19 @@ def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tu
         raise ItemRefusedError(NO_FOOTPRINT)
     baseline = processing_baseline(item)
     usual, exceptions, hrefs = read_assets(item["assets"], properties, baseline, bands, helpers)
+    for href in hrefs.values():
+        if (wrong := href_problem(href, local=local)) is not None:
+            raise ItemRefusedError(wrong)
     return Scene(
         item_id=str(item["id"]),
-        datetime=_utc(properties["datetime"]),
+        datetime=utc(properties["datetime"]),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         epsg=_epsg(properties),
         processing_baseline=baseline,
         radiometry=usual,
         exceptions=exceptions,
         hrefs=hrefs,
-        geometry=across_antimeridian(shape(item["geometry"])),
+        geometry=footprint_of(item["geometry"]),
     )
 
 
@@ -103,15 +117,24 @@ def read_assets(
 ) -> tuple[Radiometry, dict[str, Radiometry], dict[str, str]]:
     """The usual radiometry of an item's bands, the bands that differ, and band → href in the order of `bands`.
 
+    A band that the item names in another spelling (`B4`, `b04`, `red`) counts as the wanted one if no other could be meant.
+
     Raises:
         ItemRefusedError: a band is missing, nothing gives the meaning of its numbers, or bands differ in their nodata value.
     """
     found = dict(_bands(assets))
+    for band in bands:
+        others = [name for name in found if name not in bands and same_band(name, band)]
+        if band not in found and len(others) == 1:
+            found[band] = found[others[0]]
     lacking = [band for band in bands if band not in found]
     if lacking:
         raise ItemRefusedError(f"lacks {', '.join(lacking)}")
     wanted = [*bands, "SCL"] if "SCL" in found else [*bands, *(name for name in helpers if name in found and name not in bands)]
-    meanings = {name: radiometry_of(found[name][1], properties, baseline) for name in wanted if name != "SCL"}
+    try:
+        meanings = {name: radiometry_of(found[name][1], properties, baseline) for name in wanted if name != "SCL"}
+    except ValueError as error:
+        raise ItemRefusedError(str(error)) from error
     unknown = [name for name, meaning in meanings.items() if meaning is None]
     if unknown:
         raise ItemRefusedError(f"says neither by raster:bands nor by a processing baseline what the numbers of {unknown[0]} mean")
@@ -176,17 +199,44 @@ def _band_of_key(key: str) -> tuple[str | None, float | None]:
     return None, None
 
 
+def footprint_of(geometry: Any) -> BaseGeometry:
+    """A GeoJSON geometry in degrees, in two parts across the antimeridian.
+
+    Raises:
+        MalformedItemError: it is none, or is not in degrees.
+    """
+    try:
+        drawn = shape(geometry)
+        west, south, east, north = drawn.bounds
+    except (ShapelyError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise MalformedItemError("has a footprint that is no GeoJSON geometry") from error
+    # not a number compares as False; beyond 180 is a footprint drawn across the antimeridian
+    if not (-540 <= west <= east <= 540 and -91 <= south <= north <= 91):
+        raise MalformedItemError("has a footprint that is empty or not in degrees")
+    return across_antimeridian(drawn)
+
+
 def _epsg(properties: Mapping[str, Any]) -> int | None:
+    """The EPSG code; None if the projection has none (`EPSG:None` is how some writers say so): the files name theirs."""
     code = properties.get("proj:code")
-    if isinstance(code, str) and code.upper().startswith("EPSG:"):
-        return int(code[5:])
+    if isinstance(code, str) and (match := _EPSG.fullmatch(code)):
+        return int(match[1])
     return int(properties["proj:epsg"]) if properties.get("proj:epsg") is not None else None
 
 
-def _utc(value: str | datetime) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+def utc(value: Any) -> datetime:
+    """A date and time, as ISO text or an object, in UTC; one without a zone is in UTC.
+
+    Raises:
+        MalformedItemError: it is neither.
+    """
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MalformedItemError("has a datetime that is no date") from error
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)  # noqa: PLR0124 (NaN)
+    number = None if value is None else float(value)
+    return None if number is None or math.isnan(number) else number

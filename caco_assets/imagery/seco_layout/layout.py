@@ -27,6 +27,7 @@ from typing import Any
 from caco_assets.core.errors import UserError, one_line
 
 METADATA = "metadata.json"
+TIFF_SUFFIXES = (".tif", ".tiff")
 OWN = "caco"
 """Key in `metadata.json` for the fields of an export that the layout does not have."""
 _OURS, _THEIRS = re.compile(r"^B0(\d)$"), re.compile(r"^B(\d)$")
@@ -75,9 +76,15 @@ def published_name(band: str) -> str:
 
 
 def band_file(folder: Path, band: str) -> Path | None:
-    """The file of a band in a date folder, `B4.tif` or `B04.tif`; None if it is missing."""
+    """The file of a band in a date folder, `B4.tif`, `B04.TIF` or `b4.tiff`; None if it is missing."""
     names = (published_name(band), band, _THEIRS.sub(r"B0\1", band))
-    return next((path for name in names if (path := folder / f"{name}.tif").is_file()), None)
+    for name in names:
+        if (path := folder / f"{name}.tif").is_file():
+            return path
+    # some tools write capitals; names are compared alike everywhere
+    stems = {name.casefold() for name in names}
+    others = (path for path in folder.iterdir() if path.suffix.casefold() in TIFF_SUFFIXES and path.stem.casefold() in stems)
+    return next(iter(sorted(path for path in others if path.is_file())), None)
 
 
 def list_places(root: Path) -> list[PlaceFolder]:

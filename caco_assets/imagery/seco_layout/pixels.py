@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,14 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from caco_assets.imagery.geometry.chip_grid import Grid, chip_grids
+from caco_assets.imagery.reading.file_facts import Said, facts_of
 from caco_assets.imagery.reading.gdal import UnreadableError, open_raster
-from caco_assets.imagery.scenes.radiometry import UNITS, harmonize, has_data
+from caco_assets.imagery.reading.resample import SNAP
+from caco_assets.imagery.scenes.band_names import contradiction
+from caco_assets.imagery.scenes.radiometry import UNITS, Radiometry, harmonize, missing
 from caco_assets.imagery.seco_layout.layout import DateFolder, band_file, published_name
+
+logger = logging.getLogger(__name__)
 
 DEGREE_M = 111_320.0
 """Approximate meters per degree along a meridian."""
@@ -34,6 +41,10 @@ class Numbers:
     scale: float | None = None
     offset: float | None = None
     nodata: float | None = None
+
+    def said(self) -> Said:
+        """The same, as `FileFacts` takes it."""
+        return Said(self.scale, self.offset, self.nodata, nodata_of_file=self.nodata is None)
 
 
 @dataclass(frozen=True)
@@ -60,23 +71,35 @@ def read_pixels(date: DateFolder, bands: tuple[str, ...], numbers: Numbers, size
     """Pixels (bands, size, size) of a date, reflectance × 10 000, 0 = no data; coarser bands are interpolated to the size.
 
     Raises:
-        UnreadableError: a band's file is missing, cut off, or of another size.
+        UnreadableError: a band's file is missing, cut off, of another size, or holds several bands or another one.
     """
-    layers, empty, meanings = [], [], []
+    layers, lost, zero, meanings = [], [], [], []
     for band in bands:
         path = band_file(date.path, band)
         if path is None:
             raise UnreadableError("incomplete", f"lacks {published_name(band)}.tif")
-        with _opened(path) as raster:
-            layer = raster.read(1)
-            nodata = raster.nodata if numbers.nodata is None else numbers.nodata
-            meanings.append(_meaning(raster, numbers))
-        layers.append(_to_size(layer, size, path.name))
+        with _opened(path, band) as raster:
+            facts, layer = facts_of(raster), raster.read(1)
+            left_out = raster.read_masks(1) == 0 if facts.masked else np.zeros(layer.shape, bool)
+        (meaning,) = facts.radiometry(numbers.said(), Radiometry(_SCALES.get(facts.dtype, 1.0), 0.0, None))
+        for note in facts.contradictions(numbers.said()):
+            _log_once(f"{band}: the file {note}")
+        meanings.append(meaning)
+        # see `radiometry.has_data`: a 0 empties a pixel only together with the other bands
+        gone = left_out | missing(layer, None if meaning.nodata == 0 else meaning.nodata)
+        layers.append(_to_size(np.where(gone, layer.dtype.type(0), layer), size, path.name))
+        lost.append(_to_size(gone, size, path.name) > SNAP)
         # among the band's own pixels: interpolation must neither create an empty one from its neighbors nor hide one
-        gone = np.zeros(layer.shape, bool) if nodata is None else ~has_data(layer[None], nodata)
-        empty.append(gone.repeat(size // len(gone), 0).repeat(size // len(gone), 1))
-    scale, offset = np.array(meanings, np.float64).T
-    return harmonize(np.stack(layers), scale, offset, ~np.all(empty, axis=0))
+        dark = (layer == 0) & (meaning.nodata == 0)
+        zero.append(dark.repeat(size // len(dark), 0).repeat(size // len(dark), 1))
+    scale, offset = (np.array([getattr(meaning, name) for meaning in meanings]) for name in ("scale", "offset"))
+    return harmonize(np.stack(layers), scale, offset, ~(np.any(lost, axis=0) | np.all(zero, axis=0)))
+
+
+@cache
+def _log_once(note: str) -> None:
+    """Of a hundred thousand files of a set, one says it."""
+    logger.info(note)
 
 
 def read_position(date: DateFolder, bands: tuple[str, ...], size: int, resolution: float) -> Position:
@@ -85,10 +108,11 @@ def read_position(date: DateFolder, bands: tuple[str, ...], size: int, resolutio
     Raises:
         UnreadableError: no band is present, or its georeference does not fit chips of this size.
     """
-    path = next((path for band in bands if (path := band_file(date.path, band)) is not None), None)
-    if path is None:
+    found = next(((path, band) for band in bands if (path := band_file(date.path, band)) is not None), None)
+    if found is None:
         raise UnreadableError("incomplete", f"has none of {', '.join(f'{published_name(band)}.tif' for band in bands)}")
-    with _opened(path) as raster:
+    path, _ = found
+    with _opened(*found) as raster:
         left, bottom, right, top = raster.bounds
         epsg, degrees = raster.crs.to_epsg() or 0, raster.crs.is_geographic
     side = size * resolution
@@ -104,21 +128,17 @@ def read_position(date: DateFolder, bands: tuple[str, ...], size: int, resolutio
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[DatasetReader]:
-    """`open_raster` whose refusals name the file."""
+def _opened(path: Path, band: str) -> Iterator[DatasetReader]:
+    """`open_raster` of a band's file, whose refusals name the file."""
     try:
         with open_raster(str(path)) as raster:
+            if raster.count != 1:
+                raise UnreadableError("unreadable", f"has {raster.count} bands, not one")
+            if (wrong := contradiction(raster.descriptions, (band,), "its file name")) is not None:
+                raise UnreadableError("unreadable", wrong)
             yield raster
     except UnreadableError as error:
         raise UnreadableError(error.reason, f"{path.name}: {error.detail}") from error
-
-
-def _meaning(raster: DatasetReader, numbers: Numbers) -> tuple[float, float]:
-    """Scale and offset of a file."""
-    told = raster.scales[0] != 1 or raster.offsets[0] != 0
-    scale = raster.scales[0] if told else _SCALES.get(raster.dtypes[0], 1.0)
-    offset = raster.offsets[0] if told else 0.0
-    return scale if numbers.scale is None else numbers.scale, offset if numbers.offset is None else numbers.offset
 
 
 def _to_size(layer: NDArray, size: int, name: str) -> NDArray[np.float32]:

@@ -74,7 +74,7 @@ def _decode(data: bytes, chip: dict[str, Any], settings: Settings) -> tuple[np.n
 
     imagery = settings.imagery
     try:
-        with rasterio.Env(), MemoryFile(data) as memory, memory.open() as source:
+        with rasterio.Env(), MemoryFile(data) as memory, memory.open(driver="GTiff") as source:
             step, size = imagery.resolution, imagery.chip_size
             corner = source.transform.c / step, source.transform.f / step
             wrong = {

@@ -186,12 +186,12 @@ def test_doubts_are_said_and_kept_with_the_product(logged, tmp_path):
     with rasterio.open(put(tmp_path / "tifs", "b_2020-01-14.tif", crs="EPSG:3857"), "r+") as raster:
         raster.nodata = -1
     said = logged()
-    facts = index_folder(source(tmp_path / "tifs", scale=1.0), tmp_path / "out")
+    facts = index_folder(source(tmp_path / "tifs", scale=1.0, nodata=0), tmp_path / "out")
     first, second, third, fourth, fifth = facts["notes"]
     assert first.startswith("a_2020-01-13.tif: its middle reflectance is 1.")
     assert first.endswith("by scale=1 and offset=0; check them")
     assert second.startswith("b_2020-01-14.tif: its middle reflectance")
-    assert third == "b_2020-01-14.tif: says that -1 means no data, imagery.source.nodata says 0"
+    assert third == "b_2020-01-14.tif: says that -1 means no data; the given nodata 0 is used"
     assert fourth == "the files are in 2 projections (EPSG:3857, EPSG:4326); chips are read from each as it is"
     assert fifth.startswith("no band SCL, and not both B02 and B04: cloud is not looked for")
     assert [line.removeprefix("catalog: ") for line in said if line.removeprefix("catalog: ") in facts["notes"]] == facts["notes"]

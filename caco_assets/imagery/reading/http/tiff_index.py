@@ -16,6 +16,8 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from caco_assets.imagery.reading.http.range_response import FileVersion
+
 _TYPES = {
     **{1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u8", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "u8", 11: "f4", 12: "f8"},
     **{16: "u8", 17: "i8", 18: "u8"},
@@ -33,6 +35,9 @@ _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 _LEFT_OUT = {*_STRIPS, *_TILES, 330, 34665, 34853}
 _UNREACHABLE = 1 << 48
 _BIG = 8
+_SUBFILE, _MASK = 254, 4
+_COG_NOTES, _COG_MASK = 1024, b"MASK_INTERLEAVED_WITH_IMAGERY=YES"
+"""GDAL's notes on the layout of a COG, right after the header."""
 Order = Literal["<", ">"]
 _ORDERS: dict[bytes, Order] = {b"II": "<", b"MM": ">"}
 _MOST_BLOCKS = 1 << 22
@@ -68,6 +73,8 @@ class TiffIndex:
     tags: Mapping[int, tuple[int, int, bytes]]
     """Tag → type, count, value; without those that locate blocks."""
     tiled: bool
+    version: FileVersion | None = None
+    """Of the file that the index was read from; its blocks must come from the same."""
 
     def blocks(self, left: int, top: int, right: int, bottom: int, bands: Iterable[int]) -> NDArray[np.int64]:
         """Numbers of the blocks that a window of pixels (half-open, cut at the edges) of some bands (from 1) touches."""
@@ -109,14 +116,23 @@ class TiffIndex:
 def read_index(head: bytes) -> TiffIndex | None:
     """The index from the first bytes of a file; None if it is not a TIFF, or one that is left to GDAL.
 
-    Files without the usual georeference (north up, an EPSG code) are left to GDAL.
+    Files without the usual georeference (north up, an EPSG code) are left to GDAL, and so are those with a mask (it is an image of
+    its own) and those whose numbers are none.
 
     Raises:
         NeedMoreError: more bytes from the beginning are needed.
     """
+    try:
+        with np.errstate(all="raise"):
+            return _read(head)
+    except (ValueError, OverflowError, FloatingPointError, LookupError, struct.error):
+        return None
+
+
+def _read(head: bytes) -> TiffIndex | None:
     order = _ORDERS.get(head[:2])
     tags = None if order is None or len(head) < 16 else _directory(head, order)
-    if order is None or tags is None or not {_WIDTH, _HEIGHT} <= tags.keys():
+    if order is None or tags is None or not {_WIDTH, _HEIGHT} <= tags.keys() or _has_mask(head, order):
         return None
     tiled = _TILES[0] in tags
     places, sizes = _TILES if tiled else _STRIPS
@@ -137,6 +153,27 @@ def read_index(head: bytes) -> TiffIndex | None:
 
 
 _SINGLE = (_WIDTH, _HEIGHT, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT)
+
+
+def _has_mask(head: bytes, order: Order) -> bool:
+    """Whether a mask follows the image, as far as the first bytes show it."""
+    if _COG_MASK in head[:_COG_NOTES]:
+        return True
+    version, start = struct.unpack_from(f"{order}H", head, 2)[0], struct.unpack_from(f"{order}I", head, 4)[0]
+    count, entry, pointer = ("H", 12, "I") if version == 42 else ("Q", 20, "Q")
+    if version == 43:
+        (start,) = struct.unpack_from(f"{order}Q", head, 8)
+    try:
+        (entries,) = struct.unpack_from(f"{order}{count}", head, start)
+        (second,) = struct.unpack_from(f"{order}{pointer}", head, start + struct.calcsize(f"={count}") + entries * entry)
+        (entries,) = struct.unpack_from(f"{order}{count}", head, second)
+        first = second + struct.calcsize(f"={count}")
+        # tags are sorted: the kind of an image comes first
+        tag, _ = struct.unpack_from(f"{order}HH", head, first)
+        (kind,) = struct.unpack_from(f"{order}I", head, first + entry - struct.calcsize(f"={pointer}"))
+    except struct.error:
+        return False
+    return second > 0 and entries > 0 and tag == _SUBFILE and bool(kind & _MASK)
 
 
 def _directory(head: bytes, order: Order) -> dict[int, tuple[int, int, bytes]] | None:
