@@ -45,5 +45,5 @@ repro: setup           ## make the data products through DVC only
 lock: setup            ## compile requirements.in in one go (exact pins, hashes, no addresses)
 	@$(BIN)/uv pip compile requirements.in --python-version 3.12 --generate-hashes --no-header --no-emit-index-url -q -o requirements.lock
 
-clean:                 ## delete the workspace (keeps .venv)
-	@chmod -R u+w workspace 2>/dev/null; rm -rf workspace
+clean:                 ## delete the workspace with all models and data: shows what, and does it with CONFIRM=yes (keeps .venv)
+	@bash scripts/clean.sh "$(CONFIRM)"

@@ -18,8 +18,7 @@ def load_encoder(uri: str = "models:/caco-resnet18@champion", profile: str = "em
     Raises:
         UserError: the model, alias, version or folder does not exist or is damaged.
     """
-    from caco_assets.registry.package.mlflow_model import load_encoder as load
-    from caco_assets.resources.mlflow.client import open_tracking
+    from caco_assets.registry.package.mlflow_model import load_encoder_of
     from caco_assets.settings import load_settings
 
-    return load(uri, open_tracking(load_settings(profile)))
+    return load_encoder_of(load_settings(profile), uri)

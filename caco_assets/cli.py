@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from caco_assets import __version__
 from caco_assets.commands.archive import archive
+from caco_assets.commands.doctor import doctor
 from caco_assets.commands.downstream import benchmarks, probe_set, score
 from caco_assets.commands.encoder import encoder
 from caco_assets.commands.evaluate import evaluate
@@ -18,14 +18,14 @@ from caco_assets.commands.footprints import footprints
 from caco_assets.commands.imagery import catalog, ingest, plan
 from caco_assets.commands.lineage import gc, lineage, restore
 from caco_assets.commands.metrics import metrics
-from caco_assets.commands.pretraining import pack, pretrain
+from caco_assets.commands.pretraining import change_maps, pack, pretrain
 from caco_assets.commands.registry import embed, export, promote, register, release, rollback
 from caco_assets.commands.sampling import sample
 from caco_assets.commands.server import server
 from caco_assets.commands.validation import validate
 from caco_assets.commands.vintages import drift, parent, vintages
 from caco_assets.commands.whole_chain import demo, settings, up
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, storage_error
 from caco_assets.observability.logs import log_to_stderr
 
 
@@ -38,10 +38,12 @@ class _Group(click.Group):
         except UserError as error:
             click.echo(f"caco: {error}", err=True)
             sys.exit(2)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            if (plain := storage_error(error)) is None:
                 raise
-            click.echo("caco: the disk is full; free some space and run the same command again, it continues", err=True)
+            click.echo(f"caco: {plain}", err=True)
             sys.exit(2)
         except KeyboardInterrupt as stopped:
             click.echo("caco: interrupted; what is finished is kept, run the same command again to resume", err=True)
@@ -55,10 +57,10 @@ def main() -> None:
     log_to_stderr()
 
 
-WHOLE_CHAIN = (settings, demo, up, vintages, server)
+WHOLE_CHAIN = (settings, demo, up, doctor, vintages, server)
 ROOMS = (
     *(sample, footprints, catalog, plan, ingest, archive, validate, drift),
-    *(pack, benchmarks, probe_set, parent, pretrain, encoder, score, evaluate, report),
+    *(pack, benchmarks, probe_set, parent, pretrain, change_maps, encoder, score, evaluate, report),
     *(register, promote, release, rollback, embed, export),
     *(lineage, restore, gc),
     metrics,

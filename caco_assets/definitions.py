@@ -43,6 +43,7 @@ def build_definitions(settings: Settings, profile: str) -> dg.Definitions:
             probe_set,
             registry.parent,
             pretraining.encoder,
+            pretraining.change_maps,
             downstream.scores,
             evaluation.report,
             registry.challenger,

@@ -24,7 +24,7 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_
 hypothesis.settings.register_profile("here", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
-pytest_plugins = ["servers", "tiny_earth"]
+pytest_plugins = ["scripted_server", "servers", "small_products", "tiny_earth"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -322,8 +322,9 @@ def test_the_run_tags_are_those_of_the_installed_dagster():
         theirs.ASSET_PARTITION_RANGE_START_TAG,
         theirs.ASSET_PARTITION_RANGE_END_TAG,
     )
-    assert (tags.RETRY_STRATEGY, tags.RUN_KEY, tags.GRPC_INFO) == (
+    assert (tags.RETRY_STRATEGY, tags.MAX_RETRIES, tags.RUN_KEY, tags.GRPC_INFO) == (
         theirs.RETRY_STRATEGY_TAG,
+        theirs.MAX_RETRIES_TAG,
         theirs.RUN_KEY_TAG,
         theirs.GRPC_INFO_TAG,
     )

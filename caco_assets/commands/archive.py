@@ -21,12 +21,17 @@ def archive() -> None:
 @archive.command("ls")
 @profile_option
 @click.option("--shard", type=int, help="The chips of this shard; default the shards.")
+@click.option("--refused", is_flag=True, help="The refused chips, each with its reason, instead of the archived ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def archive_ls(profile: str, shard: int | None, as_json: bool) -> None:
-    """Shards with their chips, places and bytes."""
-    from caco_assets.imagery.archive.listing import list_chips, list_shards, total
+def archive_ls(profile: str, shard: int | None, refused: bool, as_json: bool) -> None:
+    """Shards with their chips, places and bytes, and why chips were refused."""
+    from caco_assets.imagery.archive.listing import list_chips, list_refusals, list_shards, refusal_line, total
 
-    folder = settings_of(profile).paths.archive
+    folder = settings_of(profile, writes=False).paths.archive
+    if refused:
+        for row in list_refusals(folder, shard):
+            click.echo(json.dumps(row) if as_json else refusal_line(row))
+        return
     if shard is not None:
         for row in list_chips(folder, shard):
             date = row["datetime"].date().isoformat()
@@ -49,7 +54,7 @@ def archive_verify(profile: str, workers: int | None, repair: bool) -> None:
     """Read every chip and compare it with its index. Exit status 1 when something is damaged."""
     from caco_assets.imagery.archive.verify import verify_archive
 
-    settings = settings_of(profile)
+    settings = settings_of(profile, writes=repair)
     found = verify_archive(settings.paths.archive, _shards(settings), workers)
     for problem in found:
         click.echo(problem, err=True)
@@ -94,7 +99,7 @@ def archive_export(target: Path, profile: str, layout: str, uint8: bool) -> None
 
     if uint8 and layout != "published":
         raise UserError(f"--uint8 with --layout {layout}: only the published layout has uint8; add --layout published")
-    folder = settings_of(profile).paths.archive
+    folder = settings_of(profile, writes=False).paths.archive
     kind = "uint8" if uint8 else "uint16"
     facts = export_tifs(folder, target) if layout == "tif" else export_published(folder, target, kind)
     click.echo(f"{facts['chips']} chips of {facts['places']} places: {target}")

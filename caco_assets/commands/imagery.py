@@ -93,17 +93,22 @@ def plan(profile: str) -> None:
 @click.command()
 @profile_option
 @click.option("--shard", type=int, help="One shard only; default all, then the quarantine of the whole archive.")
-def ingest(profile: str, shard: int | None) -> None:
-    """Imagery: read the chips into the archive, shard by shard."""
+@click.option("--retry", is_flag=True, help="Also try again the chips of finished shards whose files could not be read.")
+def ingest(profile: str, shard: int | None, retry: bool) -> None:
+    """Imagery: read the chips into the archive, shard by shard.
+
+    Scenes are chosen again first if the source or the settings have changed since; shards are read again if their files have.
+    """
     from caco_assets.core.products import recorded
     from caco_assets.imagery.backfill import ingest_shards
-    from caco_assets.imagery.on_record import collect, ingest_shard
+    from caco_assets.imagery.on_record import collect, ingest_shard, plan_again_if_changed
 
     resolved = settings_of(profile)
+    plan_again_if_changed(resolved)
     if shard is not None:
-        show(ingest_shard(resolved, shard))
+        show(ingest_shard(resolved, shard, retry=retry))
         return
     shards = range(recorded(resolved.paths.records, "locations").facts["shards"])
-    for _, product in ingest_shards(resolved, shards):
+    for _, product in ingest_shards(resolved, shards, retry=retry):
         show(product)
     show(collect(resolved))

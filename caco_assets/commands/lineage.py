@@ -30,7 +30,7 @@ def lineage(what: str, digest: str | None, profile: str, as_json: bool) -> None:
         raise UserError(
             f"caco lineage {what} {digest or ''}: write `caco lineage models:/NAME@champion` or `caco lineage data HASH`"
         )
-    settings = settings_of(profile)
+    settings = settings_of(profile, writes=False)
     tracking = open_tracking(settings)
     if digest is None:
         click.echo(json.dumps(lineage_json(tracking, what), indent=1) if as_json else lineage_tree(tracking, what))

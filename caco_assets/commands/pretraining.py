@@ -27,3 +27,16 @@ def pretrain(profile: str) -> None:
 
     settings = settings_of(profile)
     show(run(settings, training_inputs(settings)))
+
+
+@click.command("change-maps")
+@profile_option
+def change_maps(profile: str) -> None:
+    """Pretraining: map the change of every place with the encoder."""
+    from caco_assets.core.products import recorded
+    from caco_assets.pretraining.on_record import archive_shards
+    from caco_assets.pretraining.stage import map_changes
+
+    settings = settings_of(profile)
+    pack, encoder = (recorded(settings.paths.records, name) for name in ("pack", "encoder"))
+    show(map_changes(settings, pack, encoder, archive_shards(settings)))

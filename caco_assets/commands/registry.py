@@ -117,11 +117,9 @@ def embed(
 ) -> None:
     """Registry: embeddings of IMAGES, tile by tile: GeoTIFFs, or arrays (`.npy`: integers of shape bands, height, width)."""
     from caco_assets.inference.embed import embed_file
-    from caco_assets.registry.package.mlflow_model import load_encoder
-    from caco_assets.resources.mlflow.client import open_tracking
+    from caco_assets.registry.package.mlflow_model import load_encoder_of
 
-    resolved = load_settings(profile)
-    encoder = load_encoder(uri, open_tracking(resolved))
+    encoder = load_encoder_of(load_settings(profile), uri)
     names = split_names(bands)
     targets = [image.with_name(f"{image.stem}.embeddings.parquet") for image in images]
     if out is not None:

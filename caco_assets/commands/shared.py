@@ -15,13 +15,17 @@ profile_option = click.option(
 )
 
 
-def settings_of(profile: str) -> Settings:
-    """Load the profile's settings and prepare its home folder."""
+def settings_of(profile: str, *, writes: bool = True) -> Settings:
+    """Load the profile's settings and, for a command that writes, prepare its home folder.
+
+    A command that only reads also works in a home on a read-only file system, and makes no home of the folder it runs in.
+    """
     from caco_assets.resources.dvc.home import ensure_home
 
     settings = load_settings(profile)
     bind(profile=settings.profile, vintage=settings.vintage)
-    ensure_home(settings)
+    if writes:
+        ensure_home(settings)
     return settings
 
 

@@ -15,11 +15,12 @@ from caco_assets.settings import Settings, load_settings
 vintage_option = click.option("--vintage", help="YYYY-MM; default the profile's own.")
 
 
-def _settings(profile: str, vintage: str | None) -> Settings:
+def _settings(profile: str, vintage: str | None, *, writes: bool = True) -> Settings:
     resolved = load_settings(profile) if vintage is None else load_settings(profile, vintage=vintage)
     if vintage is not None and resolved.vintage != vintage:
         raise UserError(f"--vintage={vintage}: the environment has CACO_VINTAGE={resolved.vintage}; unset it")
-    ensure_home(resolved)
+    if writes:
+        ensure_home(resolved)
     return resolved
 
 
@@ -30,7 +31,7 @@ def vintages(profile: str, check: bool) -> None:
     """List the vintages that have been retrained, and those that were missed."""
     from caco_assets.resources.vintages import finished, finished_month, missed
 
-    resolved = _settings(profile, None)
+    resolved = _settings(profile, None, writes=False)
     due = finished_month(datetime.now(UTC))
     done = finished(resolved)
     for entry in done.values():

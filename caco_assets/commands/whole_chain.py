@@ -14,7 +14,7 @@ def settings(profile: str, write: bool) -> None:
     """Show the settings after applying the profile and the environment."""
     from caco_assets.resources.dvc.params import write_stage_settings
 
-    resolved = settings_of(profile)
+    resolved = settings_of(profile, writes=write)
     if write:
         click.echo(write_stage_settings(resolved))
     else:
@@ -41,8 +41,13 @@ def demo(profile: str) -> None:
 @click.option("--dagster-port", default=3000, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
 @click.option("--pages-port", default=3001, show_default=True)
-def up(profile: str, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
-    """Dagster UI, MLflow UI and the workspace's pages on loopback; one Ctrl-C stops all. Uses a free port if one is taken."""
+@click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="Another host name to serve, such as a proxy's.")
+def up(profile: str, dagster_port: int, mlflow_port: int, pages_port: int, allow_hosts: tuple[str, ...]) -> None:
+    """Dagster UI, MLflow UI and the workspace's pages on loopback; one Ctrl-C stops all. Uses a free port if one is taken.
+
+    A process that ends is started again. Pages of other web sites, and host names other than loopback's, are refused.
+    """
     from caco_assets.services.local_stack import serve
 
-    serve(settings_of(profile), dagster_port=dagster_port, mlflow_port=mlflow_port, pages_port=pages_port)
+    ports = {"dagster_port": dagster_port, "mlflow_port": mlflow_port, "pages_port": pages_port}
+    serve(settings_of(profile), **ports, allow_hosts=allow_hosts)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, storage_error
+from caco_assets.core.foreign_files import read_object
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
+_SMALL = 16 << 20
+"""Bytes of a product that are hashed each time it is reused or read (40 ms); of larger ones, sizes and times are compared."""
+_LISTED = 1000
+"""Files of a folder that its record lists, so that one of them can be verified alone."""
+_FIELDS = {"name": str, "path": str, "fingerprint": str, "content_hash": str, "signature": str, "facts": dict}
+"""Fields of a record."""
 Facts = dict[str, Any]
 
 
@@ -55,14 +65,22 @@ def content_hash(path: Path, seen: Callable[[Path], None] = lambda _file: None) 
         path: a file or a folder.
         seen: called with each file of a folder after it is read, for progress.
     """
-    if path.is_file():
-        return file_md5(path)
-    listing = []
-    for file in path.rglob("*"):
+    return file_md5(path) if path.is_file() else folder_hash(file_md5s(path, seen))
+
+
+def file_md5s(folder: Path, seen: Callable[[Path], None] = lambda _file: None) -> dict[str, str]:
+    """File below a folder (relative, with `/`) → md5 of its bytes; `seen` is called with each after it is read."""
+    listing = {}
+    for file in folder.rglob("*"):
         if file.is_file():
-            listing.append({"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()})
+            listing[file.relative_to(folder).as_posix()] = file_md5(file)
             seen(file)
-    listing.sort(key=lambda entry: entry["relpath"])
+    return listing
+
+
+def folder_hash(files: Mapping[str, str]) -> str:
+    """The hash that DVC gives a folder of these files (relative path → md5)."""
+    listing = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
@@ -98,7 +116,7 @@ def produce(
             interrupted `make` that is called again with the same fingerprint finds its partial output and may resume from it.
 
     Raises:
-        UserError: the disk is full; finished work is kept.
+        UserError: the disk is full, read-only or closed to this user; finished work is kept.
     """
     mark = fingerprint(recipe, inputs)
     _restore(path)
@@ -113,13 +131,16 @@ def produce(
         if not partial.exists():
             raise FileNotFoundError(f"{name}: make returned without writing {partial}")
         # hashed before the swap, so that an interruption here loses no work
-        product = Product(name, path, mark, content_hash(partial), facts)
+        files = file_md5s(partial) if partial.is_dir() else {}
+        product = Product(name, path, mark, folder_hash(files) if partial.is_dir() else file_md5(partial), facts)
         _swap(partial, path)
-        _write_record(records, product)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: the disk is full; free some space and run the same command again, it continues") from error
+        _write_record(records, product, files)
+    except UserError:
         raise
+    except Exception as error:
+        if (plain := storage_error(error, path)) is None:
+            raise
+        raise plain from error
     _clear(path)
     return product
 
@@ -136,6 +157,51 @@ def recorded(records: Path, name: str) -> Product:
     return _product(records, record)
 
 
+def verified(records: Path, name: str, *, note: bool = True) -> Product:
+    """Read the product from its record, and compare the bytes of a small one (`_SMALL`), sizes and times of a larger one.
+
+    Args:
+        records: folder of the records.
+        name: the product's name.
+        note: record other times of the same bytes, so that the next comparison is fast.
+
+    Raises:
+        UserError: it has not been made yet, is missing, or is not what was recorded.
+    """
+    product = recorded(records, name)
+    if not product.path.exists() or not _unchanged(records, product, note=note):
+        verify(records, product)
+    return product
+
+
+def verify(records: Path, product: Product, *files: str) -> None:
+    """Compare every byte of a product with its record.
+
+    Args:
+        records: folder of the records.
+        product: the product.
+        files: compare only these files of a folder, if its record lists them.
+
+    Raises:
+        UserError: the product is missing, or is not what was recorded; names the file if that is known.
+    """
+    record = _read_record(records, product.name) or {}
+    remedy = f"delete {product.path} and make `{product.name}` again, or restore it from DVC or a backup"
+    if not product.path.exists():
+        raise UserError(f"{product.path}: missing, though {product.name} is recorded; make it again, or restore it")
+    known: dict[str, str] = record.get("files", {})
+    if folder_hash(known) != product.content_hash:
+        # a single file, a very large folder, or a record that an earlier version wrote
+        if (found := content_hash(product.path)) != product.content_hash:
+            raise UserError(f"{product.path}: its content ({found}) is not what was recorded ({product.content_hash}); {remedy}")
+        return
+    for name in files or sorted(known.keys() | _names(product.path)):
+        file = product.path / name
+        if name not in known or not file.is_file() or file_md5(file) != known[name]:
+            what = "is missing" if not file.is_file() else "is not what was recorded" if name in known else "does not belong here"
+            raise UserError(f"{file}: {what}; {remedy}")
+
+
 def _reusable(records: Path, name: str, path: Path, mark: str) -> Product | None:
     record = _read_record(records, name)
     if record is None or not path.exists():
@@ -143,22 +209,47 @@ def _reusable(records: Path, name: str, path: Path, mark: str) -> Product | None
     product = _product(records, record)
     if product.fingerprint != mark or product.path != _absolute(path):
         return None
-    if record["signature"] != _signature(path):
-        # modification times changed (a `dvc checkout`, a copy), so compare the content
-        if content_hash(path) != product.content_hash:
-            return None
-        _write_record(records, product)
+    if not _unchanged(records, product):
+        logger.warning(f"{name}: {path} is not what was recorded (its content has changed); making it again")
+        return None
     return product
 
 
+def _unchanged(records: Path, product: Product, *, note: bool = True) -> bool:
+    """Whether the bytes are those of the record: compared if the product is small, or if sizes or times have changed."""
+    record, path = _read_record(records, product.name) or {}, product.path
+    signature, size = _state(path)
+    same = record.get("signature") == signature
+    if same and size > _SMALL:
+        return True
+    if content_hash(path) != product.content_hash:
+        return False
+    if not same and note:
+        # after a `dvc checkout` or a copy; a home that cannot be written to only loses the shortcut
+        with suppress(OSError):
+            _write_record(records, product, record.get("files", {}))
+    return True
+
+
 def _read_record(records: Path, name: str) -> dict[str, Any] | None:
-    record_file = records / f"{name}.json"
-    if not record_file.exists():
-        return None
-    try:
-        return json.loads(record_file.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{record_file}: not readable as JSON ({error}); delete it and run the same command again") from error
+    file = records / f"{name}.json"
+    return read_record(file) if file.exists() else None
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """The fields of a product's record.
+
+    Raises:
+        UserError: it is damaged or no record.
+    """
+    advice = "delete it and run the same command again"
+    record = read_object(file, advice)
+    if wrong := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
+        raise UserError(f"{file}: no record of a product ({', '.join(wrong)} missing or of another type); {advice}")
+    files = record.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(md5, str) for md5 in files.values()):
+        raise UserError(f"{file}: no record of a product (files of another type); {advice}")
+    return record
 
 
 def _product(records: Path, record: Mapping[str, Any]) -> Product:
@@ -166,11 +257,13 @@ def _product(records: Path, record: Mapping[str, Any]) -> Product:
     return Product(**fields, path=_absolute(records / record["path"]), reused=True)
 
 
-def _write_record(records: Path, product: Product) -> None:
+def _write_record(records: Path, product: Product, files: Mapping[str, str]) -> None:
     # the path is relative to the records, so that a workspace can be moved
     where = Path(os.path.relpath(_absolute(product.path), _absolute(records))).as_posix()
-    fields = {**asdict(product), "path": where, "signature": _signature(product.path)}
+    fields = {**asdict(product), "path": where, "signature": _state(product.path)[0]}
     fields.pop("reused")
+    if 0 < len(files) <= _LISTED:
+        fields["files"] = dict(files)
     write_atomic(records / f"{product.name}.json", json.dumps(fields, indent=1, sort_keys=True) + "\n")
 
 
@@ -194,11 +287,18 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r}: {type(value).__name__} has no place in a fingerprint or facts; give numbers, text, lists, dicts")
 
 
-def _signature(path: Path) -> str:
-    """Sizes and modification times below `path`: a cheap comparison before reading bytes."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    stats = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _names(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in _files(folder)}
+
+
+def _state(path: Path) -> tuple[str, int]:
+    """Sizes and modification times below `path`, as a hash for a cheap comparison before reading bytes, and the total size."""
+    stats = [(file.relative_to(path).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in _files(path)]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest(), sum(size for _, size, _ in stats)
 
 
 def _aside(path: Path) -> Path:

@@ -62,6 +62,9 @@ def score(settings: Settings, encoders: Mapping[str, Path] | None = None) -> pro
     if not wanted.tasks:
         raise UserError(f"profile {settings.profile}: downstream.tasks is empty; name at least one task to judge the encoder on")
     work = resolve_tasks(settings)
+    records = settings.paths.records
+    if not encoders and (records / "encoder.json").exists():
+        products.verify(records, products.recorded(records, "encoder"))
     folders = dict(encoders or {settings.pretraining.objective: settings.paths.encoder})
     loaded = {name: Encoder.load(folder) for name, folder in folders.items()}
     candidates = [

@@ -26,14 +26,14 @@ def report(settings: Settings) -> products.Product:
         The product `report`.
 
     Raises:
-        UserError: nothing has been scored yet.
+        UserError: nothing has been scored yet, or the scores are not what was recorded.
     """
     from caco_assets.evaluation.report.contents import made, validations
     from caco_assets.evaluation.report.render import render, twin_rows
     from caco_assets.evaluation.scorecard import scorecard, scorecard_text
 
     paths = settings.paths
-    products.recorded(paths.records, "scores")
+    products.verify(paths.records, products.recorded(paths.records, "scores"))
     known = made(settings)
 
     def make(folder: Path) -> dict[str, Any]:

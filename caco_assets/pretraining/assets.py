@@ -1,4 +1,4 @@
-"""Dagster assets of pretraining: the training pack and the encoder."""
+"""Dagster assets of pretraining: the training pack, the encoder, and the change maps."""
 
 import dagster as dg
 
@@ -7,12 +7,12 @@ from caco_assets.core.stage_versions import stage_version
 from caco_assets.imagery.assets import quarantine
 from caco_assets.pretraining.launch.pipes_resource import TrainingProcess
 from caco_assets.pretraining.on_record import archive_shards, training_inputs
-from caco_assets.pretraining.stage import build_pack, pretrain, tracked_run
+from caco_assets.pretraining.stage import build_pack, map_changes, pretrain, tracked_run
 from caco_assets.pretraining.training.metrics_log import METRICS, read_metrics
 from caco_assets.pretraining.training.stop_request import Stopped
 from caco_assets.resources.dagster.metadata import describe, picture
 from caco_assets.resources.dvc.commit import DataVersions, data_versions
-from caco_assets.resources.mlflow.resource import TrackingResource, live_run
+from caco_assets.resources.mlflow.resource import TrackingResource, live_run, run_of
 from caco_assets.resources.mlflow.runs import code_version
 from caco_assets.resources.profile import Profile
 
@@ -74,6 +74,23 @@ def embeddings_have_not_collapsed(profile: Profile) -> dg.AssetCheckResult:
     spread = facts["embedding_std"]
     figures = {name: facts[name] for name in ("embedding_std", "queue_rank", "queue_cosine") if name in facts}
     return dg.AssetCheckResult(passed=not facts["collapsed"], metadata=figures, description=f"spread {spread:.3f} of 1")
+
+
+@dg.asset(group_name="pretraining", code_version=stage_version("change_maps"), deps=[encoder], kinds={"pytorch"})
+def change_maps(context: dg.AssetExecutionContext, profile: Profile, tracking: TrackingResource) -> dg.MaterializeResult:
+    """Where each place has changed between its periods: a map and a score from the encoder, with accuracy where truth is known."""
+    settings = profile.settings()
+    packed, trained = (recorded(settings.paths.records, name) for name in ("pack", "encoder"))
+    product = map_changes(settings, packed, trained, archive_shards(settings))
+    with tracking.retry_if_away():
+        if run_of(tracking.open(settings), "change_maps", product.content_hash, finished=True) is None:
+            with live_run(settings, "change_maps", data_versions(settings), context.run.run_id) as live:
+                live.log(0, {name: value for name, value in product.facts.items() if isinstance(value, float)})
+                for name in ("gallery.png", "histogram.png", "figures.json", "change_maps.parquet"):
+                    live.begin().file(product.path / name)
+                live.begin().tag("change_maps", product.content_hash)
+    pictures = {name: picture(product.path / f"{name}.png", f"change maps: {name}") for name in ("histogram", "gallery")}
+    return describe(product, **pictures)
 
 
 checks = [embeddings_have_not_collapsed]

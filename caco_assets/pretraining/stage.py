@@ -1,18 +1,22 @@
-"""The two stages of pretraining: build the pack from the archive, and train the encoder on the pack."""
+"""The stages of pretraining: build the pack from the archive, train the encoder on the pack, and map change with the encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts, Product, fingerprint, produce
+from caco_assets.core.products import Facts, Product, file_md5, fingerprint, produce, verify
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from caco_assets.pretraining.launch.separate_process import Start
     from caco_assets.pretraining.training.metrics_log import MetricsSink
 
@@ -36,17 +40,35 @@ def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
         shards: all shards of the archive.
 
     Raises:
-        UserError: there are no shards, the archive lacks a band, or it holds no place with enough dates in both periods.
+        UserError: there are no shards, the archive lacks a band, it holds no place with enough dates in both periods, or a shard is
+            not what was recorded.
     """
     import pyarrow.parquet as pq
 
-    from caco_assets.imagery.archive.shard import iter_chips
+    from caco_assets.imagery.archive.shard import INDEX, iter_chips
     from caco_assets.pretraining.pack.build import build
 
     paths, imagery, wanted = settings.paths, settings.imagery, settings.pretraining
     if not shards:
         raise UserError(f"{paths.archive}: the archive is empty; ingest it first, or `caco demo`")
     read = tuple(band for band in imagery.bands if band in wanted.packed_bands)
+
+    def make(target: Path) -> Facts:
+        for shard in shards:
+            # its checksums cover the chips, which are compared as they are read
+            verify(paths.records, shard, INDEX)
+        return build(
+            iter_chips(paths.archive, read),
+            target,
+            bands=wanted.packed_bands,
+            archive_bands=read,
+            stretch=wanted.stretch,
+            chip_size=imagery.chip_size,
+            seasons=imagery.seasons,
+            min_seasons=imagery.min_seasons,
+            total=sum(pq.read_metadata(shard.path / INDEX).num_rows for shard in shards),
+        )
+
     return produce(
         "pack",
         paths.pack,
@@ -61,17 +83,7 @@ def build_pack(settings: Settings, shards: Sequence[Product]) -> Product:
             "bands": list(wanted.packed_bands),
             "stretch": wanted.stretch,
         },
-        make=lambda target: build(
-            iter_chips(paths.archive, read),
-            target,
-            bands=wanted.packed_bands,
-            archive_bands=read,
-            stretch=wanted.stretch,
-            chip_size=imagery.chip_size,
-            seasons=imagery.seasons,
-            min_seasons=imagery.min_seasons,
-            total=sum(pq.read_metadata(shard.path / "chips.parquet").num_rows for shard in shards),
-        ),
+        make=make,
     )
 
 
@@ -127,6 +139,75 @@ def pretrain(settings: Settings, inputs: TrainingInputs, sinks: Sequence[Metrics
         inputs=deciding,
         make=make,
     )
+
+
+def map_changes(settings: Settings, pack: Product, encoder: Product, shards: Sequence[Product]) -> Product:
+    """Make `change_maps/`: a change map, a score and a label for each place, from the trained encoder.
+
+    Args:
+        settings: the profile.
+        pack: source of the pixels.
+        encoder: makes the maps.
+        shards: of the archive, for the maps' georeference.
+
+    Raises:
+        UserError: the architecture has no feature levels, or a product is damaged.
+    """
+    from caco_assets.pretraining.change.map_figures import MaskTruth
+    from caco_assets.pretraining.change.map_product import write_change_maps
+    from caco_assets.pretraining.encoder.encoder import Encoder
+    from caco_assets.pretraining.pack.format import Pack
+
+    paths = settings.paths
+    truth = MaskTruth.read(paths.change_truth) if paths.change_truth.exists() else None
+
+    def make(folder: Path) -> Facts:
+        shutil.rmtree(folder, ignore_errors=True)
+        return write_change_maps(
+            folder,
+            Encoder.load(encoder.path),
+            Pack.open(pack.path),
+            truth=truth,
+            write_tar=lambda file, maps: _write_maps(file, maps, [shard.path for shard in shards]),
+            seed=settings.seed,
+        )
+
+    return produce(
+        "change_maps",
+        paths.change_maps,
+        records=paths.records,
+        recipe=stage_version("change_maps"),
+        inputs={
+            "pack": pack.content_hash,
+            "encoder": encoder.content_hash,
+            "truth": None if truth is None else file_md5(paths.change_truth),
+            "seed": settings.seed,
+        },
+        make=make,
+    )
+
+
+def _write_maps(path: Path, maps: Mapping[str, NDArray[np.float32]], shards: Sequence[Path]) -> dict[str, tuple[int, int]]:
+    """Write a tar of GeoTIFFs, georeferenced as each place's first chip; returns offset and length of each."""
+    import pyarrow.parquet as pq
+
+    from caco_assets.imagery.archive.chip import encode_map, grid_of
+    from caco_assets.imagery.archive.shard import INDEX, write_tar
+    from caco_assets.imagery.archive.tar_store import read_members
+    from caco_assets.pretraining.change.change_map import STRIDE
+
+    members: dict[str, bytes] = {}
+    for shard in shards:
+        rows = pq.read_table(shard / INDEX, columns=["location_id", "offset", "length"]).to_pylist()
+        first = {row["location_id"]: row for row in reversed(rows) if row["location_id"] in maps}
+        ordered = sorted(first.values(), key=lambda row: row["offset"])
+        for row, data in zip(ordered, read_members(shard, ordered), strict=True):
+            cells, grid = maps[row["location_id"]], grid_of(data)
+            if grid is not None:
+                coarse = replace(grid, size=len(cells), resolution=grid.resolution * STRIDE)
+                members[row["location_id"]] = encode_map(cells, coarse)
+    ranges = write_tar(path, ((f"{name}.tif", data) for name, data in members.items()))
+    return {name: (offset, length) for name, (offset, length, _) in zip(members, ranges, strict=True)}
 
 
 def encoder_inputs(settings: Settings, inputs: TrainingInputs) -> dict[str, Any]:

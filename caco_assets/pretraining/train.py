@@ -10,10 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, storage_error
 from caco_assets.observability.logs import log_to, log_to_stderr
 from caco_assets.pretraining.training.run_config import RunConfig, read_config
 from caco_assets.pretraining.training.stop_request import Stopped, StopRequest, stop_requests, stop_with
@@ -47,9 +47,14 @@ def run(config: RunConfig, stop: StopRequest) -> int:
         stop_with(config.starter, stop)
     try:
         make_encoder(config, stop=stop)
-    except UserError as error:
-        write_outcome(config.target, ERROR, message=str(error))
-        raise
+    except Exception as error:
+        plain = error if isinstance(error, UserError) else storage_error(error, config.target)
+        if plain is None:
+            raise
+        # a full disk may refuse this too: the log line is then all there is
+        with suppress(OSError):
+            write_outcome(config.target, ERROR, message=str(plain))
+        raise plain from error
     except Stopped as stopped:
         write_outcome(config.target, STOPPED, signum=stopped.signum)
         logger.info(f"pretrain: {stopped}, with a checkpoint; the same command resumes from it")

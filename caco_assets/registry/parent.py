@@ -63,7 +63,7 @@ def find_parent(settings: Settings, *, tracking: Tracking | None = None, again: 
 def _fetch(settings: Settings, folder: Path, tracking: Tracking | None) -> dict[str, str | None]:
     """Copy the champion's encoder into the folder, if there is a champion."""
     from caco_assets.pretraining.encoder.encoder import Encoder
-    from caco_assets.registry.package.mlflow_model import download, files_of
+    from caco_assets.registry.package.mlflow_model import check_identity, download, files_of
     from caco_assets.registry.versions import CHAMPION, aliases, find
     from caco_assets.resources.mlflow.client import open_tracking
 
@@ -74,10 +74,13 @@ def _fetch(settings: Settings, folder: Path, tracking: Tracking | None) -> dict[
         logger.info(f"parent: {model} has no champion yet; training starts from scratch")
         return {"uri": None, "identity": None}
     uri = f"models:/{model}/{number}"
+    version = find(tracking, uri)
     with tempfile.TemporaryDirectory() as scratch:
-        source = files_of(download(tracking, find(tracking, uri), Path(scratch)), uri)
+        source = files_of(download(tracking, version, Path(scratch)), uri)
         for name in _FILES:
             shutil.copyfile(source / name, folder / name)
-    identity = Encoder.load(folder).identity
+    encoder = Encoder.load(folder)
+    check_identity(version, encoder)
+    identity = encoder.identity
     logger.info(f"parent: training starts from the weights of {uri}, the champion")
     return {"uri": uri, "identity": identity}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caco_assets.core.markup import markdown_environment
 from caco_assets.core.products import Product
 from caco_assets.downstream.score_rows import read_rows
 from caco_assets.pretraining.encoder.encoder import Encoder
@@ -147,19 +148,20 @@ def _description(encoder_dir: Path) -> dict[str, Any]:
 def _model_card(
     settings: Settings, encoder: Encoder, description: Mapping[str, Any], data_versions: Mapping[str, str], scores: str
 ) -> str:
-    from jinja2 import Environment, StrictUndefined
-
     path = settings.home / _TEMPLATE
-    # the template of the home folder if there is one; Markdown, so nothing is escaped
-    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    return environment.from_string(path.read_text() if path.is_file() else _DEFAULT).render(
-        model=settings.registry.model,
-        objective=description.get("recipe", {}).get("objective", settings.pretraining.objective),
-        architecture=encoder.architecture,
-        bands=", ".join(encoder.preprocessing.bands),
-        width=encoder.width,
-        profile=settings.profile,
-        vintage=settings.vintage,
-        data=", ".join(f"{name} {digest}" for name, digest in data_versions.items()) or "data without a version",
-        scores=scores,
+    # the template of the home folder if there is one
+    return (
+        markdown_environment()
+        .from_string(path.read_text() if path.is_file() else _DEFAULT)
+        .render(
+            model=settings.registry.model,
+            objective=description.get("recipe", {}).get("objective", settings.pretraining.objective),
+            architecture=encoder.architecture,
+            bands=", ".join(encoder.preprocessing.bands),
+            width=encoder.width,
+            profile=settings.profile,
+            vintage=settings.vintage,
+            data=", ".join(f"{name} {digest}" for name, digest in data_versions.items()) or "data without a version",
+            scores=scores,
+        )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Product, recorded
+from caco_assets.core.products import Product, recorded, verify
 from caco_assets.settings import Settings
 
 
@@ -23,10 +23,12 @@ class ScoredEncoder:
         """The products on record.
 
         Raises:
-            UserError: there is no encoder, or it has no scores yet.
+            UserError: there is no encoder, it has no scores yet, or one of them is not what was recorded.
         """
         records = settings.paths.records
         encoder, scores = recorded(records, "encoder"), recorded(records, "scores")
+        for product in (encoder, scores):
+            verify(records, product)
         try:
             drift = recorded(records, "drift")
         except UserError:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.foreign_files import read_object
 from caco_assets.settings import Settings
 
 
@@ -42,14 +43,12 @@ def note_finished(settings: Settings, run_id: str, version: str, promoted: bool)
 
 def finished(settings: Settings) -> dict[str, Finished]:
     """Vintage → its outcome, oldest first."""
-    found = {}
+    found, advice = {}, "delete it, its vintage is then due again"
     for file in sorted(_folder(settings).glob("*.json")):
         try:
-            found[file.stem] = Finished(**json.loads(file.read_text()))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise UserError(
-                f"{file}: not readable ({' '.join(str(error).split())}); delete it, its vintage is then due again"
-            ) from error
+            found[file.stem] = Finished(**read_object(file, advice))
+        except TypeError as error:
+            raise UserError(f"{file}: not readable ({one_line(error)}); {advice}") from error
     return found
 
 

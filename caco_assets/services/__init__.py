@@ -1,1 +1,1 @@
-"""Server processes: `caco up`, the processes of a team server, database migrations, object backups."""
+"""Servers: `caco up` with its supervisor and pages, the processes of a team server, database migrations, object backups."""

@@ -62,7 +62,17 @@ def _code(host: str, port: int, environ: Environment) -> list[str]:
 def _webserver(host: str, port: int, environ: Environment) -> list[str]:
     # it keeps a connection to each storage open; after a restart of PostgreSQL the next query would use a dead connection
     fresh = ["--db-pool-recycle", str(_CONNECTION_S)]
-    return _dagster("dagster_webserver", "-h", host, "-p", str(port), "--log-format", "json", *fresh, *_code_server(environ))
+    return _dagster(
+        "caco_assets.resources.dagster.web_server",
+        "-h",
+        host,
+        "-p",
+        str(port),
+        "--log-format",
+        "json",
+        *fresh,
+        *_code_server(environ),
+    )
 
 
 def _daemon(host: str, port: int, environ: Environment) -> list[str]:  # noqa: ARG001 - it listens nowhere

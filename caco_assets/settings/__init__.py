@@ -5,6 +5,7 @@ from caco_assets.settings.bands import S2_BANDS
 from caco_assets.settings.data_versions import Versions
 from caco_assets.settings.downstream import Dense, Downstream, FineTune, TaskData
 from caco_assets.settings.imagery import Imagery
+from caco_assets.settings.imagery_limits import ServerLimits
 from caco_assets.settings.imagery_sources import (
     CatalogSource,
     FolderSource,
@@ -37,6 +38,7 @@ __all__ = [
     "Registry",
     "Sampling",
     "SecoLayoutSource",
+    "ServerLimits",
     "Settings",
     "Source",
     "StacApiSource",

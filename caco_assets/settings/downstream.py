@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic._internal._repr import ReprArgs
 
 from caco_assets.settings.frozen import Frozen
+from caco_assets.settings.names import Name
 
 
 class TaskData(Frozen):
@@ -79,10 +80,10 @@ class Dense(Frozen):
 class Downstream(Frozen):
     """Tasks, protocols and budgets of an evaluation."""
 
-    tasks: dict[str, TaskData] = Field(default_factory=dict)
+    tasks: dict[Name, TaskData] = Field(default_factory=dict)
     """Name of the score row → the task to run."""
     baselines: tuple[Literal["random", "imagenet", "raw_statistics"], ...] = ("random", "imagenet", "raw_statistics")
-    encoders: tuple[str, ...] = ()
+    encoders: tuple[Name, ...] = ()
     """Names of imported encoders (`caco encoder import`) that scores and report compare with the profile's own."""
     allow_overlap: bool = False
     """Test images that lie on pretraining places are a warning instead of an error: for published sets, whose places are fixed."""

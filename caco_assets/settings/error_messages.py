@@ -35,11 +35,11 @@ def not_json(message: str) -> str:
     wrong = []
     for name, value in sorted(os.environ.items()):
         section = name.upper().removeprefix("CACO_").lower().partition("__")[0]
-        if name.upper().startswith("CACO_") and f'"{section}"' in message:
+        if name.upper().startswith("CACO_") and (f'"{section}"' in message or "recursion" in message):
             try:
                 json.loads(value)
-            except json.JSONDecodeError:
-                wrong.append(f"{name}={value}")
+            except (ValueError, RecursionError):
+                wrong.append(f"{name}={value[:100]}")
     return f'{"; ".join(wrong)}: a list or a section is written as JSON, such as [1, 2] or {{"places": 64}}'
 
 

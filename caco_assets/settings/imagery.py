@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from caco_assets.core.object_store import ADDRESS
 from caco_assets.settings.bands import S2_BANDS
 from caco_assets.settings.frozen import Frozen
+from caco_assets.settings.imagery_limits import ServerLimits
 from caco_assets.settings.imagery_sources import FolderSource, Source, SyntheticSource
 
 
@@ -37,6 +38,9 @@ class Imagery(Frozen):
     """Threads that decode and encode pixels, and read files on this machine."""
     connections: int = Field(default=32, ge=1, le=256)
     """Concurrent requests to providers whose files are read over HTTP."""
+    # left out of dumps at its default: what is made does not depend on it, and dumps enter fingerprints
+    limits: ServerLimits = Field(default=ServerLimits(), exclude_if=lambda limits: limits == ServerLimits())
+    """Bounds on the pages, items, bytes and time that a server may take."""
     archive: str | None = Field(default=None, pattern=ADDRESS)
     """Where the chips are stored: `s3://bucket/folder`, `gs://…` or `az://container/…`; none: in the workspace."""
     launcher: Literal["inline", "ray"] = "inline"

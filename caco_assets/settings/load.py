@@ -7,14 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_yaml
 from caco_assets.settings.deployment import enter
 from caco_assets.settings.error_messages import check_environment, explain, not_json
 from caco_assets.settings.model import Settings
+from caco_assets.settings.names import why_not_profile
 from caco_assets.settings.renamed import current_names
 
 PROFILES = Path(__file__).parents[1] / "profiles"
@@ -50,11 +51,10 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
     if not path.exists():
         choices = ", ".join(profile_names())
         raise UserError(f"profile={name}: there is no such profile; choose one of {choices}, or give a path to a .yaml file")
+    if (wrong := why_not_profile(path.stem)) is not None:
+        raise UserError(f"profile={name}: {wrong}; rename the file")
     home = (home or find_home()).resolve()
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({one_line(error)})") from error
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a profile is a mapping of section names, got {type(values).__name__}")
     check_environment()
@@ -65,7 +65,7 @@ def load_settings(profile: str | None = None, home: Path | None = None, **overri
         )
     except ValidationError as error:
         raise UserError(explain(path.stem, error)) from error
-    except SettingsError as error:
+    except (SettingsError, RecursionError) as error:
         raise UserError(not_json(str(error))) from error
     deployment.check(settings)
     return settings

@@ -79,6 +79,11 @@ class Paths(Frozen):
         return self.encoders / f"{name}.scores.parquet"
 
     @property
+    def change_maps(self) -> Path:
+        """Folder of the change maps: `change_maps.parquet`, `maps.tar`, `figures.json` and pictures."""
+        return self.root / "change_maps"
+
+    @property
     def encoder(self) -> Path:
         """Result of pretraining: `encoder.safetensors`, `encoder.json`, `metrics.jsonl`, `change_*`."""
         return self.root / "encoder"

@@ -8,12 +8,13 @@ from typing import Literal
 from pydantic import Field
 
 from caco_assets.settings.frozen import Frozen
+from caco_assets.settings.names import ModelName
 
 
 class Registry(Frozen):
     """Model name, tracking server, notifications and exports."""
 
-    model: str = "caco-resnet18"
+    model: ModelName = "caco-resnet18"
     policy: Path = Path("mlflow/promotion.yaml")
     """Promotion policy file, relative to the home folder."""
     tracking_uri: str | None = None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from caco_assets.core.atomic import write_atomic
+from caco_assets.core.markup import escape_tags
 
 STYLE = """
 body{font-family:system-ui,sans-serif;margin:0 auto;max-width:76rem;padding:1rem;color:#1b2a33;background:#fff}
@@ -24,6 +25,8 @@ vertical-align:top}th{background:#eef2f4}a{color:#0b5d7a}.ok{color:#1b6e3c}.bloc
 .badge{background:#eef2f4;border-radius:.2rem;padding:0 .3rem}.fa-check-circle:before,.text-success:before{content:"\\2713 "}
 .fa-times:before,.text-danger:before{content:"\\2717 "}.fa-exclamation-triangle:before{content:"\\26A0 "}
 """
+POLICY = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+"""The pages run and load nothing, also when they are opened from disk."""
 _REMOTE = re.compile(
     r"<script\b[^>]*>.*?</script>|<link\b[^>]*>|<img\b[^>]*https?://[^>]*>|<style\b[^>]*>.*?</style>", re.DOTALL | re.IGNORECASE
 )
@@ -43,7 +46,8 @@ def build_site(folder: Path, results: list[dict[str, Any]], gx_results: list[dic
     """
     scratch = folder / f".building-{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
-    _render(scratch, gx_results)
+    # its pages show values of the data as they are
+    _render(scratch, escape_tags(gx_results))
     # named after the table by `_render`; the folders above it are the suite's name cut at its dots
     pages = {path.stem: path for path in scratch.glob("validations/**/*.html")}
     for page in scratch.rglob("*.html"):
@@ -110,7 +114,7 @@ def _plain(text: str) -> str:
     text = _REMOTE.sub("", text)
     names: dict[str, str] = {}
     text = _UUID.sub(lambda match: names.setdefault(match[0], f"n{len(names)}"), text)
-    return text.replace("</head>", f"<style>{STYLE}</style></head>", 1)
+    return text.replace("</head>", f"{POLICY}<style>{STYLE}</style></head>", 1)
 
 
 def _index(results: list[dict[str, Any]], links: dict[str, str]) -> str:
@@ -124,13 +128,13 @@ def _index(results: list[dict[str, Any]], links: dict[str, str]) -> str:
         product, when = html.escape(result["product"]), html.escape(result["validated_at"])
         pages = ", ".join(f'<a href="{html.escape(links[name])}">{html.escape(name)}</a>' for name in tables if name in links)
         rows.append(
-            f'<tr><th scope="row">{product}</th><td class="{state}">{label}</td><td>{result["evaluated"]}</td>'
+            f'<tr><th scope="row">{product}</th><td class="{state}">{label}</td><td>{int(result["evaluated"])}</td>'
             f"<td><ul>{found}</ul></td><td>{pages}</td><td>{when}</td></tr>"
         )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("product", "state", "expectations", "found", "pages", "validated"))
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Data docs</title><style>{STYLE}</style></head><body><h1>Data docs</h1>"
+        f"{POLICY}<title>Data docs</title><style>{STYLE}</style></head><body><h1>Data docs</h1>"
         "<p>The expectations of each data product and the outcome of its last validation.</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></body></html>\n"
     )

@@ -38,6 +38,8 @@ PORTS = {
     "webserver:3000": "webserver",
 }
 """As compose names them → our name of the port."""
+OUTER = {"dagster": "8443", "tracking": "8444", "pages": "8445"}
+"""Our names of the proxy's ports."""
 OURS = ("mlflow", "code", "webserver", "daemon")
 PATIENCE_S = 600.0
 """Five servers import at once: seconds on a quiet machine, minutes on a busy one."""
@@ -62,7 +64,9 @@ class Team:
     folder: Path
     store_library: Path
     secrets: Path
-    ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in (*PORTS.values(), "dagster", "tracking")})
+    ports: dict[str, int] = field(
+        default_factory=lambda: {name: free_port() for name in (*PORTS.values(), "dagster", "tracking", "pages")}
+    )
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
     more: dict[str, str] = field(default_factory=dict)
@@ -270,7 +274,9 @@ class Team:
         # the stream that a terminal's owner cannot open again is the log here
         text = text.replace("/dev/stdout", str(self.log("access"))).replace("/dev/stderr", str(self.log("proxy")))
         text = text.replace("/srv/caco/", f"{self.home}/")
-        config.write_text(text.replace("8443", str(self.ports["dagster"])).replace("8444", str(self.ports["tracking"])))
+        for name, there in OUTER.items():
+            text = text.replace(there, str(self.ports[name]))
+        config.write_text(text)
         # workers of a server that root starts are another user's
         rights = "user root;" if os.geteuid() == 0 else ""
         return ["nginx", "-c", str(config), "-g", f"daemon off; {rights}"], os.environ

@@ -18,7 +18,7 @@ from caco_assets.pretraining.training.metrics_log import read_metrics
 pytestmark = [pytest.mark.e2e, pytest.mark.systems]
 
 # long enough to be stopped on the way: progress is logged every five seconds
-EPOCHS = "50"
+EPOCHS = "24"
 MATERIALIZE = ["asset", "materialize", "--select", "encoder", "-m", "caco_assets.definitions"]
 
 

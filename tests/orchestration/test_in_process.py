@@ -2,13 +2,13 @@
 
 import fcntl
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from caco_assets.core.errors import UserError
 from caco_assets.observability import logs
 from caco_assets.orchestration.in_process import IN_PROCESS, mark_orphans_failed, materialize
 from caco_assets.resources.dagster.console_logger import console
@@ -37,13 +37,25 @@ def test_a_killed_run_is_marked_failed_and_its_pool_slot_is_free_again(tmp_path:
     assert statuses == {killed.run_id: dg.DagsterRunStatus.FAILURE, other.run_id: dg.DagsterRunStatus.STARTED}
 
 
-def test_a_second_run_in_the_same_workspace_is_refused_in_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = dagster_home(settings)
+def test_a_second_run_in_the_same_workspace_waits_for_the_first_and_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    lines, home = logged(), dagster_home(settings)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    with (home / "in_process.lock").open("w") as held:
+    ran: list[object] = []
+    monkeypatch.setattr("caco_assets.orchestration.in_process.open_instance", ran.append)
+    with (home / "in_process.lock").open("w") as held, ThreadPoolExecutor(1) as thread:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process holds the lock"):
-            materialize(nothing, settings)
+        second = thread.submit(materialize, nothing, settings)
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        assert ran == []
+        assert any("another process holds the lock; waiting" in line for line in lines)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        # what stands in for the instance is none
+        with pytest.raises(TypeError):
+            second.result(60)
+        assert ran == [home]
 
 
 def test_opening_an_instance_waits_for_another_process(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +73,7 @@ def test_opening_an_instance_waits_for_another_process(settings: Settings, monke
 
 @dg.asset
 def logging_asset() -> None:
+    logging.getLogger("caco_assets.x").info("")
     logging.getLogger("caco_assets.x").info("a line of the package")
 
 
@@ -79,4 +92,7 @@ def test_lines_of_the_package_stand_in_the_log_of_the_run_and_once_on_stderr(
         (run,) = instance.get_runs()
         lines = [entry.user_message for entry in instance.all_logs(run.run_id)]
     assert lines.count("a line of the package") == 1
-    assert capsys.readouterr().err.count("a line of the package") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("a line of the package") == 1
+    # an empty line is logged as one, not as the prefix of Dagster's message
+    assert "chain - " not in shown

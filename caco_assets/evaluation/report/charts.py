@@ -31,7 +31,7 @@ def interval(line: Line, low: float = 0.0, high: float = 1.0) -> str:
     if line.low is not None and line.high is not None:
         bar = f'<line class="bar" x1="{x(line.low)}" x2="{x(line.high)}" y1="14" y2="14"/>'
     dot = f'<circle cx="{x(line.value)}" cy="14" r="5.5"/>'
-    return f'<svg class="dot {line.role}" viewBox="0 0 {_WIDTH} 28" aria-hidden="true">{grid}{bar}{dot}</svg>'
+    return f'<svg class="dot {escape(line.role)}" viewBox="0 0 {_WIDTH} 28" aria-hidden="true">{grid}{bar}{dot}</svg>'
 
 
 def scale(low: float = 0.0, high: float = 1.0) -> str:

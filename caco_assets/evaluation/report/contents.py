@@ -15,7 +15,7 @@ from caco_assets.core.products import Product, recorded
 from caco_assets.evaluation.report.charts import curve, data_uri, histogram
 from caco_assets.settings import Settings
 
-PRODUCTS = ("catalog", "benchmarks", "locations", "scenes", "quarantine", "pack", "encoder", "scores")
+PRODUCTS = ("catalog", "benchmarks", "locations", "scenes", "quarantine", "pack", "encoder", "change_maps", "scores")
 REASONS = {
     "cloudy": "too cloudy",
     "nodata": "no data in part of the chip",
@@ -24,6 +24,12 @@ REASONS = {
     "outside_footprint": "outside the scene",
     "too_few_seasons": "place with too few clear dates",
 }
+ESTIMATES = (
+    ("change_map", "change map: least distance across the periods over that within them"),
+    ("pixel_min", "pixels: least difference across the periods"),
+    ("pixel_mean", "pixels: mean difference across the periods over that within them"),
+)
+"""Rows of the table of change maps; the baselines are plain arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,28 @@ def pictures(settings: Settings) -> dict[str, Picture]:
             "Pairs of early and late images of the places that have changed most and least, with estimate and label.",
             "What the estimate calls change: the places at both ends, early beside late.",
         ),
+        "maps": (
+            paths.change_maps / "gallery.png",
+            (paths.change_maps / "gallery.png").read_bytes,
+            "Early and late chips of some places with their change maps and, where known, the true change.",
+            "Change maps: what differs in every pair of dates, relative to the seasons; and the worst errors where truth is known.",
+        ),
     }
     return {
         name: Picture(data_uri(draw()), alt, caption) for name, (source, draw, alt, caption) in wanted.items() if source.exists()
     }
+
+
+def change_figures(settings: Settings) -> list[tuple[str, str, list[dict[str, float] | None]]]:
+    """Rows of the table of change maps against truth: name, what it is, and its figures; empty without truth.
+
+    Returns:
+        Per estimate: AUROC of places and average precision of cells, each with `value`, `low`, `high`; None where not known.
+    """
+    file = settings.paths.change_maps / "figures.json"
+    figures = json.loads(file.read_text()) if file.exists() else {}
+    rows = [(name, words, [figures.get(f"{kind}_{name}") for kind in ("place_auroc", "cell_ap")]) for name, words in ESTIMATES]
+    return rows if figures.get(f"place_auroc_{ESTIMATES[0][0]}") else []
 
 
 def quarantine(settings: Settings) -> list[tuple[str, str, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from caco_assets.core.markup import markdown_environment
 from caco_assets.core.products import Product
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.evaluation.headline import Headline, headline
@@ -97,8 +98,7 @@ def render(settings: Settings, card: Scorecard, made: dict[str, Product]) -> tup
     """
     loader = PackageLoader("caco_assets.evaluation.report")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    # Markdown for a file, not for a browser
-    plain = Environment(loader=loader, autoescape=False, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701
+    plain = markdown_environment(loader=loader, trim_blocks=True)
     values = _values(settings, card, made)
     style = loader.get_source(page, "style.css")[0]
     return page.get_template("report.html.j2").render(style=style, **values), plain.get_template("model_card.md.j2").render(
@@ -126,6 +126,7 @@ def _values(settings: Settings, card: Scorecard, made: dict[str, Product]) -> di
         "data_sentence": _data_sentence(settings, made),
         "data_facts": _data_facts(settings, made),
         "pictures": contents.pictures(settings),
+        "change_figures": contents.change_figures(settings),
         "clear": contents.clear_fractions(settings),
         "quarantine": contents.quarantine(settings),
         "training": training,

@@ -1,4 +1,4 @@
-"""One chip as the bytes of a GeoTIFF, and back."""
+"""One chip, or a map of one place, as the bytes of a GeoTIFF, and back."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _PROFILE = {
     "predictor": 2,
     "interleave": "band",
 }
+_MAP_PROFILE = {**_PROFILE, "dtype": "float32", "nodata": float("nan"), "predictor": 3}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,23 @@ def encode(pixels: NDArray[np.uint16], bands: Sequence[str], grid: Grid) -> byte
             for number, band in enumerate(bands, start=1):
                 raster.set_band_description(number, band)
         return bytes(memory.getbuffer())
+
+
+def encode_map(cells: NDArray[np.float32], grid: Grid) -> bytes:
+    """A GeoTIFF of one float per cell, (size, size); the same cells give the same bytes."""
+    place = {"crs": f"EPSG:{grid.epsg}", "transform": grid.transform}
+    with MemoryFile() as memory:
+        with memory.open(**_MAP_PROFILE, **place, width=grid.size, height=grid.size, count=1, blockysize=grid.size) as raster:
+            raster.write(cells, 1)
+        return bytes(memory.getbuffer())
+
+
+def grid_of(data: bytes) -> Grid | None:
+    """The grid of a chip's GeoTIFF; None if it has no EPSG code or its pixels are not square and north-up."""
+    with MemoryFile(data) as memory, memory.open() as raster:
+        transform, epsg = raster.transform, raster.crs.to_epsg() if raster.crs else None
+        square = transform.b == transform.d == 0 and transform.a == -transform.e > 0 and raster.width == raster.height
+        return Grid(epsg, transform.c, transform.f, raster.width, transform.a) if epsg and square else None
 
 
 def decode(data: bytes, bands: Sequence[str] | None = None) -> NDArray[np.uint16]:

@@ -23,16 +23,15 @@ def chips_preview(archive: Path, places: int = PLACES) -> bytes:
     a whole (2nd to 98th percentile of all its dates), so that a change between dates is seen and not stretched away.
     """
     import numpy as np
-    import pyarrow.parquet as pq
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from caco_assets.imagery.archive.shard import INDEX, band_names, read_chip, shard_folders
+    from caco_assets.imagery.archive.shard import band_names, read_chip, read_index, shard_folders
 
-    columns = ["location_id", "period", "season", "datetime", "offset", "length"]
+    columns = ["location_id", "period", "season", "datetime", "offset", "length", "sha256"]
     owners: dict[str, list[tuple[Path, dict]]] = {}
     for shard in shard_folders(archive):
-        for row in pq.read_table(shard / INDEX, columns=columns).to_pylist():
+        for row in read_index(shard, columns).to_pylist():
             owners.setdefault(row["location_id"], []).append((shard, row))
     names = sorted(owners)
     shown = [names[index] for index in sorted(set(np.linspace(0, len(names) - 1, min(places, len(names))).astype(int).tolist()))]

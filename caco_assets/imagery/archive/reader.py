@@ -6,7 +6,6 @@ An archive is a folder of shards, or, where the chain writes to an object store,
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from caco_assets.core import object_store
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import parse_json
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.archive.chip import decode
 from caco_assets.imagery.archive.shard import INDEX, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR
@@ -51,7 +52,7 @@ class ArchiveReader:
         self._listed: dict[str, Any] = {}
         if self._root.endswith(".json"):
             try:
-                self._listed = json.loads(_whole(self._root))
+                self._listed = parse_json(_whole(self._root), self._root)
             except FileNotFoundError as error:
                 raise UserError(f"{self._root}: no such list; `caco ingest` writes it when all shards are there") from error
         beside = self._root.rpartition("/")[0] + "/locations.parquet"
@@ -116,10 +117,13 @@ class ArchiveReader:
         except FileNotFoundError as error:
             if shard in self._moved or self._listed:
                 raise UserError(f"{tar}: not there, though its index is") from error
+        place = self._file(shard, POINTER)
         try:
-            self._moved[shard] = json.loads(_whole(self._file(shard, POINTER)))["address"]
+            self._moved[shard] = str(parse_json(_whole(place), place)["address"])
         except FileNotFoundError as error:
             raise UserError(f"{tar}: not there, though its index is") from error
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{place}: names no tar; run `caco archive verify` there") from error
         return self._chip(shard, offset, length)
 
     def _index(self, shard: int) -> dict[tuple[str, int, int], Range]:
@@ -147,7 +151,10 @@ class ArchiveReader:
             data: Any = _whole(path)
         except FileNotFoundError as error:
             raise UserError(f"{path}: not there; name the folder that holds the shards, and locations.parquet beside it") from error
-        return pq.read_table(pa.BufferReader(data), columns=list(columns))
+        except IsADirectoryError as error:
+            raise UserError(f"{path}: a folder, where a table belongs; run `caco archive verify` there") from error
+        with reading_parquet(path, "run `caco archive verify` there"):
+            return pq.read_table(pa.BufferReader(data), columns=list(columns)).select(list(columns))
 
 
 def _whole(address: str) -> bytes:

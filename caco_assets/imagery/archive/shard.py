@@ -19,10 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from caco_assets.core.errors import UserError
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.archive.chip import Chip, decode
-from caco_assets.imagery.archive.tar_store import TAR, open_tar, read_members
+from caco_assets.imagery.archive.tar_store import TAR, has_tar, open_tar, read_members
 
 INDEX, QUARANTINE = "chips.parquet", "quarantine.parquet"
+INDEX_ADVICE = "run `caco archive verify --repair`, then `caco ingest`"
 _TIFF = "image/tiff; application=geotiff"
 _BAND = pa.struct([("name", pa.string())])
 _ASSET = pa.struct([("href", pa.string()), ("type", pa.string()), ("roles", pa.list_(pa.string())), ("bands", pa.list_(_BAND))])
@@ -55,6 +58,9 @@ CHIPS_SCHEMA = pa.schema(
     ]
 )
 """Of `chips.parquet`. `lon`, `lat`: the place itself."""
+
+_PLAIN = {field.name for field in CHIPS_SCHEMA if not pa.types.is_nested(field.type)} - {"geometry"}
+"""Columns whose type is compared: bands may have any names, and a reader may know a type of its own for footprints."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -136,15 +142,43 @@ def write_index(path: Path, rows: Sequence[Mapping[str, Any]], bands: Sequence[s
     to_parquet(pa.Table.from_pylist(items, CHIPS_SCHEMA), path, compression="zstd")
 
 
-def read_index(shard: Path) -> pa.Table:
-    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season)."""
-    return pq.read_table(shard / INDEX)
+def read_index(shard: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """`chips.parquet` of a shard folder, in the order of the tar: (location, period, season).
+
+    Raises:
+        UserError: it is missing, cut or damaged, or is another table.
+    """
+    wanted = CHIPS_SCHEMA if columns is None else pa.schema([CHIPS_SCHEMA.field(name) for name in columns])
+    with reading_parquet(shard / INDEX, INDEX_ADVICE):
+        table = pq.read_table(shard / INDEX, columns=wanted.names)
+        for field in wanted:
+            if field.name not in table.column_names:
+                raise KeyError(field.name)
+            found = table.schema.field(field.name).type
+            if field.name in _PLAIN and found != field.type:
+                raise TypeError(f"the column {field.name} holds {found}")
+        table.validate(full=True)
+        return table
 
 
 def read_bytes(stream: IO[bytes], row: Mapping[str, Any]) -> bytes:
-    """The GeoTIFF of an index row, by one ranged read of the tar."""
+    """The GeoTIFF of an index row (`offset`, `length`, `sha256`), by one ranged read of the tar.
+
+    Raises:
+        UserError: it is not what the index says.
+    """
     stream.seek(row["offset"])
-    return stream.read(row["length"])
+    return _checked(row, stream.read(row["length"]), str(getattr(stream, "name", TAR)))
+
+
+def _checked(row: Mapping[str, Any], data: bytes, tar: str) -> bytes:
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        name = row.get("id") or f"at byte {row['offset']}"
+        cut = len(data) < row["length"]
+        what = f"cut short ({len(data)} of {row['length']} bytes)" if cut else "not what its index says (sha256)"
+        remedy = "`caco archive verify --repair`, then `caco ingest`, makes the shard again"
+        raise UserError(f"{tar}: chip {name} is {what}; {remedy}")
+    return data
 
 
 def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None = None) -> NDArray[np.uint16]:
@@ -152,8 +186,11 @@ def read_chip(shard: Path, row: Mapping[str, Any], bands: Sequence[str] | None =
 
     Args:
         shard: folder of the shard.
-        row: of its index (`offset`, `length`).
+        row: of its index (`offset`, `length`, `sha256`).
         bands: which and in which order; default all, as archived.
+
+    Raises:
+        UserError: it is not what the index says.
     """
     with open_tar(shard) as stream:
         return decode(read_bytes(stream, row), bands)
@@ -165,12 +202,18 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
     Args:
         archive: folder of the shards.
         bands: which and in which order; default all, as archived. Fewer bands are read faster.
+
+    Raises:
+        UserError: a shard has no tar, or a chip is not what its index says.
     """
-    columns = ["location_id", "period", "season", "offset", "length", "lon", "lat"]
+    columns = ["id", "location_id", "period", "season", "offset", "length", "sha256", "lon", "lat"]
     for shard in shard_folders(archive):
-        rows = pq.read_table(shard / INDEX, columns=columns).to_pylist()
+        if not has_tar(shard):
+            raise UserError(f"{shard / TAR}: missing; `caco archive verify --repair`, then `caco ingest`, makes the shard again")
+        rows = read_index(shard, columns).to_pylist()
         for row, data in zip(rows, read_members(shard, rows), strict=True):
-            yield Chip(row["location_id"], row["period"], row["season"], decode(data, bands), row["lon"], row["lat"])
+            pixels = decode(_checked(row, data, str(shard / TAR)), bands)
+            yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
 
 
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -185,7 +228,7 @@ def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def band_names(shard: Path) -> list[str]:
     """Bands of the shard's chips; empty when it has none."""
-    assets = pq.read_table(shard / INDEX, columns=["assets"])["assets"].slice(0, 1).to_pylist()
+    assets = read_index(shard, ["assets"])["assets"].slice(0, 1).to_pylist()
     return [band["name"] for band in assets[0]["data"]["bands"]] if assets else []
 
 

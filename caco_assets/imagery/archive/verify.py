@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caco_assets.core import object_store
 from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.parquet import count_rows, reading_parquet
 from caco_assets.core.progress import Progress
-from caco_assets.imagery.archive.shard import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, shard_name
+from caco_assets.imagery.archive.shard import CHIPS_SCHEMA, INDEX, QUARANTINE, member_name, read_index, shard_name
 from caco_assets.imagery.archive.tar_store import POINTER, TAR, open_whole, pointer
 from caco_assets.imagery.archive.verify_chip import DamagedChipError, Found, check_chip
 from caco_assets.imagery.geometry.chip_grid import Grid
@@ -65,10 +65,7 @@ def verify_archive(archive: Path, shards: int | None = None, workers: int | None
     found = [Problem("", None, f"{name} does not belong here") for name in _strays(archive)]
     wanted = [shard_name(number) for number in range(shards or 0)]
     names = sorted({path.name for path in _folders(archive)} | set(wanted))
-    total = sum(
-        pq.read_metadata(path).num_rows for name in names if (path := archive / name / INDEX).exists() and _is_parquet(path)
-    )
-    progress = Progress("verify", total, "chips")
+    progress = Progress("verify", sum(_expected(archive / name) for name in names), "chips")
     sizes: dict[Size, str] = {}
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for name in names:
@@ -96,12 +93,12 @@ def _strays(archive: Path) -> list[str]:
     return sorted(p.name for p in archive.iterdir() if not p.name.startswith(".") and not (p.is_dir() and _SHARD.match(p.name)))
 
 
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as stream:
-        if stream.read(4) != b"PAR1":
-            return False
-        stream.seek(-4, os.SEEK_END)
-        return stream.read() == b"PAR1"
+def _expected(folder: Path) -> int:
+    """Chips that a shard's index lists; 0 without a readable one."""
+    try:
+        return count_rows(folder / INDEX)
+    except UserError:
+        return 0
 
 
 def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: dict[Size, str]) -> Iterator[Problem]:
@@ -128,7 +125,11 @@ def _shard(folder: Path, pool: ThreadPoolExecutor, progress: Progress, sizes: di
     if absent := [name for name in CHIPS_SCHEMA.names if name not in pq.read_schema(folder / INDEX).names]:
         yield wrong(f"{INDEX} lacks the columns {', '.join(absent)}")
         return
-    rows = pq.read_table(folder / INDEX, columns=list(_LISTED)).to_pylist()
+    try:
+        rows = read_index(folder, _LISTED).to_pylist()
+    except UserError as error:
+        yield wrong(f"{INDEX} cannot be read ({one_line(error.__cause__ or error, 200)})")
+        return
     yield from (wrong(what, chip) for chip, what in _index(rows))
     yield from (wrong(what, chip) for chip, what in _tar(folder, rows))
     grids: dict[str, Grid] = {}
@@ -172,9 +173,10 @@ def _odd_one_out(found: Found, row: Row, grids: dict[str, Grid], sizes: dict[Siz
 
 def _unreadable_table(path: Path) -> str | None:
     try:
-        pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        return f"cannot be read ({one_line(error, 200)})"
+        with reading_parquet(path):
+            pq.read_table(path).validate(full=True)
+    except UserError as error:
+        return f"cannot be read ({one_line(error.__cause__ or error, 200)})"
     return None
 
 

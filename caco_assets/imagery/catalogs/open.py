@@ -15,7 +15,8 @@ def open_catalog(settings: Settings) -> Catalog:
     if isinstance(imagery.source, StacApiSource):
         from caco_assets.imagery.catalogs.stac_api import StacApi
 
-        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, settings.paths.cache / "stac_api")
+        cache = settings.paths.cache / "stac_api"
+        return StacApi(imagery.source, imagery.bands, imagery.max_scene_cloud, cache, limits=imagery.limits)
     source = imagery.source
     path = source.path if isinstance(source, CatalogSource) else settings.paths.catalog
     return StaticCatalog.open(path, imagery.bands, settings.paths.cache)

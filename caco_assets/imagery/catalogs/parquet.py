@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.catalogs.catalog import Box, Catalog, pieces
 from caco_assets.imagery.scenes.periods import Interval
-from caco_assets.imagery.scenes.scene_table import SCENES, in_order, inside
+from caco_assets.imagery.scenes.scene_table import SCENES, in_order, inside, within
 from caco_assets.imagery.scenes.stac_geoparquet import batches, scenes_from_columns
 
+FORM, INDEX_ADVICE = "stac-geoparquet", "write the index again, or name another"
 BATCH_ROWS = 8192
 """Items read at once: some 15 MB of them."""
 BOXES_PER_BIN = 16
@@ -34,7 +36,8 @@ class ParquetCatalog(Catalog):
         if self._scratch is not None:
             self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="index-", dir=self._scratch) as folder:
-            self._sort_into(Path(folder), boxes, spans)
+            with reading_parquet(self._file, INDEX_ADVICE, FORM):
+                self._sort_into(Path(folder), boxes, spans)
             for number, group in enumerate(batched(boxes, BOXES_PER_BIN)):
                 table = _read_bin(Path(folder) / f"{number}.arrows")
                 tree = shapely.STRtree(shapely.from_wkb(table["geometry"].to_numpy()))
@@ -48,11 +51,12 @@ class ParquetCatalog(Catalog):
         bin_of = np.array([number for number, _ in parts], np.int64)
         tree = shapely.STRtree([shapely.box(*piece) for _, piece in parts])
         for items in batches(self._file, BATCH_ROWS, spans):
-            timely = items.filter(pa.array(inside(items["datetime"].cast(SCENES.field("datetime").type, safe=False), spans)))
+            timely = items.filter(pa.array(_timely(items, spans)))
             if timely.num_rows == 0:
                 continue
-            near = _meeting(timely["geometry"], tree)
-            scenes = scenes_from_columns(timely.filter(pa.array(near)), self._bands, self.refused)
+            near = timely.filter(pa.array(_meeting(timely["geometry"], tree)))
+            # those kept because their date is unknown to the table may still have one outside
+            scenes = within(scenes_from_columns(near, self._bands, self.refused), spans)
             if scenes.num_rows == 0:
                 continue
             scene, part = tree.query(shapely.from_wkb(scenes["geometry"].to_numpy()), predicate="intersects")
@@ -60,9 +64,23 @@ class ParquetCatalog(Catalog):
                 _append(folder / f"{number}.arrows", scenes.take(rows))
 
 
+def _timely(items: pa.Table, spans: Sequence[Interval]) -> np.ndarray:
+    """Which items may be in one of the intervals; unknown dates and those that are none are kept, to be refused."""
+    if "datetime" not in items.column_names:
+        return np.ones(items.num_rows, bool)
+    try:
+        moments = items["datetime"].cast(SCENES.field("datetime").type, safe=False)
+    except pa.ArrowException:
+        return np.ones(items.num_rows, bool)
+    return inside(moments, spans) | np.asarray(moments.is_null())
+
+
 def _meeting(geometry: pa.ChunkedArray, tree: shapely.STRtree) -> np.ndarray:
     """Which footprints may intersect a box; unknown ones and those that may cross the antimeridian are kept for an exact test."""
-    shapes = shapely.from_wkb(np.asarray(geometry.to_numpy(), object))
+    try:
+        shapes = shapely.from_wkb(np.asarray(geometry.to_numpy(), object), on_invalid="ignore")
+    except TypeError:  # not WKB at all
+        return np.ones(len(geometry), bool)
     west, _, east, _ = shapely.bounds(shapes).T
     with np.errstate(invalid="ignore"):
         near = ~((east - west < 180) & (east <= 180) & (west >= -180))

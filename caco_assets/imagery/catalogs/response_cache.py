@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ FRESH = timedelta(days=1)
 """How long a response that is not final is used."""
 
 Item = dict[str, Any]
+_FORM = 2
+"""Of the files. Those of form 1 may hold errors of servers as empty responses: they are not used."""
 
 
 class RequestCache:
@@ -31,17 +34,18 @@ class RequestCache:
         path = self._path(question)
         try:
             content = json.loads(gzip.decompress(path.read_bytes()))
-        except FileNotFoundError:
+            if content["form"] != _FORM:
+                return None
+            asked, items = datetime.fromisoformat(content["asked"]), list(content["items"])
+            age, settled = (now or datetime.now(UTC)) - asked, asked - last >= SETTLED
+        except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, RecursionError):
+            # missing, truncated by a full disk, or not ours: request it again
             return None
-        except (OSError, EOFError, ValueError):
-            # truncated by a full disk, or not ours: request it again
-            return None
-        asked, now = datetime.fromisoformat(content["asked"]), now or datetime.now(UTC)
-        return content["items"] if asked - last >= SETTLED or now - asked < FRESH else None
+        return items if settled or age < FRESH else None
 
     def put(self, question: Mapping[str, Any], items: list[Item], now: datetime | None = None) -> None:
         """Store a response."""
-        content = {"asked": (now or datetime.now(UTC)).isoformat(), "items": items}
+        content = {"form": _FORM, "asked": (now or datetime.now(UTC)).isoformat(), "items": items}
         path = self._path(question)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, gzip.compress(json.dumps(content, separators=(",", ":")).encode(), compresslevel=3, mtime=0))

@@ -103,14 +103,25 @@ class TokenSigner:
         try:
             answer = self._client.ask(requests.Request("GET", f"{self._url}/{container}", headers=headers))
             expiry = datetime.fromisoformat(answer["msft:expiry"]).astimezone(UTC)
-            return _Token(answer["token"], expiry - min(SPARE, (expiry - now) / 2), expiry)
-        except (KeyError, TypeError, ValueError) as error:
+            return _Token(_plain(answer["token"]), expiry - min(SPARE, (expiry - now) / 2), expiry)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{self._url}/{container}: gives no token ({type(error).__name__}); try again later") from error
         except UserError as error:
             if old is None or datetime.now(UTC) >= old.expiry - timedelta(seconds=30):
                 raise
             logger.info(f"{error}; the present token remains valid until {old.expiry:%H:%M} UTC")
             return _Token(old.text, datetime.now(UTC) + timedelta(seconds=30), old.expiry)
+
+
+def _plain(token: object) -> str:
+    """A token as part of an address.
+
+    Raises:
+        ValueError: it is not text that an address may hold.
+    """
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise ValueError("token")
+    return token
 
 
 def s3_signer() -> Sign:

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError
+from caco_assets.core.parquet import reading_parquet
 from caco_assets.imagery.catalogs.catalog import Box, Catalog, pieces
-from caco_assets.imagery.catalogs.parquet import ParquetCatalog
+from caco_assets.imagery.catalogs.linked import walk_items
+from caco_assets.imagery.catalogs.parquet import FORM, INDEX_ADVICE, ParquetCatalog
 from caco_assets.imagery.scenes.periods import Interval
-from caco_assets.imagery.scenes.scene_table import in_order, scenes_of, within
+from caco_assets.imagery.scenes.scene_table import SCENES, in_order, scenes_of, within
 from caco_assets.imagery.scenes.stac_geoparquet import batches, scenes_from_columns
 
 ITEMS = "items.parquet"
@@ -55,7 +57,8 @@ class StaticCatalog(Catalog):
                 return _open_index(file, bands, scratch)
         for name in ("catalog.json", "collection.json"):
             if (path / name).exists():
-                return cls.of(walk_items(path / name), bands)
+                refused: dict[str, str] = {}
+                return cls(scenes_of(walk_items(path / name, refused), bands, refused), refused)
         raise UserError(f"{path}: no catalog there (neither {ITEMS} nor catalog.json); make it with `caco catalog make`")
 
     def search_many(self, boxes: Sequence[Box], spans: Sequence[Interval]) -> Iterator[pa.Table]:
@@ -65,21 +68,10 @@ class StaticCatalog(Catalog):
             yield within(self._scenes.take(np.unique(np.concatenate(hits))), spans)
 
 
-def walk_items(path: Path) -> Iterator[dict[str, Any]]:
-    """Items as JSON below a `catalog.json` or `collection.json`; hrefs become absolute."""
-    import pystac
-
-    for item in pystac.read_file(path).get_items(recursive=True):  # pyright: ignore[reportAttributeAccessIssue]
-        yield item.make_asset_hrefs_absolute().to_dict(include_self_link=False, transform_hrefs=False)
-
-
 def _open_index(file: Path, bands: tuple[str, ...], scratch: Path | None) -> Catalog:
-    try:
-        count = pq.read_metadata(file).num_rows
-        if count > HELD_ROWS:
+    refused: dict[str, str] = {}
+    with reading_parquet(file, INDEX_ADVICE, FORM):
+        if pq.read_metadata(file).num_rows > HELD_ROWS:
             return ParquetCatalog(file, bands, scratch)
-        refused: dict[str, str] = {}
-        tables = list(batches(file, HELD_ROWS))
-        return StaticCatalog(in_order(scenes_from_columns(pa.concat_tables(tables), bands, refused)), refused)
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise UserError(f"{file}: not readable as stac-geoparquet ({one_line(error, 200)})") from error
+        tables = [scenes_from_columns(batch, bands, refused) for batch in batches(file, HELD_ROWS)]
+        return StaticCatalog(in_order(pa.concat_tables([SCENES.empty_table(), *tables])), refused)

@@ -20,6 +20,7 @@ import rasterio
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
 from caco_assets.imagery.archive.chip import encode
+from caco_assets.imagery.archive.refusals import LASTING, main_reason
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, member_name, pack_tar, write_index, write_quarantine, write_tar
 from caco_assets.imagery.archive.tar_store import TAR, store_tar, tar_size
 from caco_assets.imagery.geometry.chip_grid import chip_footprints
@@ -33,6 +34,7 @@ from caco_assets.imagery.reading.scene_reader import Outcome, SceneFiles, Want, 
 from caco_assets.imagery.scenes.hrefs import unpack
 from caco_assets.imagery.scenes.stac_item import BAND_MARK
 from caco_assets.observability.metrics import count
+from caco_assets.settings import ServerLimits
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,10 @@ class ShardJob:
     concurrency: Concurrency = field(default_factory=Concurrency)
     reused: Iterable[ReusedOutcome] = ()
     """Outcomes of an earlier vintage, which are not read again; the result is the same."""
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    """Of the providers' responses."""
+    changed: frozenset[str] = frozenset()
+    """Items whose files changed since an interrupted run began: what it read of them does not count."""
     root: str | None = None
     """Address of the shard's folder in an object store, which receives the tar; None: the tar stays in the shard's folder."""
 
@@ -152,15 +158,10 @@ def fill_shard(target: Path, job: ShardJob) -> Facts:
     """
     shutil.rmtree(target, ignore_errors=True)
     states = {place.location_id: PlaceState(place) for place in job.places}
-    quarantine: list[Row] = []
-    for row in job.rows:
-        slot = states[row["location_id"]].slots.setdefault((row["period"], row["season"]), SeasonSlot([]))
-        if row["status"] == "missing":
-            quarantine.append(_refusal(row, job.shard, "no_scene", "the catalog has no scene of the place in this period"))
-        else:
-            slot.candidates.append(row)
+    quarantine = _fill_slots(states, job)
     wanted = sum(len(state.slots) for state in states.values())
     with IngestJournal(journal_folder(target)) as journal:
+        _forget(journal, job)
         reused = _add_reused(journal, job.reused)
         if reused:
             count("caco_chips_taken_over", len(reused))
@@ -189,9 +190,36 @@ def fill_shard(target: Path, job: ShardJob) -> Facts:
     write_quarantine(target / QUARANTINE, quarantine)
     progress.close()
     refused = dict(sorted(Counter(row["reason"] for row in quarantine).items()))
+    if not kept and quarantine:
+        logger.warning(f"shard {job.shard:04d}: no chip at all: {main_reason(quarantine)}")
     for reason, number in refused.items():
         count("caco_quarantined", number, reason=reason)
     return {"places": len(job.places), "places_complete": len(kept), **facts, "refused": refused}
+
+
+def _fill_slots(states: dict[str, PlaceState], job: ShardJob) -> list[Row]:
+    """Give each place its candidates; returns a refusal for each slot without any."""
+    refused = []
+    for row in job.rows:
+        slot = states[row["location_id"]].slots.setdefault((row["period"], row["season"]), SeasonSlot([]))
+        if row["status"] == "missing":
+            refused.append(_refusal(row, job.shard, "no_scene", "the catalog has no scene of the place in this period"))
+        else:
+            slot.candidates.append(row)
+    return refused
+
+
+def _forget(journal: IngestJournal, job: ShardJob) -> None:
+    """Forget what an interrupted run could not read, and what it read of files that have changed: both are tried again."""
+    again = [
+        key
+        for key, entry in journal.entries.items()
+        if key[1] in job.changed or (entry.reason is not None and entry.reason not in LASTING)
+    ]
+    for key in again:
+        del journal.entries[key]
+    if again:
+        logger.info(f"shard {job.shard:04d}: {len(again)} outcomes of the interrupted run are tried again")
 
 
 def _add_reused(journal: IngestJournal, outcomes: Iterable[ReusedOutcome]) -> set[Key]:
@@ -242,7 +270,7 @@ def _reader_pool(job: ShardJob) -> Iterator[_ReaderPool]:
     with ExitStack() as stack:
         fetcher, remote, size = None, None, limits.workers
         if references:
-            fetcher = stack.enter_context(Fetcher(limits.connections, want.sign, references, limits.patience))
+            fetcher = stack.enter_context(Fetcher(limits.connections, want.sign, references, limits.patience, job.limits))
             remote = RemoteFiles(fetcher, want.sign, BoundedSemaphore(limits.workers), drivers=want.drivers)
             # while one scene is decoded, the connections serve another
             size = max(limits.workers, 2 * limits.connections)

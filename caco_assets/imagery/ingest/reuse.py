@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Product, content_hash
+from caco_assets.imagery.archive.refusals import LASTING
 from caco_assets.imagery.archive.shard import INDEX, QUARANTINE
 from caco_assets.imagery.archive.tar_store import read_members
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from caco_assets.imagery.ingest.journal import Key
     from caco_assets.imagery.ingest.place import Place
 
-LASTING = ("cloudy", "nodata")
-"""Refusals caused by the pixels; a file that could not be read may be readable tomorrow."""
 _DIGITS = 16
 """Hexadecimal digits of a scene's digest: 64 bits."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from caco_assets.core.parquet import read_parquet
 from caco_assets.imagery.planning.ranking import STATUS, Slots
 
 SCHEMA = pa.schema(
@@ -87,8 +88,10 @@ class SceneWriter:
 
 
 def read_scenes(path: Path, shard: int | None = None) -> pa.Table:
-    """The rows of one shard (default: all), with the columns and types of `SCHEMA`."""
-    import pyarrow.parquet as pq
+    """The rows of one shard (default: all), with the columns and types of `SCHEMA`.
 
+    Raises:
+        UserError: the file is missing, cut or damaged, or is another table.
+    """
     filters = None if shard is None else [("shard", "=", shard)]
-    return pq.read_table(path, columns=SCHEMA.names, filters=filters).cast(SCHEMA)
+    return read_parquet(path, schema=SCHEMA, advice="run `caco plan` again", filters=filters)

@@ -15,6 +15,7 @@ import shapely
 
 from caco_assets.imagery.scenes.clear_sky import TEST_BANDS
 from caco_assets.imagery.scenes.hrefs import pack, unpack
+from caco_assets.imagery.scenes.item_shape import item_name, used_parts
 from caco_assets.imagery.scenes.periods import Interval
 from caco_assets.imagery.scenes.radiometry import Radiometry
 from caco_assets.imagery.scenes.stac_item import ItemRefusedError, Scene, scene_from_item
@@ -37,14 +38,28 @@ SCENES = pa.schema(
 """Columns of a table of scenes: those of `scenes.parquet` that belong to the scene, and the footprint (WKB, EPSG:4326)."""
 
 
-def scenes_of(
-    items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str], *, local: bool = True
-) -> pa.Table:
+def scenes_of(items: Iterable[Any], bands: tuple[str, ...], refused: dict[str, str], *, local: bool = True) -> pa.Table:
     """The scenes of STAC items (as JSON), in order; items that cannot be used go to `refused` with the reason.
 
     `local`: the catalog lies on this machine and may name files of it.
     """
-    return in_order(scene_table(_usable(items, bands, refused, local=local)))
+    return in_order(scene_table(usable_scenes(items, bands, refused, local=local)))
+
+
+def usable_scenes(items: Iterable[Any], bands: tuple[str, ...], refused: dict[str, str], *, local: bool = True) -> Iterator[Scene]:
+    """The scenes of STAC items (as JSON) of any origin, in the order given; the only place where an item is accepted or refused.
+
+    Args:
+        items: whatever the catalog holds where an item should be.
+        bands: required of each.
+        refused: receives the items that cannot be used, with the reason.
+        local: the catalog lies on this machine and may name files of it.
+    """
+    for item in items:
+        try:
+            yield scene_from_item(used_parts(item), bands, TEST_BANDS, local=local)
+        except ItemRefusedError as error:
+            refused[item_name(item)] = str(error)
 
 
 def scene_table(scenes: Iterable[Scene]) -> pa.Table:
@@ -85,14 +100,6 @@ def exceptions_json(exceptions: Mapping[str, Radiometry]) -> str | None:
     """Band → [scale, offset] of bands that differ from the others; null when none does."""
     table = {band: [one.scale, one.offset] for band, one in exceptions.items()}
     return json.dumps(table, separators=(",", ":")) if table else None
-
-
-def _usable(items: Iterable[Mapping[str, Any]], bands: tuple[str, ...], refused: dict[str, str], *, local: bool) -> Iterator[Scene]:
-    for item in items:
-        try:
-            yield scene_from_item(item, bands, TEST_BANDS, local=local)
-        except ItemRefusedError as error:
-            refused[str(item["id"])] = str(error)
 
 
 def _row(scene: Scene) -> dict[str, Any]:

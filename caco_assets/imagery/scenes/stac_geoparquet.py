@@ -1,7 +1,8 @@
 """Scenes from the columns of stac-geoparquet, about 100 000 items a second.
 
 Items of one provider differ in ids, times, footprints and hrefs, and hardly in their band metadata. Rows with the same metadata
-are found by comparing columns; `stac_item.read_assets` then reads one row of each kind, with placeholders for its hrefs.
+are found by comparing columns; `stac_item.read_assets` then reads one row of each kind, with placeholders for its hrefs. This
+is a shortcut for tables whose every value is as STAC has it: any other is read row by row as JSON, like the items of all catalogs.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,14 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
+import shapely.geometry
 from numpy.typing import NDArray
 
 from caco_assets.imagery.geometry.footprint import across_antimeridian
 from caco_assets.imagery.scenes.clear_sky import TEST_BANDS
 from caco_assets.imagery.scenes.hrefs import DEPTHS, SCHEMES, href_problem, unpack
+from caco_assets.imagery.scenes.item_shape import LONGEST, used_assets
 from caco_assets.imagery.scenes.periods import Interval
 from caco_assets.imagery.scenes.radiometry import APPLIED_KEYS
-from caco_assets.imagery.scenes.scene_table import SCENES, exceptions_json
+from caco_assets.imagery.scenes.scene_table import SCENES, exceptions_json, scene_table, usable_scenes
 from caco_assets.imagery.scenes.stac_item import (
     BAND_MARK,
     BASELINE_KEYS,
@@ -47,6 +50,9 @@ _BAND_FACTS = {
 _PROPERTIES = ("id", "collection", "datetime", "geometry", "eo:cloud_cover", "proj:code", "proj:epsg")
 _PLAIN_TEXT = r"^[ !#-\[\]-~]*$"
 """Text that JSON writes unchanged: printable ASCII without quote and backslash."""
+_NAME = r"^[^\x00-\x1f\x7f]+$"
+_FIRST, _END = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""The first microsecond of the year 1 and of the year 10 000, which Python does not know."""
 _ODD_START = r'(?i):"(\s|\\u|<|/vsi)'
 _ANY_SCHEME, _USUAL_SCHEME = r'(?i):"[a-z][a-z0-9+.-]*:/', rf'(?i):"({"|".join(SCHEMES)}):/'
 """In packed hrefs: the starts that `hrefs.href_problem` has to look at."""
@@ -59,7 +65,10 @@ def wanted_columns(schema: pa.Schema) -> list[str]:
     """The leaves of a stac-geoparquet file that are read, as `pyarrow.parquet` names them."""
     plain = {*_PROPERTIES, *BASELINE_KEYS, *NAME_KEYS, *TYPE_KEYS, *APPLIED_KEYS}
     names = [name for name in schema.names if name in plain]
-    for asset in schema.field("assets").type:
+    kind = schema.field("assets").type
+    if not pa.types.is_struct(kind) or not all(pa.types.is_struct(asset.type) for asset in kind):
+        return [*names, "assets"]
+    for asset in kind:
         names += [f"assets.{asset.name}.{fact.name}" for fact in asset.type if fact.name == "href" or fact.name in _BAND_FACTS]
     return names
 
@@ -72,7 +81,29 @@ def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[s
         bands: required names.
         refused: receives the items that cannot be used, with the reason.
     """
+    found: dict[str, str] = {}
+    try:
+        scenes = _by_columns(items, bands, found)
+    except (pa.ArrowException, shapely.errors.ShapelyError, _OddValueError, LookupError, TypeError, ValueError, ArithmeticError):
+        found = {}
+        scenes = scene_table(usable_scenes(_rows(items), bands, found))
+    refused |= found
+    return scenes
+
+
+class _OddValueError(Exception):
+    """A value that only `usable_scenes` may judge."""
+
+
+def _by_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[str, str]) -> pa.Table:
+    """See `scenes_from_columns`.
+
+    Raises:
+        _OddValueError: a value is not as STAC has it; so do the errors of Arrow and shapely.
+    """
     columns = _Columns(items)
+    if not _are_names(columns["id"].cast(pa.string())):
+        raise _OddValueError("id")
     geometry = _footprints(columns["geometry"])
     baseline = _baseline(columns)
     problems: list[tuple[NDArray[np.bool_], str]] = [
@@ -87,7 +118,7 @@ def scenes_from_columns(items: pa.Table, bands: tuple[str, ...], refused: dict[s
     kinds = _combine([_codes(columns["assets"]), _codes(baseline), *(_codes(columns[key]) for key in APPLIED_KEYS)])
     facts: dict[str, pa.Array] = {
         "item_id": columns["id"].cast(pa.string()),
-        "datetime": columns["datetime"].cast(pa.timestamp("us", tz="UTC"), safe=False),
+        "datetime": _moments(columns["datetime"]),
         "cloud_cover": _number(columns["eo:cloud_cover"]),
         "epsg": _epsg(columns),
         "processing_baseline": baseline,
@@ -122,7 +153,7 @@ def _of_one_kind(
 ) -> pa.Table:
     """The scenes of rows with the same facts about their bands."""
     assets = columns["assets"]
-    example = _without_nulls(assets[int(rows[0])].as_py())
+    example = used_assets(_without_nulls(assets[int(rows[0])].as_py()))
     for key, asset in example.items():
         asset["href"] = f"\0{key}\0"
     properties = {key: columns[key][int(rows[0])].as_py() for key in APPLIED_KEYS}
@@ -190,6 +221,8 @@ def _joined(files: dict[tuple[str, str], pa.Array], texts: list[pa.Array], folde
 
 def _text(hrefs: pa.Array) -> pa.Array:
     """As JSON writes them between quotes."""
+    if not _are_names(hrefs):
+        raise _OddValueError("href")
     if pc.all(pc.match_substring_regex(hrefs, _PLAIN_TEXT)).as_py():
         return hrefs.cast(pa.string())
     return pa.array([json.dumps(href)[1:-1] for href in hrefs.to_pylist()], pa.string())
@@ -254,22 +287,76 @@ def _level_1(columns: _Columns) -> NDArray[np.bool_]:
     return wrong
 
 
+def _rows(items: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows as STAC items (JSON)."""
+    columns = {name: _Columns(items)[name] for name in items.column_names}
+    for number in range(items.num_rows):
+        row: dict[str, Any] = {}
+        for name, column in columns.items():
+            value = _value(column[number])
+            if value is not None:
+                row[name] = value
+        item = {name: row.pop(name, None) for name in ("id", "collection", "geometry", "assets")}
+        yield {**item, "geometry": _geojson(item["geometry"]), "properties": row}
+
+
+def _value(cell: Any) -> Any:
+    try:
+        if pa.types.is_timestamp(cell.type):
+            cell = cell.cast(pa.timestamp("us", cell.type.tz), safe=False)
+        return _without_nulls(cell.as_py())
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # UTF-8 that is none, a year beyond 9999
+        return f"unreadable ({type(error).__name__})"
+
+
+def _geojson(geometry: Any) -> Any:
+    if not isinstance(geometry, bytes):
+        return geometry
+    try:
+        return shapely.geometry.mapping(shapely.from_wkb(geometry))
+    except (shapely.errors.ShapelyError, ValueError):
+        return {"type": "none"}
+
+
 def _epsg(columns: _Columns) -> pa.Array:
-    code = pc.extract_regex(columns["proj:code"].cast(pa.string()), r"(?i)^EPSG:(?P<number>\d+)$")
-    return pc.coalesce(pc.struct_field(code, "number").cast(pa.int32()), columns["proj:epsg"].cast(pa.int32()))
+    code = pc.extract_regex(columns["proj:code"].cast(pa.string()), r"(?i)^EPSG:(?P<number>\d{1,9})$")
+    number = columns["proj:epsg"].cast(pa.int32())
+    if pc.any(pc.less(number, 0)).as_py():
+        raise _OddValueError("proj:epsg")
+    return pc.coalesce(pc.struct_field(code, "number").cast(pa.int32()), number)
+
+
+def _are_names(texts: pa.Array) -> bool:
+    """Whether each is a text that `item_shape` takes for a name or an address."""
+    texts = texts.cast(pa.string())
+    good = pc.and_(pc.match_substring_regex(texts, _NAME), pc.less_equal(pc.utf8_length(texts), LONGEST))
+    return texts.null_count == 0 and pc.all(good).as_py() is not False
+
+
+def _moments(column: pa.Array) -> pa.Array:
+    moments = column.cast(pa.timestamp("us", tz="UTC"), safe=False)
+    extremes = pc.min_max(moments.cast(pa.int64()))
+    if moments.null_count < len(moments) and not (extremes["min"].as_py() >= _FIRST and extremes["max"].as_py() < _END):
+        raise _OddValueError("datetime")
+    return moments
 
 
 def _number(column: pa.Array) -> pa.Array:
     values = column.cast(pa.float64())
+    if pc.any(pc.is_inf(values)).as_py():
+        raise _OddValueError("eo:cloud_cover")
     return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
 
 
 def _footprints(column: pa.Array) -> pa.Array:
     """WKB unchanged, except for footprints across the antimeridian."""
     shapes = shapely.from_wkb(np.asarray(column.to_numpy(zero_copy_only=False), object))
-    west, _, east, _ = shapely.bounds(shapes).T
+    west, south, east, north = shapely.bounds(shapes).T
     with np.errstate(invalid="ignore"):
         odd = np.flatnonzero((east - west > 180) | (east > 180) | (west < -180)).tolist()
+        placed = (west >= -540) & (east <= 540) & (south >= -91) & (north <= 91)
+    if not (placed | shapely.is_missing(shapes)).all():
+        raise _OddValueError("geometry")
     if not odd:
         return column.cast(pa.binary())
     texts = column.to_pylist()
@@ -304,7 +391,10 @@ def _may_hold(group: Any, spans: Sequence[Interval]) -> bool:
     for number in range(group.num_columns):
         column = group.column(number)
         if column.path_in_schema == "datetime" and column.is_stats_set and column.statistics.has_min_max:
-            first, last = (_aware(moment) for moment in (column.statistics.min, column.statistics.max))
+            try:
+                first, last = (_aware(moment) for moment in (column.statistics.min, column.statistics.max))
+            except (AttributeError, ValueError, OverflowError):  # no dates: whoever reads the rows says so
+                return True
             return any(first < end and start <= last for start, end in spans)
     return True
 

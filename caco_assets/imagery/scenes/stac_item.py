@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -32,6 +34,7 @@ BASELINE_KEYS = ("s2:processing_baseline", "sentinel:processing_baseline", "proc
 NAME_KEYS = ("s2:product_uri", "sentinel:product_id", "s2:product_id")
 TYPE_KEYS = ("s2:product_type", "product:type")
 LEVEL_1_TYPES = ("S2MSI1C", "L1C")
+_EPSG = re.compile(r"EPSG:(\d{1,9})", re.IGNORECASE)
 NO_DATE, NO_FOOTPRINT = "has no datetime", "has no footprint"
 LEVEL_1 = "is Level-1C (top of atmosphere), not L2A surface reflectance"
 
@@ -41,6 +44,10 @@ BAND_MARK = "#band="
 
 class ItemRefusedError(Exception):
     """The item cannot be used; the message is the reason."""
+
+
+class MalformedItemError(ItemRefusedError):
+    """The item is not what STAC says an item is: the response that brought it is not kept, so that a repaired one is seen."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,14 @@ def scene_from_item(item: Mapping[str, Any], bands: tuple[str, ...], helpers: tu
             raise ItemRefusedError(wrong)
     return Scene(
         item_id=str(item["id"]),
-        datetime=_utc(properties["datetime"]),
+        datetime=utc(properties["datetime"]),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         epsg=_epsg(properties),
         processing_baseline=baseline,
         radiometry=usual,
         exceptions=exceptions,
         hrefs=hrefs,
-        geometry=across_antimeridian(shape(item["geometry"])),
+        geometry=footprint_of(item["geometry"]),
     )
 
 
@@ -192,17 +199,44 @@ def _band_of_key(key: str) -> tuple[str | None, float | None]:
     return None, None
 
 
+def footprint_of(geometry: Any) -> BaseGeometry:
+    """A GeoJSON geometry in degrees, in two parts across the antimeridian.
+
+    Raises:
+        MalformedItemError: it is none, or is not in degrees.
+    """
+    try:
+        drawn = shape(geometry)
+        west, south, east, north = drawn.bounds
+    except (ShapelyError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise MalformedItemError("has a footprint that is no GeoJSON geometry") from error
+    # not a number compares as False; beyond 180 is a footprint drawn across the antimeridian
+    if not (-540 <= west <= east <= 540 and -91 <= south <= north <= 91):
+        raise MalformedItemError("has a footprint that is empty or not in degrees")
+    return across_antimeridian(drawn)
+
+
 def _epsg(properties: Mapping[str, Any]) -> int | None:
+    """The EPSG code; None if the projection has none (`EPSG:None` is how some writers say so): the files name theirs."""
     code = properties.get("proj:code")
-    if isinstance(code, str) and code.upper().startswith("EPSG:"):
-        return int(code[5:])
+    if isinstance(code, str) and (match := _EPSG.fullmatch(code)):
+        return int(match[1])
     return int(properties["proj:epsg"]) if properties.get("proj:epsg") is not None else None
 
 
-def _utc(value: str | datetime) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+def utc(value: Any) -> datetime:
+    """A date and time, as ISO text or an object, in UTC; one without a zone is in UTC.
+
+    Raises:
+        MalformedItemError: it is neither.
+    """
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MalformedItemError("has a datetime that is no date") from error
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)  # noqa: PLR0124 (NaN)
+    number = None if value is None else float(value)
+    return None if number is None or math.isnan(number) else number

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 import rasterio
 from rasterio.io import MemoryFile
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.parquet import count_rows
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
-from caco_assets.imagery.archive.shard import INDEX, member_name, read_bytes, shard_folders
+from caco_assets.imagery.archive.shard import INDEX, INDEX_ADVICE, member_name, read_bytes, read_index, shard_folders
 from caco_assets.imagery.archive.tar_store import open_tar
 from caco_assets.imagery.archive.verify import is_safe_member
 from caco_assets.imagery.scenes.radiometry import UNITS
@@ -28,7 +28,7 @@ PUBLISHED_UNITS = 255
 """Published numbers are uint8 = reflectance × 255."""
 _COLUMNS = (
     *("location_id", "period", "season", "datetime", "item_id", "clear_fraction", "cloud_cover", "status"),
-    *("offset", "length", "lon", "lat"),
+    *("offset", "length", "sha256", "lon", "lat"),
 )
 _PROFILE = {"driver": "GTiff", "compress": "deflate", "predictor": 2, "count": 1}
 
@@ -75,9 +75,9 @@ def _export(archive: Path, target: Path, folder_of: Any, write: Any) -> Facts:
         raise UserError(f"{archive}: the archive is empty; ingest it first")
     target.mkdir(parents=True, exist_ok=True)
     places = chips = 0
-    progress = Progress("export", sum(pq.read_metadata(shard / INDEX).num_rows for shard in shards), "chips")
+    progress = Progress("export", sum(count_rows(shard / INDEX, INDEX_ADVICE) for shard in shards), "chips")
     for shard in shards:
-        rows = pq.read_table(shard / INDEX, columns=list(_COLUMNS)).to_pylist()
+        rows = read_index(shard, _COLUMNS).to_pylist()
         with open_tar(shard) as stream:
             for _, group in groupby(rows, key=lambda row: row["location_id"]):
                 members = list(group)

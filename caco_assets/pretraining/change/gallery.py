@@ -89,7 +89,7 @@ def draw_gallery(path: Path, state: ChangeState, pack: Pack, truth: ChangeTruth 
     height = figure.get_figheight()
     figure.text(0.01, 1 - 0.12 / height, _headline(bands, state, len(ranked)), fontsize=9.5, va="top")
     if each:
-        scale = _Scale.of([_crop(pack, pair, period, channels) for _, pairs in blocks for pair in pairs for period in range(2)])
+        scale = Stretched.of([_crop(pack, pair, period, channels) for _, pairs in blocks for pair in pairs for period in range(2)])
         for block, (title, pairs) in enumerate(blocks):
             top = height - _TOP - block * (rows * _PAIR + _TITLE)  # inches from the bottom
             figure.text(0.01, (top - 0.12) / height, title, fontsize=12, fontweight="bold", va="top")
@@ -110,14 +110,15 @@ def draw_gallery(path: Path, state: ChangeState, pack: Pack, truth: ChangeTruth 
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Stretched:
     """One linear stretch per band for all pictures."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
     @classmethod
-    def of(cls, images: list[NDArray[np.uint8]]) -> _Scale:
+    def of(cls, images: list[NDArray[np.uint8]]) -> Stretched:
+        """The stretch that suits all of `images`, each (H, W, bands)."""
         pixels = np.concatenate([image[::2, ::2].reshape(-1, image.shape[-1]) for image in images])
         low, high = np.percentile(pixels, (_DARK, _BRIGHT), axis=0)
         return cls(low, np.maximum(high, low + 1))

@@ -65,19 +65,19 @@ def match_positions(network: nn.Module, weights: dict[str, Tensor]) -> None:
     resize(img_size=(side, side))
 
 
-def pyramid(network: nn.Module, name: str, images: Tensor) -> list[Tensor]:
-    """Five feature levels of preprocessed images: see `Encoder.pyramid`."""
+def pyramid(network: nn.Module, name: str, images: Tensor, count: int = len(_STRIDES)) -> list[Tensor]:
+    """The first `count` feature levels of preprocessed images: see `Encoder.pyramid`."""
     levels = getattr(network, "feature_info", [])
     strides = tuple(level["reduction"] for level in levels)
     extract: Callable[..., list[Tensor]] | None = getattr(network, "forward_intermediates", None)
     if extract is not None and strides == _STRIDES:
-        return extract(images, intermediates_only=True)
+        return extract(images, indices=list(range(count)), stop_early=True, intermediates_only=True)
     if extract is None or not _patch(network) or len(levels) < len(_STRIDES):
         raise UserError(f"backbone={name}: has no five feature levels (strides {list(strides)}); use a ResNet or a plain ViT here")
-    blocks = [(i + 1) * len(levels) // len(_STRIDES) - 1 for i in range(len(_STRIDES))]
-    maps = extract(images, indices=blocks, norm=True, intermediates_only=True)
+    blocks = [(i + 1) * len(levels) // len(_STRIDES) - 1 for i in range(count)]
+    maps = extract(images, indices=blocks, norm=True, stop_early=True, intermediates_only=True)
     height, width = images.shape[-2:]
-    return [_resampled(level, (height // stride, width // stride)) for level, stride in zip(maps, _STRIDES, strict=True)]
+    return [_resampled(level, (height // stride, width // stride)) for level, stride in zip(maps, _STRIDES, strict=False)]
 
 
 def _patch(network: nn.Module) -> int:

@@ -114,8 +114,8 @@ class Encoder(nn.Module):
         """(B, C, H, W) preprocessed → features (B, D)."""
         return self.backbone(images)
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Five feature levels of preprocessed images, strides 2, 4, 8, 16, 32, each (B, D_level, H/stride, W/stride).
+    def pyramid(self, images: Tensor, levels: int = 5) -> list[Tensor]:
+        """The first of five feature levels of preprocessed images, strides 2, 4, 8, 16, 32, each (B, D_level, H/stride, W/stride).
 
         Residual networks have them. A plain vision transformer has one stride only: its levels are the outputs of five blocks,
         evenly spaced, normalised and resampled.
@@ -123,7 +123,7 @@ class Encoder(nn.Module):
         Raises:
             UserError: the architecture has no such levels.
         """
-        return pyramid(self.backbone, self.architecture, images)
+        return pyramid(self.backbone, self.architecture, images, levels)
 
     @torch.inference_mode()
     def features(self, pixels: np.ndarray, fmt: PixelFormat, size: int | None = None, batch_size: int = 256) -> np.ndarray:

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 from caco_assets.core.atomic import write_atomic
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import StorageError, UserError
 from caco_assets.core.products import Facts
 from caco_assets.pretraining.launch.launchers import command
 from caco_assets.pretraining.launch.metrics_tail import tail_metrics
+from caco_assets.pretraining.train import USER_ERROR
 from caco_assets.pretraining.training.metrics_log import METRICS, MetricsSink
 from caco_assets.pretraining.training.run_config import RunConfig
 from caco_assets.pretraining.training.run_state import DONE, ERROR, STOPPED, forget_outcome, read_outcome, sidecar_file
@@ -57,6 +58,11 @@ def pretrain_in_subprocess(config: RunConfig, sinks: Sequence[MetricsSink] = (),
         raise UserError(
             f"pretraining.batch_size={config.pretraining.batch_size}: the training process was killed, most often because memory "
             "ran out: lower it, or pretraining.image_size; or run the same command again, it resumes from the last checkpoint"
+        )
+    if status == USER_ERROR:
+        raise StorageError(
+            f"{config.target}: the training process could not write why it stopped, most often because the disk is full; its last "
+            "log line says it; free some space and run the same command again, it continues"
         )
     raise RuntimeError(f"the training process ended with status {status}; see its last log lines")
 

@@ -48,13 +48,14 @@ def open_images(pack: Pack, channels: list[int], device: torch.device, share: fl
         channels: band indices to load, in order.
         device: target device.
         share: 0 … 1; on devices other than GPUs 0 means streamed, any other value in memory.
-        threads: readers of a streamed pack; 0: all cores available to this process.
+        threads: readers of the pack; 0: all cores available to this process.
     """
     size = pack.count * PERIODS * pack.seasons * pack.chip_size**2 * len(channels)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+    threads = threads or len(os.sched_getaffinity(0))
     if share > 0 and size <= share * free:
-        return Resident(pack, channels, device)
-    return Streamed(pack, channels, device, threads or len(os.sched_getaffinity(0)))
+        return Resident(pack, channels, device, threads)
+    return Streamed(pack, channels, device, threads)
 
 
 class Resident:
@@ -62,18 +63,23 @@ class Resident:
 
     resident = True
 
-    def __init__(self, pack: Pack, channels: list[int], device: torch.device) -> None:
-        """Copy the chosen bands of all places."""
+    def __init__(self, pack: Pack, channels: list[int], device: torch.device, threads: int) -> None:
+        """Copy the chosen bands of all places, read by `threads` threads."""
         self._seasons = pack.seasons
         image = (pack.chip_size, pack.chip_size, len(channels))
         self._images = torch.empty((pack.count, PERIODS * pack.seasons, *image), dtype=torch.uint8, device=device)
         step = max(1, _PIECE // (PERIODS * pack.seasons * int(np.prod(image))))
-        for start in range(0, pack.count, step):
-            places = range(start, min(start + step, pack.count))
-            piece = np.empty((len(places), PERIODS, pack.seasons, *image), np.uint8)
-            for i, place in enumerate(places):
-                _take(pack.images[pack.file_index[place]][pack.row[place]], channels, piece[i])
-            self._images[places.start : places.stop].copy_(torch.from_numpy(piece).flatten(1, 2))
+        with ThreadPoolExecutor(threads, "views") as pool:
+            for start in range(0, pack.count, step):
+                places = range(start, min(start + step, pack.count))
+                piece = np.empty((len(places), PERIODS, pack.seasons, *image), np.uint8)
+
+                def read(place: int, target: np.ndarray) -> None:
+                    for date in np.ndindex(target.shape[:2]):
+                        _take(pack.image(place, *date), channels, target[date])
+
+                list(pool.map(read, places, piece))
+                self._images[places.start : places.stop].copy_(torch.from_numpy(piece).flatten(1, 2))
 
     @contextmanager
     def readers(self) -> Iterator[None]:

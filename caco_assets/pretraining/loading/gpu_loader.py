@@ -51,7 +51,7 @@ class DeviceLoader:
             sampler: decides the content of each step.
             device: where the views are rendered; without an index the current one.
             memory: largest share of its free memory that the pack may take; a larger pack is streamed.
-            threads: readers of a streamed pack; 0: all cores available to this process.
+            threads: readers of the pack; 0: all cores available to this process.
             compiled: fuse the colour operations with `torch.compile`.
         """
         self.sampler = sampler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +19,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
 from caco_assets.pretraining.encoder.stretch import Stretch
-from caco_assets.pretraining.pack.format import DESCRIPTION, PERIODS, SCHEMA, TABLE, sha256_of
+from caco_assets.pretraining.pack.format import DESCRIPTION, PERIODS, SCHEMA, TABLE, file_hashes
 
 FILE_BYTES = 2 << 30
 """Largest size of an images file: practical for object stores and memory mapping."""
@@ -101,7 +102,8 @@ def build(
             name, row = writer.append(images)
             dates += int(valid.sum())
             fields = {"location_id": location_id, "shard_file": name, "row": row, "lon": lon, "lat": lat}
-            rows.append({**fields, "valid": valid.ravel().tolist()})
+            sums = [zlib.crc32(image) for image in images.reshape(-1, *shape[2:])]
+            rows.append({**fields, "valid": valid.ravel().tolist(), "crc32": sums})
     progress.close()
     if not rows:
         raise UserError(
@@ -163,7 +165,7 @@ class _Writer:
         self._header(self._stream)
         self._stream.close()
         path = Path(self._stream.name)
-        self.files.append({"name": path.name, "rows": self._rows, "sha256": sha256_of(path)})
+        self.files.append({"name": path.name, "rows": self._rows, **file_hashes(path)})
         self._stream, self._rows = None, 0
 
 

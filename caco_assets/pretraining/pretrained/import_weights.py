@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
+from caco_assets.settings.names import why_not
 
 if TYPE_CHECKING:
     from caco_assets.pretraining.encoder.encoder import Encoder
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _IMAGENET_CLASSES = 1000
 
 
@@ -56,10 +55,8 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
     from caco_assets.pretraining.pretrained.sources import TORCHGEO, torchgeo_file
 
     wish = wish or Wish()
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"--as {name}: a name has letters, digits, dots, dashes and underscores, and begins with one of the first two"
-        )
+    if (wrong := why_not(name)) is not None:
+        raise UserError(f"--as {name}: {wrong}")
     path = Path(weights)
     if weights.startswith(TORCHGEO):
         wish, path = replace(wish, source=wish.source or weights), torchgeo_file(weights.removeprefix(TORCHGEO))

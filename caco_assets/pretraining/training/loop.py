@@ -18,7 +18,7 @@ from caco_assets.pretraining import distributed
 from caco_assets.pretraining.loading.batch import Batch, Batches
 from caco_assets.pretraining.objectives import Objective
 from caco_assets.pretraining.training import out_of_memory
-from caco_assets.pretraining.training.checkpoint import LAST, Checkpoints
+from caco_assets.pretraining.training.checkpoint import LAST, PREVIOUS, Checkpoints
 from caco_assets.pretraining.training.collapse import CollapseWarning, health
 from caco_assets.pretraining.training.fabric import open_fabric, pick_device, synchronise_batch_norm
 from caco_assets.pretraining.training.metrics_log import METRICS, JsonLines, MetricsSink
@@ -30,11 +30,11 @@ from caco_assets.settings import Pretraining
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["CHECKPOINT", "METRICS", "Probe", "learning_rate", "pick_device", "train"]
+__all__ = ["CHECKPOINT", "CHECKPOINT_BEFORE", "METRICS", "Probe", "learning_rate", "pick_device", "train"]
 
 Probe = Callable[[nn.Module], float]
 
-CHECKPOINT = LAST
+CHECKPOINT, CHECKPOINT_BEFORE = LAST, PREVIOUS
 _SGD_MOMENTUM = 0.9
 # Steps between checks for a stop request in other processes: the exchange makes a GPU wait.
 _AGREE_EVERY = 10

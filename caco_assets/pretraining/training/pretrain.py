@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.products import Facts
+from caco_assets.core.products import Facts, content_hash
 from caco_assets.pretraining import distributed
 from caco_assets.pretraining.change.estimate import ChangeState
 from caco_assets.pretraining.change.ground_truth import ChangeTruth
@@ -21,12 +21,13 @@ from caco_assets.pretraining.encoder.warm_start import begin_with
 from caco_assets.pretraining.loading.sampler import Sampler
 from caco_assets.pretraining.objectives import FIDELITY, Objective, ObjectiveConfig, build, objective_class
 from caco_assets.pretraining.objectives.change_aware import ChangeAware
+from caco_assets.pretraining.pack.format import Pack
 from caco_assets.pretraining.training.best_encoder import keep_best
 from caco_assets.pretraining.training.collapse import COLLAPSED_BELOW
 from caco_assets.pretraining.training.compiled import compile_encoders
 from caco_assets.pretraining.training.divergence import BAD_BATCH, Diverged, write_bad_batch
 from caco_assets.pretraining.training.fabric import join, share_of_cores
-from caco_assets.pretraining.training.loop import CHECKPOINT, METRICS, pick_device, train
+from caco_assets.pretraining.training.loop import CHECKPOINT, CHECKPOINT_BEFORE, METRICS, pick_device, train
 from caco_assets.pretraining.training.metrics_log import MetricsSink, draw_loss_curve, read_metrics
 from caco_assets.pretraining.training.online_probe import load_probe
 from caco_assets.pretraining.training.run_config import RunConfig
@@ -104,7 +105,8 @@ def _make(config: RunConfig, sinks: Sequence[MetricsSink], stop: StopRequest | N
         facts |= write_change(folder, change, sampler.pack, truth)
     write_outcome(folder, DONE, facts=facts)
     # last: before this line an interrupted call can be repeated at no cost
-    (folder / CHECKPOINT).unlink()
+    (folder / CHECKPOINT_BEFORE).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return facts
 
 
@@ -159,6 +161,7 @@ def open_loader(config: RunConfig) -> Loader | DeviceLoader:
         bands=options.bands,
         part=(distributed.rank(), distributed.size()),
     )
+    _verify_pack(sampler.pack, config)
     packed = sampler.preprocessing.stretch.name
     if options.stretch != packed:
         raise UserError(f"pretraining.stretch={options.stretch}: the pack has {packed}; build the pack again, or set it to that")
@@ -170,6 +173,27 @@ def open_loader(config: RunConfig) -> Loader | DeviceLoader:
     from caco_assets.pretraining.loading.cpu_loader import Loader
 
     return Loader(sampler, threads=threads)
+
+
+def _verify_pack(pack: Pack, config: RunConfig) -> None:
+    """Check that the pack is the one that `config.data` names; its images are compared as they are read.
+
+    Raises:
+        UserError: it is another one.
+    """
+    content = config.data.get("pack")
+    named = pack.is_named(content) if content else True
+    if pack.sums is None and distributed.rank() == 0:
+        how = "every byte is compared now, once" if content else "and CONFIG names no content hash: they are not verified"
+        logger.warning(f"{pack.folder}: built without checksums of its images, {how}; a pack that is built again has them")
+    if named is None:
+        # the other processes read the same files
+        named = distributed.rank() > 0 or content_hash(pack.folder) == content
+    if not named:
+        raise UserError(
+            f"{pack.folder}: is not the pack {content} that this training is recorded to read; delete the folder and run "
+            "`caco pack`, or restore it from DVC"
+        )
 
 
 def _facts(lines: list[dict[str, Any]], places: int) -> Facts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_yaml
 from caco_assets.settings import Pretraining
 from caco_assets.settings.frozen import Frozen
 
@@ -69,12 +69,7 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         UserError: the file is missing, not JSON or YAML, or has an unknown key or an invalid value.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable file ({getattr(error, 'strerror', None) or 'not text'})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: neither JSON nor YAML ({' '.join(str(error).split())[:160]})") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: a mapping with {', '.join(RunConfig.model_fields)} is wanted, got {type(values).__name__}")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from caco_assets.core.file_lock import is_locked
+from caco_assets.core.products import read_record
 from caco_assets.registry.lineage.usage import all_lineages
 from caco_assets.resources.dvc.gc import Store, garbage
 from caco_assets.resources.dvc.home import ensure_home
@@ -97,7 +97,7 @@ def find_garbage(
     for _, lineage in all_lineages(tracking):
         needed |= lineage.objects | {str(product["content_hash"]) for product in lineage.products.values()}
     for record in settings.paths.workspace.glob("*/records/**/*.json"):
-        needed.add(json.loads(record.read_text())["content_hash"])
+        needed.add(read_record(record)["content_hash"])
     named = {entry["md5"]: f"{Path(entry['path']).stem} of {entry['profile']}" for entry in history(settings)}
     leftovers = tuple(_leftovers(settings.paths.workspace, time.time() - older_than_days * _DAY_S))
     with garbage(settings.home, needed, named, remote=remote) as stores:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import caco_assets
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.environment import environment
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.foreign_files import parse_json, read_object
+from caco_assets.core.products import read_record
 from caco_assets.core.stage_versions import stage_versions
 from caco_assets.registry.versions import DATA, IDENTITY
 from caco_assets.resources.dvc.object_db import listings
@@ -82,9 +84,10 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
     """The record of the encoder in a folder, from the present workspace.
 
     Raises:
-        UserError: the pack or parent in the workspace is not the one that the encoder was trained on or started from.
+        UserError: the pack or parent in the workspace is not the one that the encoder was trained on or started from, or DVC has
+            committed other bytes than were made.
     """
-    description = json.loads((encoder_dir / "encoder.json").read_text())
+    description = read_object(encoder_dir / "encoder.json", "train or import the encoder again")
     stages, products = stages_of(settings), _records(settings.paths.records)
     made_of, pack = (description.get("data") or {}).get("pack"), products.get("pack", {}).get("content_hash")
     if made_of is not None and made_of != pack:
@@ -99,6 +102,12 @@ def collect(settings: Settings, encoder_dir: Path, identity: str) -> Lineage:
             "materialize `encoder` again"
         )
     _check_chain(stages)
+    for stage in ("locations", "scenes", "pack"):
+        made = products.get(stage, {}).get("content_hash")
+        if (outs := stages.get(stage, {}).get("outs")) and made not in [out.get("md5") for out in outs]:
+            raise UserError(
+                f"{stage}: DVC has committed other bytes than were made ({made}), so the lineage is unknown; make `{stage}` again"
+            )
     return Lineage(
         profile=settings.profile,
         vintage=settings.vintage,
@@ -156,7 +165,13 @@ def read(tracking: Tracking, version: ModelVersion) -> Lineage:
             f"models:/{version.name}/{version.version}: its lineage record {tags[LINEAGE]} in run {version.run_id} is damaged; "
             "restore that artifact of the tracking server from a backup"
         )
-    return Lineage(**json.loads(data))
+    try:
+        return Lineage(**parse_json(data, str(kept)))
+    except TypeError as error:
+        raise UserError(
+            f"models:/{version.name}/{version.version}: its lineage record is of another version of caco_assets "
+            f"({one_line(error, 200)}); update the package"
+        ) from error
 
 
 def tags_of(lineage: Lineage) -> dict[str, str]:
@@ -177,9 +192,10 @@ def _of_tags(tags: Mapping[str, str]) -> Lineage:
 
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of all products, without the signatures, which hold only for the files on this disk."""
-    records = {path.relative_to(folder).with_suffix("").as_posix(): json.loads(path.read_text()) for path in folder.rglob("*.json")}
-    return {name: {key: value for key, value in record.items() if key != "signature"} for name, record in sorted(records.items())}
+    """The records of all products, without what serves only to check the files on this disk."""
+    records = {path.relative_to(folder).with_suffix("").as_posix(): read_record(path) for path in folder.rglob("*.json")}
+    local = ("signature", "files")
+    return {name: {key: value for key, value in record.items() if key not in local} for name, record in sorted(records.items())}
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from caco_assets.resources.dvc.object_db import bring, checkout
 from caco_assets.resources.dvc.params import write_stage_settings
 from caco_assets.resources.mlflow.client import Tracking, open_tracking
 from caco_assets.settings import Settings, load_settings
+from caco_assets.settings.names import why_not_profile
 from caco_assets.settings.renamed import current_names
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ def restore(settings: Settings, uri: str, out: Path, *, tracking: Tracking | Non
 def _check_names(uri: str, home: Path, lineage: Lineage) -> None:
     """Refuse paths outside the new home: the right to write to the registry must not grant writing elsewhere."""
     records = home / "workspace" / lineage.profile / "records"
-    bad = [text for text in (lineage.profile, *lineage.stages) if not _NAME.fullmatch(text)]
+    bad = [text for text in lineage.stages if not _NAME.fullmatch(text)]
+    bad += [lineage.profile] if why_not_profile(lineage.profile) else []
     bad += [text for text in lineage.objects if not _MD5.fullmatch(text)]
     bad += [path for path in lineage.outs if not _stays(home, home / path)]
     bad += [file for files in lineage.files.values() for file in files if not _stays(home, home / file)]

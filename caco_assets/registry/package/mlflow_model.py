@@ -17,8 +17,9 @@ import caco_assets
 from caco_assets.core.errors import UserError
 from caco_assets.pretraining.encoder.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
 from caco_assets.registry.package.preprocessing_check import ROUND_TRIP, same_tensor, write_round_trip
-from caco_assets.registry.versions import find
-from caco_assets.resources.mlflow.client import Tracking
+from caco_assets.registry.versions import IDENTITY, find
+from caco_assets.resources.mlflow.client import Tracking, open_tracking
+from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -99,9 +100,29 @@ def load_encoder(uri: str, tracking: Tracking) -> Encoder:
     return load_version(tracking, find(tracking, uri))
 
 
+def load_encoder_of(settings: Settings, uri: str) -> Encoder:
+    """As `load_encoder`; the profile's tracking server is opened only for a registered version."""
+    return load_encoder(uri, open_tracking(settings)) if uri.startswith("models:/") else _read(Path(uri), uri)
+
+
 def load_version(tracking: Tracking, version: ModelVersion) -> Encoder:
     """The encoder of a version; as `load_encoder`."""
-    return fetch(tracking, version).encoder
+    encoder = fetch(tracking, version).encoder
+    check_identity(version, encoder)
+    return encoder
+
+
+def check_identity(version: ModelVersion, encoder: Encoder) -> None:
+    """Check that an encoder is the one that was registered as a version.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if (known := version.tags.get(IDENTITY, encoder.identity)) != encoder.identity:
+        raise UserError(
+            f"models:/{version.name}/{version.version}: its files hold another encoder ({encoder.identity[:12]}…) than was "
+            f"registered ({known[:12]}…); restore its artifacts from a backup, or register the encoder again"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_yaml
 from caco_assets.settings import Settings
 
 
@@ -124,12 +124,9 @@ def read_policy(settings: Settings) -> Policy:
         UserError: no such file, not YAML, an unknown key, or a value that is not allowed.
     """
     path = settings.home / settings.registry.policy
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"registry.policy={settings.registry.policy}: {path} does not exist; copy mlflow/promotion.yaml there")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({one_line(error)})") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: a policy is a mapping with the keys {', '.join(Policy.model_fields)}")
     try:

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
+from caco_assets.core.markup import markdown_environment
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.registry.aliases.alias_moves import OVERRIDDEN
@@ -53,10 +56,8 @@ def write_model_card(
         encoder: loaded from it.
         description: the content of its `encoder.json`.
         rows: the scores that its decision is based on; empty: the line of scores in its tags is shown.
-        places: a sentence or an image link that shows where the training places are.
+        places: a sentence or an image link that shows where the training places are, as Markdown.
     """
-    from jinja2 import Environment, StrictUndefined
-
     tags, recipe, data = version.tags, description.get("recipe", {}), description.get("data") or {}
     decision = Decision.from_json(tags[DECISION]) if DECISION in tags else None
     source = settings.imagery.source.kind
@@ -76,7 +77,7 @@ def write_model_card(
         "data_sentence": _SOURCES[source],
         "data": {name.removeprefix(DATA): digest for name, digest in tags.items() if name.startswith(DATA)},
         "licence": settings.registry.data_licence or _LICENCES.get(source, _UNKNOWN_LICENCE),
-        "places": places,
+        "places": Markup(places),  # noqa: S704 - Markdown of `release`
         "training": _training(recipe),
         "code": tags.get("code_version", "unknown"),
         "parent": (data.get("parent") or {}).get("uri") if isinstance(data.get("parent"), dict) else None,
@@ -84,9 +85,7 @@ def write_model_card(
         "forms": [_FORMS[form] for form in settings.registry.forms],
         "rules": [finding.row() for finding in decision.findings] if decision else [],
     }
-    # Markdown, so nothing is escaped
-    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    return environment.from_string(_template(settings)).render(values).strip() + "\n"
+    return markdown_environment().from_string(_template(settings)).render(values).strip() + "\n"
 
 
 def as_description(card: str, where: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.markup import escape_markdown
 from caco_assets.core.products import content_hash
 from caco_assets.downstream.score_rows import ScoreRow
 from caco_assets.pretraining.encoder.encoder import DESCRIPTION, Encoder
@@ -128,7 +129,7 @@ def _places(settings: Settings, version: ModelVersion) -> tuple[str, bytes | Non
 
     file, wanted = settings.paths.locations, version.tags.get(f"{DATA}locations")
     if wanted is None or not file.is_file() or content_hash(file) != wanted:
-        known = f"those of `{wanted}`" if wanted else "not recorded for this version"
+        known = f"those of `{escape_markdown(wanted)}`" if wanted else "not recorded for this version"
         return f"{known}; not in the workspace that wrote this card.", None
     return f"![Training places, one dot each]({MAP})", world_map(file)
 

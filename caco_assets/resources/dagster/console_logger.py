@@ -17,7 +17,8 @@ from caco_assets.observability.logs import json_line, structured
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         meta = getattr(record, "dagster_meta", {})
-        message = meta.get("orig_message") or record.getMessage()
+        original = meta.get("orig_message")
+        message = record.getMessage() if original is None else original
         if structured():
             own = {"run": meta.get("run_id"), "job": meta.get("job_name"), "step": meta.get("step_key")}
             own = {name: value for name, value in own.items() if value}

@@ -142,5 +142,5 @@ def _describe(state: Path) -> str:
 def _read(state: Path) -> dict[str, str]:
     try:
         return json.loads(state.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):  # being written, or damaged: only messages need it
         return {}

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
 
-from caco_assets.core.errors import UserError
-from caco_assets.core.products import recorded
+from caco_assets.core.errors import UserError, storage_error
+from caco_assets.core.products import folder_hash, read_record, recorded
 from caco_assets.resources.dvc.home import ensure_home
-from caco_assets.resources.dvc.object_db import folder_md5, listings
+from caco_assets.resources.dvc.object_db import listings
 from caco_assets.resources.dvc.params import write_stage_settings
-from caco_assets.resources.dvc.repo import UnavailableError, data_versions, locked, remember, repository
+from caco_assets.resources.dvc.repo import LOCK_WAIT_S, UnavailableError, data_versions, locked, remember, repository
 from caco_assets.settings import SecoLayoutSource, Settings
 
 logger = logging.getLogger(__name__)
+_TRY_AGAIN_S = 0.5
 
 __all__ = ["DataVersions", "commit_stale", "data_versions"]
 
@@ -58,7 +60,25 @@ class DataVersions(dg.ConfigurableResource):
             raise
 
     def _commit(self, settings: Settings, stage: str) -> dict[str, str]:
+        from dvc.lock import LockError
+
+        deadline, logged = time.monotonic() + LOCK_WAIT_S, False
+        while True:
+            try:
+                return self._commit_once(settings, stage)
+            except LockError as error:
+                # `dvc repro` lets go of the repository while a stage runs, but not of the stage's files
+                text = f"dvc commit {stage}@{settings.profile}: another DVC command works on these files"
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"{text}; run the same again when it is done ({_blocker(error)})") from error
+                if not logged:
+                    logger.info(f"{text}; waiting up to {LOCK_WAIT_S:.0f} s ({_blocker(error)})")
+                    logged = True
+            time.sleep(_TRY_AGAIN_S)
+
+    def _commit_once(self, settings: Settings, stage: str) -> dict[str, str]:
         from dvc.exceptions import DvcException
+        from dvc.lock import LockError
 
         ensure_home(settings)
         write_stage_settings(settings)
@@ -69,8 +89,11 @@ class DataVersions(dg.ConfigurableResource):
             try:
                 repo.commit(f"{pipeline}:settings@{settings.profile}", force=True)
                 repo.commit(target, force=True)
+            except LockError:
+                raise
             except (DvcException, OSError) as error:
-                raise UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
+                plain = storage_error(error, settings.home)
+                raise plain or UserError(f"{what}: {_one_line(error)}; `dvc status` says more") from error
             remember(settings, stage)
             if self.push:
                 _push(repo, target, what)
@@ -104,12 +127,12 @@ def _archive_is(settings: Settings, known: Mapping[str, str]) -> bool:
     files = listings(settings.home, [folder]).get(folder)
     if files is None:
         return False
-    shards = {path.stem: json.loads(path.read_text()) for path in (settings.paths.records / "archive").glob("shard=*.json")}
+    shards = {path.stem: read_record(path) for path in (settings.paths.records / "archive").glob("shard=*.json")}
     parted: dict[str, dict[str, str]] = {}
     for file, md5 in files.items():
         shard, _, name = file.partition("/")
         parted.setdefault(shard, {})[name] = md5
-    return {name: folder_md5(part) for name, part in parted.items()} == {
+    return {name: folder_hash(part) for name, part in parted.items()} == {
         name: record["content_hash"] for name, record in shards.items()
     }
 
@@ -119,8 +142,17 @@ def _push(repo: Any, target: str, what: str) -> None:
         repo.push([target])
     # each store's client raises its own exception types
     except Exception as error:
+        # waiting does not free a full disk
+        if (plain := storage_error(error)) is not None:
+            raise plain from error
         remedy = "check the remote with `dvc remote list` and run the same command again; nothing is lost"
         raise UnavailableError(f"{what}: not pushed: {_one_line(error)}; {remedy}") from error
+
+
+def _blocker(error: BaseException) -> str:
+    """The process that holds the files, from DVC's advice to remove its lock, which must not be followed while that runs."""
+    found = re.search(r"\(PID \d+\): [^\n]+", str(error))
+    return found[0] if found else _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.resources.dvc.object_db import listing
 from caco_assets.resources.dvc.repo import UnavailableError, repository
 
@@ -63,7 +63,7 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
         remote: search the remote too. It must serve only this home.
 
     Raises:
-        UserError: a branch cannot be read, so its references are unknown, or the cache lies outside the home.
+        UserError: the DVC files of a branch or tag cannot be read, or the cache lies outside the home.
         UnavailableError: the remote cannot be reached, or DVC's lock is held.
     """
     with repository(home, "caco gc") as repo:
@@ -79,7 +79,10 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
             files = next((found for _, store in stores if (found := listing(store, folder)) is not None), None)
             # hashes of products that are not stage outputs (a shard, an encoder) do not occur in a store
             if files is None and (folder in locked or folder in named):
-                logger.info(f"gc: {folder} is needed, but is in no store that is looked at: what it consists of is not known")
+                files = _listed_remotely(repo, folder)
+                if files is None:
+                    where = locked.get(folder, named.get(folder, ""))
+                    logger.warning(f"gc: {folder} ({where}) is in neither cache nor remote, so it cannot be restored")
             keep.update((files or {}).values())
         try:
             yield [_look(kind, store, keep, named) for kind, store in stores]
@@ -88,19 +91,30 @@ def garbage(home: Path, needed: Iterable[str], named: Mapping[str, str], *, remo
             repo.drop_data_index()
 
 
-def _named_by_git(repo: Repo) -> set[str]:
+def _named_by_git(repo: Repo) -> dict[str, str]:
+    """md5 of every file and folder that `dvc.lock` and `.dvc` files name here and in each branch and tag → where it is named."""
     from dvc.exceptions import DvcException
     from dvc.scm import NoSCM
 
-    everywhere = not isinstance(repo.scm, NoSCM)
+    everywhere, where = not isinstance(repo.scm, NoSCM), "the workspace"
+    named: dict[str, str] = {}
     try:
-        used = repo.used_objs(all_branches=everywhere, all_tags=everywhere)
-    except DvcException as error:
+        for revision in repo.brancher(all_branches=everywhere, all_tags=everywhere):
+            # DVC's word for uncommitted files is None or "workspace"
+            where = f"the branch or tag {revision}" if revision not in (None, "workspace") else "the workspace"
+            outs = [out for out in repo.index.outs if out.use_cache]
+            named |= {md5: f"{out} of {where}" for out in outs if (md5 := out.hash_info.value if out.hash_info else None)}
+    except (DvcException, OSError, ValueError) as error:
         raise UserError(
-            f"caco gc: a branch or tag cannot be read, so what it needs is not known: {' '.join(str(error).split())[:200]}; "
-            "nothing was deleted: repair or delete that branch or tag"
+            f"caco gc: the DVC files of {where} cannot be read, so what they need is not known: {one_line(error, 200)}; nothing "
+            "was deleted: repair those files there and commit them"
         ) from error
-    return {found.value for objects in used.values() for found in objects if found.value}
+    return named
+
+
+def _listed_remotely(repo: Repo, folder: str) -> dict[str, str] | None:
+    """Contents of a folder according to the remote, if there is one."""
+    return listing(_remote_store(repo), folder) if repo.config["core"].get("remote") else None
 
 
 def _remote_store(repo: Repo) -> Any:
@@ -109,7 +123,7 @@ def _remote_store(repo: Repo) -> Any:
         store.fs.exists(store.path)
     # each store's client raises its own exception types
     except Exception as error:
-        raise UnavailableError(f"caco gc: the remote cannot be asked: {' '.join(str(error).split())[:200]}") from error
+        raise UnavailableError(f"caco gc: the remote cannot be asked: {one_line(error, 200)}") from error
     return store
 
 

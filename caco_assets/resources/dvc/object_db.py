@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line, storage_error
 from caco_assets.resources.dvc.repo import UnavailableError, repository
 
 if TYPE_CHECKING:
@@ -40,12 +38,6 @@ def listing(store: Any, folder: str) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     return {entry["relpath"]: entry["md5"] for entry in entries}
-
-
-def folder_md5(files: Mapping[str, str]) -> str:
-    """DVC's hash of a folder of these files (name → md5); see `products.content_hash`."""
-    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
 
 
 def bring(source: Path, target: Path, hashes: Iterable[str]) -> None:
@@ -89,7 +81,7 @@ def checkout(home: Path, stages: Iterable[str]) -> None:
         try:
             repo.checkout([f"{pipeline}:{stage}" for stage in stages], force=True)
         except (DvcException, OSError) as error:
-            raise UserError(f"dvc checkout in {home}: {' '.join(str(error).split())[:300]}") from error
+            raise storage_error(error, home) or UserError(f"dvc checkout in {home}: {one_line(error)}") from error
 
 
 def _fetch(repo: Repo, hashes: Iterable[str]) -> None:
@@ -99,4 +91,4 @@ def _fetch(repo: Repo, hashes: Iterable[str]) -> None:
         repo.cloud.pull([HashInfo("md5", each) for each in hashes])
     # each store's client raises its own exception types
     except Exception as error:
-        raise UnavailableError(f"restore: the remote cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise storage_error(error) or UnavailableError(f"restore: the remote cannot be read: {one_line(error)}") from error

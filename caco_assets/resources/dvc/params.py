@@ -34,6 +34,7 @@ def stage_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     imagery.pop("connections")
     imagery.pop("launcher")
     imagery.pop("archive")
+    imagery.pop("limits", None)
     time = {"vintage": settings.vintage, "gap_years": settings.gap_years}
     wanted = everything["pretraining"]
     pack = {"bands": wanted["pack_bands"] or wanted["bands"], "stretch": wanted["stretch"]}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_text
 from caco_assets.settings import Settings
 
 NAME = "setting"
@@ -22,7 +23,7 @@ def set_remote(settings: Settings) -> None:
         UserError: the file is not a valid configuration.
     """
     path = settings.home / ".dvc" / "config.local"
-    old = path.read_text() if path.exists() else ""
+    old = read_text(path, "repair it, or delete it") if path.exists() else ""
     config = configparser.ConfigParser(interpolation=None)
     config.optionxform = str  # pyright: ignore[reportAttributeAccessIssue] - names of options keep their case
     try:

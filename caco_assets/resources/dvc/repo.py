@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import parse_json, read_text, read_yaml
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,9 +65,28 @@ def repository(home: Path, what: str) -> Iterator[Repo]:
 def stages_of(settings: Settings) -> dict[str, dict[str, Any]]:
     """The entries of `dvc.lock` for this profile's data: stage (`archive`) → `cmd`, `deps`, `outs`."""
     path = settings.home / "dvc.lock"
-    known = (yaml.safe_load(path.read_text()) or {}).get("stages", {}) if path.exists() else {}
+    known = _lock(path) if path.exists() else {}
     parted = {tuple(name.split("@", 1)): entry for name, entry in known.items() if "@" in name}
     return {stage: entry for (stage, profile), entry in parted.items() if profile == settings.profile and stage != _NO_DATA}
+
+
+def _lock(path: Path) -> dict[str, dict[str, Any]]:
+    """Stage → its entry.
+
+    Raises:
+        UserError: the file is damaged, or not written by DVC.
+    """
+    advice = "restore it from git, or delete it and run the chain again"
+    stages = (content.get("stages") or {}) if isinstance(content := read_yaml(path, advice) or {}, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(name, str) and _is_entry(entry) for name, entry in stages.items()):
+        raise UserError(f"{path}: not a lock file of DVC; {advice}")
+    return stages
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is a stage with lists of files, each with a path."""
+    lists = [entry.get(key) or [] for key in ("deps", "outs")] if isinstance(entry, dict) else [None]
+    return all(isinstance(each, list) and all(isinstance(file, dict) and "path" in file for file in each) for each in lists)
 
 
 def locked(settings: Settings, stage: str) -> dict[str, str]:
@@ -97,7 +115,15 @@ def remember(settings: Settings, stage: str) -> None:
 def history(settings: Settings) -> list[dict[str, Any]]:
     """Everything committed in this home, for any profile, oldest first: `when`, `profile`, `stage`, `path`, `md5`, `size`."""
     path = _history_file(settings)
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+    if not path.exists():
+        return []
+    advice = "restore it from a backup, or remove the damaged line: `caco gc` then no longer names what it listed"
+    lines = [line for line in read_text(path, advice).splitlines() if line.strip()]
+    entries = [parse_json(line.encode(), f"{path}, line {number}", advice) for number, line in enumerate(lines, 1)]
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or not {"when", "profile", "path", "md5"} <= entry.keys():
+            raise UserError(f"{path}, line {number}: no entry of the history; {advice}")
+    return entries
 
 
 def _history_file(settings: Settings) -> Path:

@@ -7,14 +7,16 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError, chain, one_line, storage_error
+from caco_assets.core.file_lock import file_lock
+from caco_assets.resources.mlflow.moved_home import adopt
 from caco_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,20 +122,24 @@ def mlflow_errors(address: str) -> Iterator[None]:
 
     Raises:
         ServerAwayError: the server does not answer, or breaks off in the middle of an answer.
+        StorageError: the database in the workspace is on a disk that is full, read-only or closed to this user.
         RequestRefusedError: MLflow or its database refused.
     """
+    from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, RequestException) as error:
+    except (MlflowException, SQLAlchemyError, RequestException, CommandError) as error:
         if _is_away(error):
             raise ServerAwayError(
                 f"tracking server {redacted(address)}: stopped answering ({type(error).__name__}); start it and run the same "
                 "again: finished work is kept, and nothing is partly registered"
             ) from error
+        if not address.startswith("http") and (plain := storage_error(error)) is not None:
+            raise plain from error
         text = redacted_text(one_line(error, 300), address)
         raise RequestRefusedError(
             f"tracking server {redacted(address)}: {text}; check registry.tracking_uri and the server",
@@ -149,7 +155,8 @@ def open_tracking(settings: Settings) -> Tracking:
             beside it.
 
     Raises:
-        UserError: the server does not answer within `PING_S` seconds, or the database cannot be used.
+        UserError: the server does not answer within `PING_S` seconds, the database cannot be used, or its home was moved without
+            the files of its registered versions.
     """
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -162,15 +169,41 @@ def open_tracking(settings: Settings) -> Tracking:
     tracking = Tracking(uri, settings.profile, artifacts, state)
     if uri.startswith(("http://", "https://")):
         _ping(uri)
+    if (store := local_store(settings)) is not None:
+        adopt(*store)
     fresh = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
     if fresh:
         logger.info("MLflow: creating the tracking database, once (3 to 8 s)")
     start = time.monotonic()
-    tracking.client.search_experiments(max_results=1)
-    tracking.client.search_registered_models(max_results=1)
+    # a home that cannot be written to has its database, or none
+    writes = uri.startswith("sqlite:///") and os.access(state, os.W_OK)
+    with _one_at_a_time(state) if writes else nullcontext():
+        tracking.client.search_experiments(max_results=1)
+        tracking.client.search_registered_models(max_results=1)
     if fresh:
         logger.info(f"MLflow: tracking database ready after {time.monotonic() - start:.1f} s")
     return tracking
+
+
+def make_database(settings: Settings) -> None:
+    """Create the database of the workspace if there is none, before several processes open it.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    if not settings.registry.tracking_uri and not (settings.paths.workspace / "mlflow" / "mlflow.db").exists():
+        open_tracking(settings)
+
+
+def _one_at_a_time(state: Path) -> AbstractContextManager[None]:
+    """Two processes that create or migrate one SQLite database at once would both fail."""
+    return file_lock(state / "open.lock", f"MLflow's database in {state}")
+
+
+def local_store(settings: Settings) -> tuple[Path, Path] | None:
+    """Database and artifact folder in the workspace; None: the profile names a tracking server."""
+    uri, artifacts = _addresses(settings)
+    return None if artifacts is None else (Path(uri.removeprefix("sqlite:///")), artifacts)
 
 
 def server_arguments(settings: Settings) -> list[str]:
@@ -180,6 +213,8 @@ def server_arguments(settings: Settings) -> list[str]:
         uri, artifacts = _local(settings)
     state = settings.paths.workspace / "mlflow"
     state.mkdir(parents=True, exist_ok=True)
+    if (store := local_store(settings)) is not None:
+        adopt(*store)
     destination = artifacts or state / "artifacts"
     return ["--backend-store-uri", uri, "--artifacts-destination", str(destination), "--serve-artifacts"]
 
@@ -200,16 +235,12 @@ def redacted_text(text: str, address: str) -> str:
     return text.replace(f"{credentials}@", "") if credentials else text
 
 
-def _is_away(error: BaseException | None) -> bool:
+def _is_away(error: BaseException) -> bool:
     """Whether the server did not answer or broke off: MLflow wraps the exceptions of its HTTP client."""
     from requests.exceptions import ChunkedEncodingError, ConnectionError, RetryError, Timeout
 
-    while error is not None:
-        # RetryError: a proxy in front of the server keeps reporting it
-        if isinstance(error, ConnectionError | Timeout | ChunkedEncodingError | RetryError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    # RetryError: a proxy in front of the server keeps reporting it
+    return any(isinstance(each, ConnectionError | Timeout | ChunkedEncodingError | RetryError) for each in chain(error))
 
 
 def _addresses(settings: Settings) -> tuple[str, Path | None]:

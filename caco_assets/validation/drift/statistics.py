@@ -72,9 +72,8 @@ def measured(settings: Settings) -> dict[str, Any]:
     from caco_assets.validation.facts.quarantine import read_quarantine
 
     bands = settings.imagery.bands
-    tables = [
-        (shard, read_index(shard).select(["location_id", "offset", "length"])) for shard in shard_folders(settings.paths.archive)
-    ]
+    columns = ["location_id", "offset", "length", "sha256"]
+    tables = [(shard, read_index(shard).select(columns)) for shard in shard_folders(settings.paths.archive)]
     names = {name for _, table in tables for name in table["location_id"].to_pylist()}
     # by the hash of its name: losing a place changes nothing for the others
     chosen = set(sorted(names, key=lambda name: _draw(settings.seed, name))[: settings.validation.drift.places])

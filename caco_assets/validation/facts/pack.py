@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def pack(settings: Settings) -> list[Table]:
     sample = _sample(rows, arrays, shape, settings.seed)
     return [
         Table("pack", _whole(about, rows, arrays, settings)),
-        Table("pack.files", _files(arrays, shape)),
+        Table("pack.files", _files(arrays, shape, _changed(folder, rows, sample))),
         Table("pack.rows", _rows(rows, arrays, sample, known, settings)),
         Table("pack.bands", _bands(sample, settings.pretraining.packed_bands)),
     ]
@@ -82,7 +83,23 @@ def _whole(about: dict[str, Any], rows: Frame, arrays: dict[str, Any], settings:
     return pd.DataFrame([fact])
 
 
-def _files(arrays: dict[str, Any], shape: tuple[int, ...]) -> Frame:
+def _changed(folder: Path, rows: Frame, sample: dict[int, np.ndarray]) -> dict[str, str]:
+    """File → the first sampled image in it whose bytes are not those that were written."""
+    import pyarrow.parquet as pq
+
+    if "crc32" not in pq.read_schema(folder / "pack.parquet").names:
+        return {}
+    sums, found = pq.read_table(folder / "pack.parquet", columns=["crc32"])["crc32"].to_pylist(), dict[str, str]()
+    for index, images in sample.items():
+        flat = images.reshape(-1, *images.shape[2:])  # (2·season, H, W, band)
+        for number, (image, known) in enumerate(zip(flat, sums[index] or (), strict=False)):
+            if zlib.crc32(np.ascontiguousarray(image)) != known:
+                name = f"{rows['location_id'].iloc[index]} p{number // images.shape[1]}s{number % images.shape[1]}"
+                found.setdefault(str(rows["shard_file"].iloc[index]), f"{name} has other bytes than when it was written")
+    return found
+
+
+def _files(arrays: dict[str, Any], shape: tuple[int, ...], changed: dict[str, str]) -> Frame:
     import pandas as pd
 
     rows = []
@@ -92,7 +109,7 @@ def _files(arrays: dict[str, Any], shape: tuple[int, ...]) -> Frame:
         rows.append(
             {
                 "id": name,
-                "unreadable": "" if readable else array,
+                "unreadable": changed.get(name, "") if readable else array,
                 "dtype": str(array.dtype) if readable else "uint8",
                 "shape_wrong": f"{array.shape[1:]}, expected {shape}" if wrong else "",
             }

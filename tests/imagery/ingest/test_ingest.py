@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.products import recorded
 from caco_assets.imagery.archive.preview import chips_preview
 from caco_assets.imagery.archive.shard import iter_chips, read_index
 from caco_assets.imagery.archive.verify import verify_archive
@@ -19,11 +20,15 @@ from caco_assets.settings import Settings
 DATES = ("2021-12-10", "2022-04-05", "2022-08-20", "2025-12-11", "2026-04-06", "2026-08-21")
 
 
-def run(settings: Settings, shards: int = 2) -> list[dict]:
-    """Plan, ingest every shard, collect; returns the rows of the quarantine."""
+def run(settings: Settings, shards: int = 2, *, empty: bool = False) -> list[dict]:
+    """Plan, ingest every shard, collect; returns the rows of the quarantine. `empty`: not one chip is expected."""
     plan(settings)
     for shard in range(shards):
         ingest_shard(settings, shard)
+    if empty:
+        with pytest.raises(UserError, match=r"archive: not one chip of 4 places: "):
+            collect(settings)
+        return pq.read_table(settings.paths.quarantine).to_pylist()
     return pq.read_table(collect(settings).path).to_pylist()
 
 
@@ -159,7 +164,7 @@ def test_two_items_of_one_overpass_are_one_date(tiny_earth, over):
     for date in ("2022-03-20", "2022-08-20", *DATES[3:]):
         tiny_earth.scene(date)
     settings = over(tiny_earth.write())
-    rows = run(settings)
+    rows = run(settings, empty=True)
     assert reasons(rows) == {"too_few_seasons"}
     assert rows[0]["detail"] == "clear dates: 2 early, 3 late; at least 3 are needed in each period"
 
@@ -168,19 +173,19 @@ def test_a_place_with_too_few_dates_is_listed_and_its_chips_are_not_archived(tin
     for date in DATES[:5]:
         tiny_earth.scene(date)
     settings = over(tiny_earth.write())
-    rows = run(settings)
+    rows = run(settings, empty=True)
     assert [(row["location_id"], row["reason"], row["period"], row["season"]) for row in rows] == [
         (f"L{index:07d}", "too_few_seasons", None, None) for index in range(4)
     ]
     assert list(iter_chips(settings.paths.archive)) == []
-    assert collect(settings).facts["places_complete"] == 0
+    assert recorded(settings.paths.records, "quarantine").facts["places_complete"] == 0
     assert chips_preview(settings.paths.archive).startswith(b"\x89PNG")
 
 
 def test_a_period_without_any_scene_is_listed_slot_by_slot(tiny_earth, over):
     for date in DATES[:3]:
         tiny_earth.scene(date)
-    rows = run(over(tiny_earth.write()))
+    rows = run(over(tiny_earth.write()), empty=True)
     assert reasons(rows) == {"no_scene", "too_few_seasons"}
     assert sum(row["reason"] == "no_scene" for row in rows) == 4 * 3
     assert {row["period"] for row in rows if row["reason"] == "no_scene"} == {1}
@@ -287,7 +292,7 @@ def test_a_catalog_of_other_years_is_an_error_that_names_the_periods(tiny_earth,
 def test_a_catalog_without_the_wanted_bands_says_which_is_lacking(tiny_earth, over):
     tiny_earth.scene("2022-04-05")
     del tiny_earth.items[0]["assets"]["B03"]
-    with pytest.raises(UserError, match="1 items cannot be used, the first because it lacks B03"):
+    with pytest.raises(UserError, match="1 items cannot be used, each because it lacks B03"):
         plan(over(tiny_earth.write()))
 
 

@@ -211,7 +211,8 @@ def test_a_set_of_one_year_is_parted_in_halves_when_the_profile_says_so(tmp_path
         (root / "000000" / date).rename(newer)
         (newer / "metadata.json").unlink()
     by_gap, by_halves = (profile(tmp_path / rule, periods=rule) for rule in ("gap", "halves"))
-    import_set(by_gap, root)
+    with pytest.raises(UserError, match=r"not one chip of 1 places: 1 too_few_seasons; .*imagery\.source\.periods"):
+        import_set(by_gap, root)
     assert refusals(by_gap) == [
         ("L0000000", "surplus", "not among the 3 newest dates of a period (rule gap)"),
         ("L0000000", "too_few_seasons", "usable dates: 0 early, 3 late; at least 2 are needed in each period"),

@@ -133,7 +133,7 @@ def test_a_config_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.C
         assert program.main(["2", str(tmp_path / "none.json")]) == 2
         line = capsys.readouterr().err
         assert line.count("\n") == 1
-        assert "none.json: not a readable file" in line
+        assert "none.json: there is no such file" in line
 
 
 def test_ray_that_is_not_installed_is_said_with_what_to_install(

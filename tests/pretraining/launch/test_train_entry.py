@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.products import content_hash
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.launch.metrics_tail import tail_metrics
 from caco_assets.pretraining.launch.separate_process import pretrain_in_subprocess
@@ -35,7 +36,8 @@ class Memory(list):
 
 @pytest.fixture
 def config(tmp_path: Path, make_pack: Callable[..., Path]) -> RunConfig:
-    return RunConfig(pack=make_pack(tmp_path / "pack"), target=tmp_path / "out", pretraining=OPTIONS, data={"pack": "abc"})
+    pack = make_pack(tmp_path / "pack")
+    return RunConfig(pack=pack, target=tmp_path / "out", pretraining=OPTIONS, data={"pack": content_hash(pack)})
 
 
 def written(config: RunConfig, name: str = "config.json") -> Path:
@@ -82,7 +84,7 @@ def test_training_needs_neither_dagster_nor_mlflow_nor_the_geographic_libraries(
     assert done.returncode == 0, done.stderr
     lines = read_metrics(config.target / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
-    assert json.loads((config.target / "encoder.json").read_text())["data"] == {"pack": "abc"}
+    assert json.loads((config.target / "encoder.json").read_text())["data"] == config.data
     # the same config in another process gives the same weights
     again = config.model_copy(update={"target": tmp_path / "again"})
     assert main([str(written(again, "again.json"))]) == 0
@@ -92,8 +94,8 @@ def test_training_needs_neither_dagster_nor_mlflow_nor_the_geographic_libraries(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no.json: not a readable file (No such file or directory)"),
-        ("{", "neither JSON nor YAML"),
+        (None, "no.json: there is no such file"),
+        ("{", "not readable as YAML"),
         ("[1]", "a mapping with pack, target, "),
         ('{"target": "out"}', "pack is missing; keys: pack, target, seed"),
         ('{"pack": "p", "target": "out", "sed": 3}', "sed=3: unknown key; allowed: pack, target, seed"),

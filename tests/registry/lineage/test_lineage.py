@@ -98,9 +98,11 @@ class Workspace:
         return self._produce(name, path, json.dumps(files), make)
 
     def _produce(self, name: str, path: Path, mark: str, make) -> Product:
-        inputs = {"mark": mark}
-        records = self.settings.paths.records
-        return produce(name, path, records=records, recipe="1", inputs=inputs, make=lambda target: make(target) or {"made": mark})
+        def written(target: Path) -> dict:
+            make(target)
+            return {"made": mark}
+
+        return produce(name, path, records=self.settings.paths.records, recipe="1", inputs={"mark": mark}, make=written)
 
 
 def _workspace(home: Path, migrated_mlflow: Path) -> Workspace:

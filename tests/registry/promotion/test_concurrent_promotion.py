@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
 ]
 MODEL = "caco-tiny"
-ROUNDS = 50 if os.environ.get("SLOW") else 6
+ROUNDS = 50 if os.environ.get("SLOW") else 3
 
 
 class Decider:

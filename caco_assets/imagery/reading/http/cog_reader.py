@@ -6,12 +6,13 @@ several chips touch are fetched once. Files that are not indexed GeoTIFFs (JPEG 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -26,10 +27,12 @@ from caco_assets.imagery.geometry.chip_grid import Grid
 from caco_assets.imagery.reading.file_facts import FileFacts, facts_of
 from caco_assets.imagery.reading.gdal import UnreadableError, check_placed, open_raster
 from caco_assets.imagery.reading.http.range_client import Fetcher, Sign
-from caco_assets.imagery.reading.http.range_response import RangeResponse, Span
+from caco_assets.imagery.reading.http.range_response import ChangedFileError, RangeResponse, Span
 from caco_assets.imagery.reading.http.tiff_index import NeedMoreError, TiffIndex, read_index
 from caco_assets.imagery.reading.raster_file import GdalFile, PixelFile
 from caco_assets.imagery.reading.resample import grid_crs, read_grid
+
+logger = logging.getLogger(__name__)
 
 HEAD = 32 << 10
 """First bytes requested: the index of a Sentinel-2 band of 10 980² in blocks of 512² takes 10 to 16 KiB, of 256² about 25."""
@@ -109,7 +112,14 @@ class RemoteFiles:
             UserError: the provider does not serve its files.
         """
         indexes = self._read_indexes(list(bands))
-        plans = {href: _plan(index, bands[href], grids, MARGIN) for href, index in indexes.items() if isinstance(index, TiffIndex)}
+        plans: dict[str, _Blocks] = {}
+        for href, index in indexes.items():
+            try:
+                if isinstance(index, TiffIndex):
+                    plans[href] = _plan(index, bands[href], grids, MARGIN)
+            # a projection that nobody knows, pixels of no size
+            except (RasterioError, ValueError, OverflowError):
+                indexes[href] = UnreadableError("unreadable", "has a georeference that cannot be used")
         with self._budget.hold(sum(plan.size() for plan in plans.values())), ExitStack() as stack:
             parts = self._fetch(plans)
             opened: dict[str, PixelFile | UnreadableError] = {}
@@ -164,7 +174,8 @@ class RemoteFiles:
                     found[href] = piece
                     continue
                 try:
-                    found[href] = read_index(piece.data)
+                    index = read_index(piece.data)
+                    found[href] = index and replace(index, version=piece.version)
                 except NeedMoreError as error:
                     if not stop < error.stop <= min(piece.size, _INDEX_LIMIT):
                         found[href] = UnreadableError("unreadable", "the file is cut off or damaged: its index is not whole")
@@ -179,7 +190,8 @@ class RemoteFiles:
     def _fetch(self, plans: Mapping[str, _Blocks]) -> dict[str, tuple[dict[int, bytes], dict[int, UnreadableError]]]:
         """File → its blocks, and those that cannot be fetched."""
         wants = [(href, span) for href, plan in plans.items() for span in plan.spans]
-        pieces = iter(self._fetcher.get(wants) if wants else [])
+        versions = [plan.index.version for plan in plans.values() for _ in plan.spans]
+        pieces = iter(self._fetcher.get(wants, versions) if wants else [])
         result = {}
         for href, plan in plans.items():
             good: dict[int, bytes] = {}
@@ -193,7 +205,7 @@ class RemoteFiles:
                     if isinstance(piece, RangeResponse):
                         good[number] = piece.data[at - start : at - start + size]
                     else:
-                        bad[number] = UnreadableError(piece.reason, _named(href, piece.detail))
+                        bad[number] = type(piece)(piece.reason, _named(href, piece.detail))
             result[href] = good, bad
         return result
 
@@ -211,6 +223,9 @@ class _RemoteFile:
         if self._bad:
             touched = _plan(self._index, indexes, [grid], MARGIN).numbers.tolist()
             for number in touched:
+                if isinstance(self._bad.get(number), ChangedFileError):
+                    logger.info(f"{self._bad[number].detail}; it is read again")
+                    return self._files.read_again(self._href, indexes, grid, nearest=nearest, nodata=nodata)
                 if number in self._bad:
                     raise self._bad[number]
         try:
@@ -246,7 +261,8 @@ def _plan(index: TiffIndex, bands: Sequence[int], grids: Sequence[Grid], margin:
     numbers = numbers[np.argsort(index.offsets[numbers], kind="stable")]
     spans: list[Span] = []
     for number in numbers.tolist():
-        start, stop = int(index.offsets[number]), int(index.offsets[number] + index.counts[number])
+        start = int(index.offsets[number])
+        stop = start + int(index.counts[number])
         if spans and start - spans[-1][1] <= GAP and stop - spans[-1][0] <= LONGEST:
             spans[-1] = spans[-1][0], max(stop, spans[-1][1])
         else:

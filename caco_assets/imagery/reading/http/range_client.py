@@ -11,7 +11,8 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
@@ -22,8 +23,17 @@ from urllib.request import getproxies, proxy_bypass
 from caco_assets.core.errors import UserError
 from caco_assets.core.http_retry import backoff_s, retry_after
 from caco_assets.imagery.reading.gdal import UnreadableError
-from caco_assets.imagery.reading.http.range_response import RangeResponse, Span, TransientError, check_response
+from caco_assets.imagery.reading.http.range_response import (
+    ChangedFileError,
+    FileVersion,
+    RangeResponse,
+    Span,
+    TransientError,
+    check_response,
+)
 from caco_assets.observability.metrics import count
+from caco_assets.settings import ServerLimits
+from caco_assets.settings.imagery_limits import MB
 
 if TYPE_CHECKING:
     import aiohttp
@@ -62,14 +72,21 @@ class Fetcher:
     """A client for one run; use it as a context manager."""
 
     def __init__(
-        self, connections: int, sign: Sign = str, reference_files: Sequence[str] = (), patience: RetryPolicy | None = None
+        self,
+        connections: int,
+        sign: Sign = str,
+        reference_files: Sequence[str] = (),
+        patience: RetryPolicy | None = None,
+        limits: ServerLimits | None = None,
     ) -> None:
         """`reference_files`: other files of the providers; reading them tells file errors from provider outages."""
         self.counts = Counts()
         self._connections, self._sign, self._patience = connections, sign, patience or RetryPolicy()
+        self._limits = limits or ServerLimits()
         self._reference_files: dict[str, dict[str, None]] = {}
         for href in reference_files:
-            self._reference_files.setdefault(urlsplit(href).netloc, {})[href] = None
+            with suppress(UnreadableError):  # an address that is none serves nothing
+                self._reference_files.setdefault(_host(href), {})[href] = None
         self._pause_until: dict[str, float] = {}
         self._jitter = random.Random()
         self._stopped = False
@@ -87,17 +104,21 @@ class Fetcher:
         self._thread.join()
         self._loop.close()
 
-    def get(self, wants: Sequence[tuple[str, Span]]) -> list[RangeResponse | UnreadableError]:
+    def get(
+        self, wants: Sequence[tuple[str, Span]], versions: Sequence[FileVersion | None] | None = None
+    ) -> list[RangeResponse | UnreadableError]:
         """The byte ranges, in order; an `UnreadableError` in place of one that cannot be read.
 
         Args:
             wants: address (signed here, before each attempt) and half-open range of bytes; a range may reach beyond the end of
                 the file if it starts at 0.
+            versions: of the files that the ranges were chosen for; a `ChangedFileError` is in place of a range of another version.
 
         Raises:
             UserError: the provider does not respond, refuses every request, or limits the rate.
         """
-        return asyncio.run_coroutine_threadsafe(self._all(wants), self._loop).result()
+        known = versions or [None] * len(wants)
+        return asyncio.run_coroutine_threadsafe(self._all(wants, known), self._loop).result()
 
     def stop(self) -> None:
         """Cancel all requests: threads that wait for them, and later callers, get a `CancelledError`."""
@@ -124,26 +145,35 @@ class Fetcher:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _all(self, wants: Sequence[tuple[str, Span]]) -> list[RangeResponse | UnreadableError]:
+    async def _all(
+        self, wants: Sequence[tuple[str, Span]], versions: Sequence[FileVersion | None]
+    ) -> list[RangeResponse | UnreadableError]:
         if self._stopped:
             raise asyncio.CancelledError
-        tasks = [asyncio.ensure_future(self._one(href, span)) for href, span in wants]
+        pairs = zip(wants, versions, strict=True)
+        tasks = [asyncio.ensure_future(self._one(href, span, version)) for (href, span), version in pairs]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _one(self, href: str, span: Span) -> RangeResponse | UnreadableError:
+    async def _one(self, href: str, span: Span, version: FileVersion | None) -> RangeResponse | UnreadableError:
         try:
-            return await self._with_retries(href, span, self._patience.attempts)
+            _host(href)
+            if span[1] - span[0] > self._limits.response_bytes:
+                raise UnreadableError("unreadable", f"a part of {(span[1] - span[0]) / MB:.0f} MB {self._too_large()}")
+            piece = await self._with_retries(href, span, self._patience.attempts)
+            if version is not None and piece.version is not None and piece.version.differs(version):
+                raise ChangedFileError
+            return piece
         except TransientError as error:
             return await self._attribute_failure(href, error)
         except UnreadableError as error:
             return error
 
     async def _with_retries(self, href: str, span: Span, attempts: int) -> RangeResponse:
-        host, patience = urlsplit(href).netloc, self._patience
+        host, patience = _host(href), self._patience
         for attempt in range(attempts):
             try:
                 async with self._slots:
@@ -184,12 +214,49 @@ class Fetcher:
             headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"}
             proxy = proxy_for(urlsplit(address).scheme, urlsplit(address).hostname or "")
             async with self._session.get(address, headers=headers, timeout=limits, proxy=proxy) as response:
-                wait = retry_after(response.headers)
-                return check_response(response.status, response.headers, await _body(response, span), span, wait)
+                body = await self._body(response, span)
+                return check_response(response.status, response.headers, body, span, retry_after(response.headers))
         except TimeoutError as error:
             raise TransientError("timeout", "no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise TransientError("timeout", _plain(error)) from error
+        except ValueError as error:  # a host that is none
+            raise UnreadableError("unreadable", _NO_ADDRESS) from error
+
+    async def _body(self, response: aiohttp.ClientResponse, span: Span) -> bytes:
+        """The body of a part or of a whole file, never more of it in memory than was asked for.
+
+        A server without ranges sends the whole file: of that, no more than up to the end of the range.
+        """
+        if response.status not in _WITH_BYTES:
+            # an error's page is not looked at; a short one is read so that the connection can be used again
+            await response.content.read(_ERROR_BYTES)
+            if not response.content.at_eof():
+                response.close()
+            return b""
+        whole = response.status == _WHOLE_FILE
+        wanted = span[1] if whole else span[1] - span[0]
+        if whole and wanted > self._limits.response_bytes:
+            response.close()
+            raise TransientError("server_error", f"no range but the whole file, and {wanted / MB:.0f} MB {self._too_large()}")
+        parts, size = bytearray(), 0
+        while size < wanted and (part := await response.content.readany()):
+            parts += part
+            size += len(part)
+        if whole and size < wanted and response.content_length is not None and size < response.content_length:
+            raise TransientError("timeout", "the answer was cut off")
+        if size > wanted and not whole:
+            response.close()
+            raise TransientError("server_error", "more bytes than were asked for")
+        if not response.content.at_eof():
+            if not whole and await response.content.readany():
+                response.close()
+                raise TransientError("server_error", "more bytes than were asked for")
+            response.close()
+        return bytes(parts)
+
+    def _too_large(self) -> str:
+        return f"of it would be read at once: more than imagery.limits.response_mb={self._limits.response_mb:g}"
 
     async def _attribute_failure(self, href: str, error: TransientError) -> UnreadableError:
         """A failure that outlasted all attempts is a file error if the provider still serves another file.
@@ -197,7 +264,7 @@ class Fetcher:
         Raises:
             UserError: it does not: a provider outage.
         """
-        host, name = urlsplit(href).netloc, PurePosixPath(urlsplit(href).path).name
+        host, name = _host(href), PurePosixPath(urlsplit(href).path).name
         others = [other for other in self._reference_files.get(host, {}) if other != href] or [href]
         if error.reason != "rate_limit":
             for other in others[-_PROBES:]:
@@ -228,23 +295,25 @@ _ADVICE = {
 }
 
 
-async def _body(response: aiohttp.ClientResponse, span: Span) -> bytes:
-    """The body; if a server sends the whole file instead of a range, no more than needed."""
-    if response.status != _WHOLE_FILE:
-        return await response.read()
-    read: Callable[[], Awaitable[bytes]] = response.content.readany
-    parts, size = [], 0
-    while size < span[1] and (part := await read()):
-        parts.append(part)
-        size += len(part)
-    if size < span[1] and response.content_length is not None and size < response.content_length:
-        raise TransientError("timeout", "the answer was cut off")
-    if not response.content.at_eof():
-        response.close()
-    return b"".join(parts)
-
-
 _WHOLE_FILE = 200
+_ERROR_BYTES = 1 << 16
+_WITH_BYTES = (_WHOLE_FILE, 206)
+_NO_ADDRESS = "its address is none that can be asked"
+
+
+def _host(href: str) -> str:
+    """Host and port of an address.
+
+    Raises:
+        UnreadableError: it is no address.
+    """
+    try:
+        host = urlsplit(href).netloc
+    except ValueError:
+        host = ""
+    if not host:
+        raise UnreadableError("unreadable", _NO_ADDRESS)
+    return host
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from caco_assets.imagery.reading.gdal import UnreadableError, page_kind
@@ -11,7 +11,30 @@ from caco_assets.imagery.reading.gdal import UnreadableError, page_kind
 Span = tuple[int, int]
 """Half-open range of bytes."""
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+_LONGEST_NUMBER = 19
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """What a provider's headers say about the state of a file."""
+
+    etag: str | None
+    modified: str | None
+    """`Last-Modified`."""
+    size: int
+
+    def differs(self, other: FileVersion) -> bool:
+        """Whether the file was replaced between two responses, as far as their headers tell.
+
+        Machines of one provider may give a file different ETags: one that differs counts only where the dates do not agree.
+        """
+        dated = self.modified is not None and other.modified is not None
+        if self.size != other.size:
+            return True
+        if self.etag is not None and other.etag is not None:
+            return self.etag != other.etag and not (dated and self.modified == other.modified)
+        return dated and self.modified != other.modified
 
 
 @dataclass(frozen=True)
@@ -21,6 +44,15 @@ class RangeResponse:
     data: bytes
     size: int
     """Of the whole file."""
+    version: FileVersion | None = field(default=None, compare=False)
+    """Of the file that the bytes are of."""
+
+
+class ChangedFileError(UnreadableError):
+    """The file is no longer the one whose index was read."""
+
+    def __init__(self, reason: str = "unreadable", detail: str = "the file changed while it was read") -> None:
+        super().__init__(reason, detail)
 
 
 class TransientError(Exception):
@@ -38,7 +70,7 @@ def check_response(status: int, headers: Mapping[str, str], body: bytes, span: S
     Args:
         status: of the response.
         headers: of the response.
-        body: all of it, or, with status 200, at least up to the end of the range.
+        body: with status 206 all of it, with 200 at least up to the end of the range; with others it is not looked at.
         span: the requested range; one from 0 may reach beyond the end of the file.
         wait_s: the response's Retry-After.
 
@@ -69,16 +101,17 @@ def _part(headers: Mapping[str, str], body: bytes, span: Span) -> RangeResponse:
     if len(body) != min(span[1], size) - span[0]:
         raise TransientError("timeout", "the answer was cut off")
     _refuse_page(body, span)
-    return RangeResponse(body, size)
+    return RangeResponse(body, size, _version(headers, size))
 
 
 def _whole(headers: Mapping[str, str], body: bytes, span: Span) -> RangeResponse:
     """The server does not support ranges, or sends an error page."""
     _refuse_page(body, (0, len(body)))
-    size = int(headers.get("Content-Length", len(body)))
+    size = _digits(headers.get("Content-Length"))
+    size = len(body) if size is None else size
     if not body or (span[0] > 0 and size < span[1]):
         raise _ends_early(size, span)
-    return RangeResponse(body[span[0] : span[1]], size)
+    return RangeResponse(body[span[0] : span[1]], size, _version(headers, size))
 
 
 def _refuse_page(body: bytes, span: Span) -> None:
@@ -95,8 +128,17 @@ def _ends_early(size: int | None, span: Span) -> UnreadableError:
 
 def _total(headers: Mapping[str, str]) -> int | None:
     """Size of the file, from `Content-Range: bytes 0-99/1234`."""
-    text = headers.get("Content-Range", "").rpartition("/")[2]
-    return int(text) if text.isdigit() else None
+    return _digits(headers.get("Content-Range", "").rpartition("/")[2])
+
+
+def _digits(text: str | None) -> int | None:
+    """The number that a header holds; None if it holds none that a file's size could be."""
+    text = (text or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER else None
+
+
+def _version(headers: Mapping[str, str], size: int) -> FileVersion:
+    return FileVersion(headers.get("ETag"), headers.get("Last-Modified"), size)
 
 
 def _phrase(status: int) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from caco_assets.imagery.reading.http.range_response import FileVersion
+
 _TYPES = {
     **{1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u8", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "u8", 11: "f4", 12: "f8"},
     **{16: "u8", 17: "i8", 18: "u8"},
@@ -71,6 +73,8 @@ class TiffIndex:
     tags: Mapping[int, tuple[int, int, bytes]]
     """Tag → type, count, value; without those that locate blocks."""
     tiled: bool
+    version: FileVersion | None = None
+    """Of the file that the index was read from; its blocks must come from the same."""
 
     def blocks(self, left: int, top: int, right: int, bottom: int, bands: Iterable[int]) -> NDArray[np.int64]:
         """Numbers of the blocks that a window of pixels (half-open, cut at the edges) of some bands (from 1) touches."""
@@ -112,12 +116,20 @@ class TiffIndex:
 def read_index(head: bytes) -> TiffIndex | None:
     """The index from the first bytes of a file; None if it is not a TIFF, or one that is left to GDAL.
 
-    Files without the usual georeference (north up, an EPSG code) are left to GDAL, and so are those with a mask: it is an image
-    of its own.
+    Files without the usual georeference (north up, an EPSG code) are left to GDAL, and so are those with a mask (it is an image of
+    its own) and those whose numbers are none.
 
     Raises:
         NeedMoreError: more bytes from the beginning are needed.
     """
+    try:
+        with np.errstate(all="raise"):
+            return _read(head)
+    except (ValueError, OverflowError, FloatingPointError, LookupError, struct.error):
+        return None
+
+
+def _read(head: bytes) -> TiffIndex | None:
     order = _ORDERS.get(head[:2])
     tags = None if order is None or len(head) < 16 else _directory(head, order)
     if order is None or tags is None or not {_WIDTH, _HEIGHT} <= tags.keys() or _has_mask(head, order):
