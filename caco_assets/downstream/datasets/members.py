@@ -157,7 +157,8 @@ def open_store(path: Path, *, max_bytes: int) -> Store:
         path = archives[0]
     try:
         archive = zipfile.ZipFile(path)
-    except _BROKEN as error:
+    # RuntimeError: a version of zip that Python does not read
+    except (*_BROKEN, RuntimeError) as error:
         raise UserError(f"data={path}: not readable as a zip archive ({error}); fetch it again") from error
     members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     if not members:
