@@ -258,7 +258,7 @@ def test_weights_of_unknown_source_are_not_guessed_at(settings: Settings, tmp_pa
         import_encoder(settings, str(path), "unknown", None)
     with pytest.raises(UserError, match=r"--source sico: there is no such source of weights"):
         import_encoder(settings, str(path), "unknown", Wish(source="sico"))
-    with pytest.raises(UserError, match=r"--as ../x: a name has letters"):
+    with pytest.raises(UserError, match=r"--as ../x: a name has at most 64 letters"):
         import_encoder(settings, str(path), "../x", None)
 
 
