@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from caco_assets.core import foreign_tables
 from caco_assets.core.atomic import replacing, write_atomic
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError, explain_validation
 from caco_assets.core.file_lock import file_lock
+from caco_assets.core.foreign_files import read_json
+
+logger = logging.getLogger(__name__)
+
+_MAX_ROWS = 1_000_000
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class ScoreRow:
     """One score: encoder, task, protocol, value and interval."""
@@ -70,7 +81,11 @@ class RowStore:
     def _known(self, file: Path) -> list[ScoreRow] | None:
         if not file.exists():
             return None
-        known = [ScoreRow(**fields) for fields in json.loads(file.read_text())]
+        try:
+            known = _checked(read_json(file), str(file))
+        except UserError as error:
+            logger.warning(f"scores measured again: {error}")
+            return None
         return known if all(row.items is None or (self._root / row.items).exists() for row in known) else None
 
     def write_table(self, name: str, table: Mapping[str, Any]) -> str:
@@ -110,10 +125,17 @@ def read_rows(path: Path) -> list[ScoreRow]:
     Raises:
         UserError: it is not one.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
+    return _checked(foreign_tables.read_rows(path, advice="score again", max_rows=_MAX_ROWS), str(path))
 
+
+@cache
+def _adapter() -> TypeAdapter[list[ScoreRow]]:
+    return TypeAdapter(list[ScoreRow])
+
+
+def _checked(rows: Any, where: str) -> list[ScoreRow]:
+    """Rows whose fields are all there and of their types."""
     try:
-        return [ScoreRow(**row) for row in parquet.read_table(path).to_pylist()]
-    except (OSError, pa.ArrowInvalid, TypeError) as error:
-        raise UserError(f"{path}: not readable as scores ({one_line(error, 150)}); score again") from error
+        return _adapter().validate_python(rows)
+    except ValidationError as error:
+        raise UserError(f"{where}: not readable as scores ({explain_validation(error)}); score again") from error

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caco_assets.core.errors import UserError
 from caco_assets.core.products import Facts, Product, produce
 from caco_assets.settings import Settings
 
@@ -78,6 +79,8 @@ def _fetch(settings: Settings, folder: Path, tracking: Tracking | None) -> dict[
     with tempfile.TemporaryDirectory() as scratch:
         source = files_of(download(tracking, version, Path(scratch)), uri)
         for name in _FILES:
+            if not (source / name).is_file():
+                raise UserError(f"{uri}: {name} is missing among its files; restore its artifacts, or register the encoder again")
             shutil.copyfile(source / name, folder / name)
     encoder = Encoder.load(folder)
     check_identity(version, encoder)

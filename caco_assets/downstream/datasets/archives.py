@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import parse_text
 from caco_assets.downstream.datasets.completeness import FILE as DECLARATION
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError, FolderStore, ZipStore, open_store
 
 # The largest member of all: an uncompressed aerial mosaic of 21 243 × 15 354 pixels in three bands has 0.98 GB.
 MAX_BYTES = 1 << 31
+_MAX_TEXT = 64 << 20
 _CLUTTER = re.compile(r"(^|/)(__MACOSX/|\.)")
 
 
@@ -34,36 +35,28 @@ class Archives:
         """All members, sorted, without hidden files and macOS metadata."""
         return tuple(sorted(self.members))
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
         """Bytes of one member; safe to call from several threads.
 
         Raises:
-            UserError: the member is damaged.
+            UserError: the member is damaged, or has more than `max_bytes`.
         """
         prefix, inner = self.members[name]
-        return self.stores[prefix].read(inner)
+        return self.stores[prefix].read(inner, max_bytes)
 
     def open(self, name: str) -> IO[bytes]:
         """A seekable stream of one member, for reading only its header."""
         prefix, inner = self.members[name]
         store = self.stores[prefix]
-        if isinstance(store, FolderStore):
-            return (store.root / inner).open("rb")
-        try:
-            return store.archive.open(store.members[inner])
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-            raise UserError(f"{store.root}: {inner} cannot be read from the archive ({error}); fetch the archive again") from error
+        return store.open(inner)
 
     def text(self, name: str) -> str:
         """A text file, without a byte order mark.
 
         Raises:
-            UserError: it is not UTF-8.
+            UserError: as `read`, or of an unknown encoding.
         """
-        try:
-            return self.read(name).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.root}: {name} is no text ({error}); fetch the data set again") from error
+        return parse_text(self.read(name, _MAX_TEXT), f"{self.root}: {name}")
 
     def version(self, hashes: Hashes = FRESH) -> str:
         """md5 of all bytes, as `Store.version`; for several archives, of their md5s."""
@@ -84,7 +77,7 @@ def open_archives(path: Path) -> Archives:
     if path.is_file():
         archives = [path]
     else:
-        archives = sorted(file for file in path.glob("*.zip") if not file.name.startswith("."))
+        archives = sorted(file for file in path.glob("*.zip", case_sensitive=False) if not file.name.startswith("."))
         # an extracted folder takes precedence over its archive: using both would list every member twice
         archives = [file for file in archives if not (path / file.stem).is_dir()]
         stores[""] = FolderStore(path)

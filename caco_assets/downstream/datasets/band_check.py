@@ -46,7 +46,7 @@ def check_order(
         if 2 * wrong > len(images) and one.mean() < other.mean():
             raise UserError(
                 f"{root}: {bright} is darker than {dark} ({one.mean():.0f} and {other.mean():.0f} on average) in {wrong} of "
-                f"{len(images)} images of {ground}: bands are swapped; their order is {', '.join(bands)}, fetch the data set again"
+                f"{len(images)} images of {ground}: bands are swapped; their order is {', '.join(bands)}, use the authors' files"
             )
 
 
@@ -64,7 +64,7 @@ def check_descriptions(where: str, metadata: str, bands: Sequence[str]) -> None:
     found = {int(number): _name(text) for number, text in _ITEM.findall(metadata)}
     said = [found.get(number, "") for number in range(len(bands))]
     if all(said) and said != list(bands):
-        raise UserError(f"{where} names its bands {', '.join(said)}; this data set has {', '.join(bands)}, fetch it again")
+        raise UserError(f"{where} names its bands {', '.join(said)}; this data set has {', '.join(bands)}: use the authors' file")
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:

@@ -9,11 +9,17 @@ import numpy as np
 
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives
-from caco_assets.downstream.datasets.image_decoding import change_mask, expect, read_picture, read_tif, side_of
+from caco_assets.downstream.datasets.image_decoding import expect, read_image, side_of
+from caco_assets.downstream.datasets.masks import read_change
 from caco_assets.downstream.datasets.tiles import Scene
 
 CLASSES = ("no change", "change")
 FOLDERS = ("A", "B", "label")
+
+
+def folder_of(name: str) -> str:
+    """The folder that a name means, in upper or lower case."""
+    return {"a": "A", "b": "B"}.get(name.lower(), name.lower())
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ def scene(archives: Archives, name: str, pair: Pair) -> Scene:
     side = side_of(archives, pair.mask)
     for other in (pair.before, pair.after):
         if (found := side_of(archives, other)) != side:
-            raise UserError(f"{archives.root}: {other} has {found} rows and columns, {pair.mask} has {side}; fetch it again")
+            raise UserError(
+                f"{archives.root}: {other} has {found} rows and columns, {pair.mask} has {side}; one is not the authors'"
+            )
     return Scene(name, *side)
 
 
@@ -68,10 +76,6 @@ def same_size(archives: Archives, scenes: Mapping[str, tuple[Scene, ...]], publi
 def decode(archives: Archives, pairs: Mapping[str, Pair], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(2, 3, H, W) uint8 and (H, W) uint8."""
     pair = pairs[name]
-    mask = change_mask(archives, pair.mask, _read(archives, pair.mask))
-    images = [expect(archives, each, _read(archives, each), (3, *mask.shape), "uint8") for each in (pair.before, pair.after)]
+    mask = read_change(archives, pair.mask)
+    images = [expect(archives, each, read_image(archives, each), (3, *mask.shape), "uint8") for each in (pair.before, pair.after)]
     return np.stack(images), mask
-
-
-def _read(archives: Archives, name: str) -> np.ndarray:
-    return read_tif(archives, name) if name.lower().endswith((".tif", ".tiff")) else read_picture(archives, name)

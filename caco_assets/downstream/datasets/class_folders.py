@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 from caco_assets.downstream.datasets.classification import Part
 from caco_assets.downstream.datasets.completeness import check_whole
 from caco_assets.downstream.datasets.members import Store
@@ -44,9 +44,11 @@ def index_members(store: Store, classes: tuple[str, ...], suffix: str, stem: Cal
         if path.stem.rpartition("_")[0] != stem(folder):
             name = f"{stem(folder)}_<number>{suffix}"
             raise UserError(f"{store.root}: {member} is not named {name}; put it in the folder of its class")
-        if path.name in members:
-            raise UserError(f"{store.root}: {path.name} is there twice ({members[path.name]}, {member}); remove one")
-        members[path.name] = member
+        # lists and results name `Forest_1.JPG` as they name `Forest_1.jpg`
+        name = path.stem + suffix
+        if name in members:
+            raise UserError(f"{store.root}: {name} is there twice ({members[name]}, {member}); remove one")
+        members[name] = member
     if not members:
         raise UserError(f"{store.root}: no <Class>/<Class>_<number>{suffix} in it; is this the right archive or folder?")
     found = Counter(PurePosixPath(member).parent.name for member in members.values())
@@ -70,13 +72,18 @@ def decode_jpg(store: Store, members: Mapping[str, str], side: int, data_set: st
     """
     data = store.read(members[name])
     try:
-        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
+        # some copies hold PNGs under the names of the authors' JPEGs
+        with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as image:
             if image.size != (side, side) or image.mode != "RGB":
                 width, height = image.size
                 raise UserError(f"{store.root}: {members[name]} is {width}×{height} {image.mode}; {data_set} has {side}×{side} RGB")
             return np.asarray(image).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error
+    except UserError:
+        raise
+    # damaged bytes raise nearly every kind of exception in Pillow's readers
+    except Exception as error:
+        line = one_line(error, 120) or type(error).__name__
+        raise UserError(f"{store.root}: {members[name]} is damaged ({line}); fetch the data set again") from error
 
 
 def cut_parts(
@@ -98,7 +105,7 @@ def cut_parts(
         IncompleteError: there are no lists, and the number of images differs from the complete data set or the declared part.
         UserError: see `read_lists` and `source_of`; or the training part lacks a class.
     """
-    classes, lists_folder = tuple(whole), root if any(root.glob("*-train.txt")) else root.parent
+    classes, lists_folder = tuple(whole), root if any(root.glob("*-train.txt", case_sensitive=False)) else root.parent
     labels = {name: classes.index(PurePosixPath(member).parent.name) for name, member in members.items()}
     lists = read_lists(lists_folder, labels, suffix)
     part_note = ""

@@ -6,12 +6,12 @@ with one it requires exactly what is declared. The user's split lists also decla
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.foreign_files import read_object
 
 FILE = "subset.json"
 _SHOWN = 4
@@ -40,18 +40,18 @@ def read_subset(folder: Path) -> Subset | None:
         UserError: it cannot be read.
     """
     file = folder / FILE
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        fields = json.loads(file.read_text())
+        fields = read_object(file)
         counts = {str(name): int(count) for name, count in fields.get("counts", {}).items()}
         images = int(fields["images"]) if "images" in fields else sum(counts.values())
         if images < 1 or (counts and sum(counts.values()) != images):
             raise ValueError(f"{images} images declared, {sum(counts.values())} in its counts")
         return Subset(counts, images, str(fields.get("note", "no note")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         example = '{"counts": {"<class>": <images>}, "note": "…"} or {"images": <images>, "note": "…"}'
-        raise UserError(f"{file}: not readable ({error}); write {example}") from error
+        raise UserError(f"{file}: not readable ({one_line(error, 150)}); write {example}") from error
 
 
 def check_whole(root: Path, found: Mapping[str, int], whole: Mapping[str, int], *, sample: Mapping[str, int] | None = None) -> str:
@@ -88,13 +88,21 @@ def check_counts(root: Path, found: Mapping[str, int], wanted: Mapping[str, int]
         IncompleteError: a class is missing or has fewer or more.
     """
     names = [*wanted, *(name for name in found if name not in wanted)]
-    wrong = [f"{name} {found.get(name, 0)} of {wanted.get(name, 0)}" for name in names if found.get(name, 0) != wanted.get(name, 0)]
+    pairs = {name: (found.get(name, 0), wanted.get(name, 0)) for name in names}
+    wrong = [
+        f"{name} {one} of {other}" if one < other else f"{name} {one} instead of {other}"
+        for name, (one, other) in pairs.items()
+        if one != other
+    ]
     if wrong:
         total, whole = sum(found.values()), sum(wanted.values())
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         shown = f" ({', '.join(wrong[:_SHOWN])}{more})" if len(wanted) > 1 else ""
         file = (root if root.is_dir() else root.parent) / FILE
+        declare = f'declare the part in {file} ({{"images": <images>, "note": "…"}})'
+        if total > whole:
+            raise IncompleteError(f"{root}: too many images: {total}, where {whole} belong{shown}; remove the others, or {declare}")
+        kind = "not complete" if total < whole else "other counts"
         raise IncompleteError(
-            f"{root}: {'not complete' if total <= whole else 'too much'}: {total} of {whole} images{shown}; fetch the archive "
-            f'again and extract all of it, or declare the part in {file} ({{"images": <images>, "note": "…"}})'
+            f"{root}: {kind}: {total} of {whole} images{shown}; fetch the archive again and extract all of it, or {declare}"
         )

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from caco_assets.core.atomic import write_atomic
+from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_object
 from caco_assets.core.products import content_hash
 from caco_assets.core.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 _MB = 1 << 20
 
@@ -34,10 +39,8 @@ class Hashes:
         where = path.absolute()
         file = self.folder / f"{hashlib.sha256(os.fsencode(where)).hexdigest()[:32]}.json"
         signature, size = _signature(where)
-        if file.exists():
-            known = json.loads(file.read_text())
-            if known["signature"] == signature:
-                return known["hash"]
+        if (known := _known(file)) is not None and known[0] == signature:
+            return known[1]
         progress, done = Progress(f"read all of {path.name} for its hash", size // _MB, "MB"), 0
 
         def advance(file: Path) -> None:
@@ -54,6 +57,19 @@ class Hashes:
 
 FRESH = Hashes()
 """No cache."""
+
+
+def _known(file: Path) -> tuple[str, str] | None:
+    """Signature and hash in a file of the cache; None: there is none, or it is damaged, and the bytes are read again."""
+    if not file.exists():
+        return None
+    try:
+        fields = read_object(file)
+    except UserError as error:
+        logger.warning(f"cached hash not used: {error}")
+        return None
+    signature, found = fields.get("signature"), fields.get("hash")
+    return (signature, found) if isinstance(signature, str) and isinstance(found, str) else None
 
 
 def _signature(path: Path) -> tuple[str, int]:

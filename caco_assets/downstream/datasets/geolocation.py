@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from caco_assets.downstream.datasets.archives import open_archives
+from caco_assets.downstream.datasets.names import find_file, fold
 from caco_assets.downstream.datasets.readers.bigearthnet import FOLDERS
 from caco_assets.downstream.datasets.readers.bigearthnet_v2 import IMAGES, tile_of
 
@@ -54,10 +55,7 @@ def outlines(task: str, path: Path, names: Sequence[str]) -> dict[str, np.ndarra
 
 def corners_of(stream: IO[bytes]) -> np.ndarray | None:
     """(4, 2) longitude and latitude of a GeoTIFF's corners, from the upper left around; None: no coordinates."""
-    import struct
-
     import tifffile
-    from pyproj.exceptions import CRSError
 
     try:
         with tifffile.TiffFile(stream) as tiff:
@@ -70,8 +68,8 @@ def corners_of(stream: IO[bytes]) -> np.ndarray | None:
         column, row = np.array([0.0, width, width, 0.0]), np.array([0.0, 0.0, height, height])
         x, y = _projected(tags, column, row)
         lon, lat = _to_degrees(epsg).transform(x, y)
-    except (tifffile.TiffFileError, CRSError, OSError, ValueError, IndexError, struct.error):
-        # the reader refuses damaged files; here they have no location
+    # the reader refuses damaged files, which raise nearly every kind of exception in tifffile; here they have no location
+    except Exception:
         return None
     corners = np.column_stack([lon, lat])
     return corners if np.isfinite(corners).all() else None
@@ -101,11 +99,11 @@ def _to_degrees(epsg: int) -> Transformer:
 
 def _members(pattern: str, path: Path, names: Sequence[str]) -> Files:
     """The first member of archives or of a folder whose name contains the image's name, for each image."""
-    archives, wanted, matched = open_archives(path), set(names), re.compile(pattern)
+    archives, matched = open_archives(path), re.compile(pattern, re.IGNORECASE)
+    wanted = {fold(name): name for name in names}
     for member in archives.names():
-        if (match := matched.search(member)) and match[1] in wanted:
-            wanted.remove(match[1])
-            yield match[1], archives.open(member)
+        if (match := matched.search(member)) and (name := wanted.pop(fold(match[1]), None)):
+            yield name, archives.open(member)
 
 
 def _patches(path: Path, names: Sequence[str]) -> Files:
@@ -119,7 +117,7 @@ def _tiled_patches(path: Path, names: Sequence[str]) -> Files:
 
 
 def _opened(files: Iterator[tuple[str, Path]]) -> Files:
-    return ((name, file.open("rb")) for name, file in files if file.is_file())
+    return ((name, found.open("rb")) for name, file in files if (found := find_file(file.parent, file.name)))
 
 
 _FINDERS: dict[str, Finder] = {

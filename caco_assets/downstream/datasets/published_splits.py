@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_bytes
 
 OTHER = "other split lists"
 """Note of a score whose lists are not published ones."""
@@ -25,6 +27,8 @@ class Published:
     """Part → number of images."""
     checksums: Mapping[str, Mapping[str, str]]
     """Name of a split → part → `sha256:…` or `md5:…` of its list file."""
+    faulty: Mapping[str, str] = field(default_factory=dict)
+    """Image → what is wrong with it as published."""
 
 
 @cache
@@ -35,7 +39,8 @@ def published(name: str) -> Published:
     table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published_splits.yaml").read_text())
     facts = table[name]
     lists = {part: tuple(names) for part, names in facts.get("lists", {}).items()}
-    return Published(lists, facts.get("sizes", {part: len(names) for part, names in lists.items()}), facts.get("checksums", {}))
+    sizes = facts.get("sizes", {part: len(names) for part, names in lists.items()})
+    return Published(lists, sizes, facts.get("checksums", {}), facts.get("faulty", {}))
 
 
 def source_of(name: str, files: Mapping[str, Path]) -> str:
@@ -51,7 +56,7 @@ def source_of(name: str, files: Mapping[str, Path]) -> str:
     Raises:
         UserError: only some of the files are published ones: one was changed or truncated.
     """
-    found = {part: file.read_bytes() for part, file in files.items()}
+    found = {part: read_bytes(file) for part, file in files.items()}
     for split, checksums in published(name).checksums.items():
         same = {part: _is(data, checksums[part]) for part, data in found.items() if part in checksums}
         if all(same.values()):
@@ -66,5 +71,7 @@ def source_of(name: str, files: Mapping[str, Path]) -> str:
 
 
 def _is(data: bytes, checksum: str) -> bool:
+    """Whether these are the published bytes, also if an editor has added a byte order mark or its own line ends."""
     kind, _, digest = checksum.partition(":")
-    return hashlib.new(kind, data, usedforsecurity=False).hexdigest() == digest
+    plain = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    return any(hashlib.new(kind, each, usedforsecurity=False).hexdigest() == digest for each in (data, plain))

@@ -9,10 +9,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_text
+from caco_assets.downstream.datasets.names import by_fold, find_first, fold
 
 PARTS = ("train", "val", "test")
 # Both names are used for the same lists.
 _LIST_NAMES = ("split-{}.txt", "eurosat-{}.txt")
+_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".png")
 # Of the stratified split: the published EuroSAT lists have the same shares.
 _SHARES = (0.6, 0.2, 0.2)
 _SEED = 0
@@ -29,7 +32,8 @@ def read_lists(folder: Path, known: Mapping[str, int], suffix: str) -> dict[str,
     Args:
         folder: where the lists lie.
         known: file name → label of every existing image.
-        suffix: file suffix of the images; lists made for another format of the same patches are read with this suffix.
+        suffix: file suffix of the images; lists made for another format of the same patches are read with this suffix. Names are
+            compared without upper and lower case.
 
     Returns:
         Part → file names in the list's order; empty when there is no list at all.
@@ -45,11 +49,13 @@ def read_lists(folder: Path, known: Mapping[str, int], suffix: str) -> dict[str,
             raise UserError(f"{folder}: there is a split list but no split-{part}.txt; put all lists there, or none")
     lists: dict[str, tuple[str, ...]] = {}
     seen: dict[str, str] = {}
+    there = by_fold(known, folder)
     for part, file in files.items():
-        lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
         if not lines:
             raise UserError(f"{file}: the list is empty; fetch it again, or remove all lists for a seeded split")
-        names = tuple(PurePosixPath(line).with_suffix(suffix).name for line in lines)
+        listed = [_listed(line, suffix) for line in lines]
+        names = tuple(there.get(fold(name), name) for name in listed)
         for name in names:
             if name not in known:
                 raise UserError(f"{file}: lists {name}, which is not in the data; fetch the complete data set, or correct the list")
@@ -83,5 +89,11 @@ def list_sha256(names: tuple[str, ...]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
+def _listed(line: str, suffix: str) -> str:
+    """File name of a line, with the suffix of the images."""
+    name = PurePosixPath(line).name
+    return PurePosixPath(name).stem + suffix if PurePosixPath(name).suffix.lower() in _SUFFIXES else name + suffix
+
+
 def _find(folder: Path, part: str) -> Path | None:
-    return next((file for pattern in _LIST_NAMES if (file := folder / pattern.format(part)).is_file()), None)
+    return find_first((folder,), [pattern.format(part) for pattern in _LIST_NAMES])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
+import torch
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caco_assets.core.errors import UserError
+from caco_assets.core.errors import UserError, one_line
 
 # timm's modules of plain vision transformers: they require the image side
 _TRANSFORMERS = ["vision_transformer", "deit"]
@@ -37,10 +38,34 @@ def backbone(name: str, bands: int, size: int | None = None, **options: Any) -> 
         options.setdefault("zero_init_last", False)
     if is_model_in_modules(architecture, _TRANSFORMERS):
         options = {"img_size": size, "dynamic_img_size": True, **options}
-    network = timm.create_model(name, num_classes=0, in_chans=bands, **options)
+    try:
+        network = timm.create_model(name, num_classes=0, in_chans=bands, **options)
+    except RuntimeError as error:
+        if "pretrained tag" not in str(error):
+            raise
+        raise UserError(f"backbone={name}: {one_line(error, 120)}; leave out the part after the dot") from error
     if size is not None:
         check_side(network, name, size)
     return network
+
+
+def outline(name: str, bands: int, size: int, weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that `backbone` would have, after `match_positions`; takes no memory for them.
+
+    Args:
+        name: the architecture.
+        bands: of the input.
+        size: side of its images.
+        weights: name → shape of each tensor that is to be loaded.
+
+    Raises:
+        UserError: as `backbone`.
+    """
+    with torch.device("meta"):
+        network = backbone(name, bands, size)
+        if "pos_embed" in weights:
+            match_positions(network, {"pos_embed": torch.empty(weights["pos_embed"])})
+    return {tensor: tuple(value.shape) for tensor, value in network.state_dict().items()}
 
 
 def check_side(network: nn.Module, name: str, side: int) -> None:
@@ -61,7 +86,10 @@ def match_positions(network: nn.Module, weights: dict[str, Tensor]) -> None:
     resize: Callable[..., None] | None = getattr(network, "set_input_size", None)
     if theirs is None or ours is None or resize is None or theirs.shape == ours.shape:
         return
-    side = round((theirs.shape[1] - int(getattr(network, "num_prefix_tokens", 0))) ** 0.5) * _patch(network)
+    cells = theirs.shape[1] - int(getattr(network, "num_prefix_tokens", 0)) if theirs.ndim == ours.ndim else 0
+    if cells < 1:  # no positions of images: the shapes differ, which the loading of the weights reports
+        return
+    side = round(cells**0.5) * _patch(network)
     resize(img_size=(side, side))
 
 

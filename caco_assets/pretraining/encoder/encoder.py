@@ -12,19 +12,21 @@ import numpy as np
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder.backbones import backbone, check_side, match_positions, pyramid
+from caco_assets.core.foreign_files import read_object
+from caco_assets.pretraining.encoder.backbones import backbone, check_side, match_positions, outline, pyramid
 from caco_assets.pretraining.encoder.preprocessing import ARCHIVE, EUROSAT_RGB, RGB, PixelFormat, Preprocessing
 
 __all__ = ["ARCHIVE", "EUROSAT_RGB", "RGB", "Encoder", "PixelFormat", "Preprocessing", "WeightsUnavailable", "backbone"]
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
+_COPY = "copy both files again from one encoder"
 
 
 class WeightsUnavailable(UserError):  # noqa: N818 - named after the condition
@@ -180,22 +182,55 @@ class Encoder(nn.Module):
         for name in (WEIGHTS, DESCRIPTION):
             if not (folder / name).is_file():
                 raise UserError(f"{folder}: no encoder here ({name} is missing); pretrain one, or give the folder of one")
+        architecture, identity, preprocessing = _description(folder / DESCRIPTION)
         try:
-            fields = json.loads((folder / DESCRIPTION).read_text())
-            architecture, preprocessing = fields["architecture"], Preprocessing.from_dict(fields["preprocessing"])
-            identity = fields["identity"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / DESCRIPTION}: not the description of an encoder ({_line(error)})") from error
+            check_tensors(folder / WEIGHTS, architecture, preprocessing)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}; {_COPY}") from error
         encoder = cls.random(architecture, preprocessing, seed=0)
         try:
             weights = load_file(folder / WEIGHTS)
             match_positions(encoder.backbone, weights)
             encoder.backbone.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
+        except (SafetensorError, RuntimeError, OSError) as error:
             raise UserError(f"{folder / WEIGHTS}: not the weights of a {architecture} ({_line(error)})") from error
         if encoder.identity != identity:
             raise UserError(f"{folder}: {WEIGHTS} and {DESCRIPTION} do not belong together; copy both again from one encoder")
         return encoder.eval()
+
+
+def _description(file: Path) -> tuple[str, str, Preprocessing]:
+    """Architecture, identity and preprocessing in an `encoder.json`, which can be anybody's."""
+    try:
+        fields = read_object(file, _COPY)
+        architecture, identity, preprocessing = (fields.get(name) for name in ("architecture", "identity", "preprocessing"))
+        if not isinstance(architecture, str) or not isinstance(identity, str) or not isinstance(preprocessing, dict):
+            raise UserError(f"{file}: architecture, identity or preprocessing is missing; {_COPY}")
+        return architecture, identity, Preprocessing.from_dict(preprocessing)
+    except UserError as error:
+        said = str(error) if str(file) in str(error) else f"{file}: {error}"
+        raise UserError(f"not the description of an encoder: {said}") from error
+
+
+def check_tensors(file: Path, architecture: str, preprocessing: Preprocessing) -> None:
+    """Compare the header of a safetensors file with an architecture, before memory is taken for either.
+
+    Raises:
+        UserError: unreadable, or other tensors than the architecture's; names one.
+    """
+    try:
+        with safe_open(file, "pt") as tensors:
+            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file.name}: not the weights of a {architecture} ({_line(error)})") from error
+    wanted = outline(architecture, len(preprocessing.bands), preprocessing.size, found)
+    if found != wanted:
+        name = next(name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name))
+        shapes = [" ".join(map(str, each[name])) if name in each else "none" for each in (found, wanted)]
+        raise UserError(
+            f"{file.name}: not the weights of a {architecture} for {', '.join(preprocessing.bands)}: {name} is {shapes[0]}, "
+            f"not {shapes[1]}"
+        )
 
 
 def _cached_weights(tagged: str) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from caco_assets.core.errors import UserError
-from caco_assets.pretraining.encoder.stretch import REFLECTANCE_SCALE, Stretch
+from caco_assets.core.errors import UserError, explain_validation
+from caco_assets.pretraining.encoder.stretch import KINDS, REFLECTANCE_SCALE, Stretch
 from caco_assets.settings import S2_BANDS
 
 RGB = ("B04", "B03", "B02")
@@ -16,6 +17,10 @@ RGB = ("B04", "B03", "B02")
 # the same assumption that backbones adapted from three channels to many make.
 _IMAGENET = {"B04": (0.485, 0.229), "B03": (0.456, 0.224), "B02": (0.406, 0.225)}
 _OTHER_BAND = (0.449, 0.226)
+MAX_SIDE = 4096
+"""Largest side of an encoder's input, pixels; a vision transformer's memory grows with its square."""
+# of a stretch's ends, which are reflectance × at most 10 000
+_MAX_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,42 @@ class PixelFormat:
         return np.clip(archive, 0, 65_535).astype(np.uint16)
 
 
+class _StretchFields(BaseModel):
+    """The fields of `Stretch` in a file."""
+
+    name: str
+    low: list[int]
+    high: list[int]
+
+
+class _Fields(BaseModel):
+    """The fields of `Preprocessing` in a file, which can be anybody's: everything that would fail later is checked here."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    bands: list[str] = Field(min_length=1)
+    stretch: _StretchFields
+    # an integer remains one: the identity of an encoder depends on how its numbers are written
+    mean: list[int | float]
+    std: list[int | float]
+    size: int = Field(ge=1, le=MAX_SIDE)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if repeated := sorted({band for band in self.bands if self.bands.count(band) > 1}):
+            raise ValueError(f"bands: {', '.join(repeated[:3])} is listed twice")
+        for name, values in {"mean": self.mean, "std": self.std, "low": self.stretch.low, "high": self.stretch.high}.items():
+            if len(values) != len(self.bands):
+                raise ValueError(f"{name}: {len(values)} values for {len(self.bands)} bands")
+        if min(self.std) <= 0:
+            raise ValueError(f"std: {min(self.std)} is not above 0")
+        if self.stretch.name not in KINDS:
+            raise ValueError(f"stretch: there is no {self.stretch.name!r}; choose one of {', '.join(KINDS)}")
+        if any(not -_MAX_LIMIT <= low < high <= _MAX_LIMIT for low, high in zip(self.stretch.low, self.stretch.high, strict=True)):
+            raise ValueError(f"stretch: each low has to be below its high, both within ±{_MAX_LIMIT}")
+        return self
+
+
 ARCHIVE = PixelFormat(S2_BANDS, 1 / REFLECTANCE_SCALE)
 """Archive chips with all bands in their usual order; for other bands use `dataclasses.replace(ARCHIVE, bands=…)`."""
 EUROSAT_RGB = PixelFormat(RGB, 0.275 / 255)
@@ -94,14 +135,17 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`, also after a round trip through JSON."""
-        return cls(
-            bands=tuple(fields["bands"]),
-            stretch=Stretch.from_dict(fields["stretch"]),
-            mean=tuple(fields["mean"]),
-            std=tuple(fields["std"]),
-            size=int(fields["size"]),
-        )
+        """The inverse of `to_dict`, also after a round trip through JSON.
+
+        Raises:
+            UserError: a field is missing, of another type, or impossible; names it.
+        """
+        try:
+            found = _Fields.model_validate(fields)
+        except ValidationError as error:
+            raise UserError(f"preprocessing: {explain_validation(error)}") from error
+        stretch = Stretch(found.stretch.name, tuple(found.stretch.low), tuple(found.stretch.high))
+        return cls(tuple(found.bands), stretch, tuple(found.mean), tuple(found.std), found.size)
 
     def stretched(self, pixels: np.ndarray, fmt: PixelFormat) -> np.ndarray:
         """uint8 (B, C, H, W), exactly as a pack stores it, of integer `pixels` (B, bands of `fmt`, H, W).

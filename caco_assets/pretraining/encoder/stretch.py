@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -99,11 +98,6 @@ class Stretch:
     def sha256(self) -> str:
         """Hash of the tables: two packs with the same hash hold the same pixels for the same chips."""
         return hashlib.sha256(self.tables().tobytes()).hexdigest()
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Stretch:
-        """The inverse of `dataclasses.asdict`, from JSON."""
-        return cls(fields["name"], tuple(fields["low"]), tuple(fields["high"]))
 
 
 def table(stretch: str, band: str) -> np.ndarray:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_json, read_object
 from caco_assets.core.products import Facts, Product, produce
 from caco_assets.core.stage_versions import stage_version
 from caco_assets.settings import Settings
@@ -38,6 +38,10 @@ class Wish:
     """Default side of the input, pixels."""
     preprocessing: Path | None = None
     """A JSON file with the complete preprocessing, replacing that of the source."""
+    prefix: str | None = None
+    """What stands before the names of the network's tensors in the file; see `tensors.read_tensors`."""
+    max_gb: float = 32.0
+    """Largest file that is read, in GB."""
 
 
 def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | None = None) -> Product:
@@ -65,7 +69,7 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
     if not path.exists():
         raise UserError(f"{path}: no such file of weights")
     digest = _sha256(path)
-    override = json.loads(wish.preprocessing.read_text()) if wish.preprocessing and wish.preprocessing.is_file() else None
+    override = read_json(wish.preprocessing) if wish.preprocessing and wish.preprocessing.is_file() else None
 
     def make(folder: Path) -> Facts:
         origin = {"file": path.name, "sha256": digest}
@@ -84,6 +88,8 @@ def import_encoder(settings: Settings, weights: str, name: str, wish: Wish | Non
         }
 
     wanted = {**asdict(wish), "preprocessing": override if override is not None else str(wish.preprocessing)}
+    # the limit changes no encoder; without a prefix, imports have the fingerprint that they had before there was one
+    wanted = {name: value for name, value in wanted.items() if name != "max_gb" and (name, value) != ("prefix", None)}
     return produce(
         f"encoders/{name}",
         settings.paths.encoders / name,
@@ -116,10 +122,10 @@ def _foreign(path: Path, wish: Wish, origin: dict[str, str]) -> tuple[Encoder, d
     from caco_assets.pretraining.encoder.backbones import match_positions
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pretrained.sources import find_source
-    from caco_assets.pretraining.pretrained.state_dicts import architecture_of, fill, find_backbone
+    from caco_assets.pretraining.pretrained.state_dicts import architecture_of, check_fits, fill, find_backbone
     from caco_assets.pretraining.pretrained.tensors import read_tensors
 
-    found = find_backbone(read_tensors(path))
+    found = find_backbone(read_tensors(path, wish.prefix, wish.max_gb))
     source = find_source(wish.source or _guess(path, found.sequential, found.head))
     preprocessing = _preprocessing(wish, source)
     if len(preprocessing.bands) != found.bands:
@@ -128,10 +134,12 @@ def _foreign(path: Path, wish: Wish, origin: dict[str, str]) -> tuple[Encoder, d
             f"({', '.join(preprocessing.bands)}); name them with --bands, in order"
         )
     architecture = wish.backbone or architecture_of(found)
+    check_fits(found, architecture, len(preprocessing.bands), preprocessing.size)
     encoder = Encoder.random(architecture, preprocessing, seed=0)
     match_positions(encoder.backbone, found.tensors)
-    fill(encoder.backbone, found, architecture)
-    layout = f"{found.prefix}{'0…7 (children of a torchvision ResNet)' if found.sequential else ''}" or "plain"
+    fill(encoder.backbone, found)
+    prefix = f"{wish.prefix.rstrip('.')}." if wish.prefix else ""
+    layout = f"{prefix}{found.prefix}{'0…7 (children of a torchvision ResNet)' if found.sequential else ''}" or "plain"
     return encoder.eval(), {"objective": f"imported from {source.name}", "source": source.text, "layout": layout, **origin}
 
 
@@ -140,8 +148,8 @@ def _own(folder: Path, origin: dict[str, str]) -> tuple[Encoder, dict[str, Any]]
     from caco_assets.pretraining.encoder.encoder import DESCRIPTION, Encoder
 
     encoder = Encoder.load(folder)
-    about = json.loads((folder / DESCRIPTION).read_text()).get("recipe", {})
-    return encoder, {"source": "an encoder of caco_assets", **about, **origin}
+    about = read_object(folder / DESCRIPTION).get("recipe")
+    return encoder, {"source": "an encoder of caco_assets", **(about if isinstance(about, dict) else {}), **origin}
 
 
 def _preprocessing(wish: Wish, source: Source) -> Preprocessing:

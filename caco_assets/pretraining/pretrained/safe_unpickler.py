@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -119,18 +119,19 @@ _TABLE: dict[tuple[str, str], Any] = {
 class InertUnpickler(pickle.Unpickler):
     """Reads one pickle; afterwards `strangers` lists the names that are not in the table."""
 
-    def __init__(self, stream: BinaryIO, storage: Storage) -> None:
+    def __init__(self, stream: IO[bytes], storage: Storage) -> None:
         super().__init__(stream)
         self._storage = storage
         self.strangers: set[str] = set()
+        # one class for each pickle: changes made by one file do not affect others
+        self._stranger = type("Stranger", (Inert,), {"__slots__": ()})
 
     def find_class(self, module: str, name: str) -> Any:
         """The replacement for a global. No name is imported."""
         if (module, name) in _TABLE:
             return _TABLE[module, name]
         self.strangers.add(f"{module}.{name}")
-        # a new class per lookup: changes made by one file do not affect others
-        return type("Stranger", (Inert,), {"__slots__": ()})
+        return self._stranger
 
     def persistent_load(self, pid: Any) -> Tensor:
         """The storage with this persistent id of torch."""

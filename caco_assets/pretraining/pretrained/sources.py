@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_object
 from caco_assets.pretraining.encoder.preprocessing import RGB, Preprocessing
 from caco_assets.pretraining.encoder.stretch import REFLECTANCE_SCALE, Stretch
 
@@ -95,11 +95,11 @@ def from_json(path: Path) -> Preprocessing:
         UserError: the file holds no valid preprocessing.
     """
     try:
-        fields = json.loads(path.read_text())
-        return Preprocessing.from_dict(fields.get("preprocessing", fields))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-        raise UserError(f"--preprocessing {path}: not a preprocessing as encoder.json holds it ({line})") from error
+        fields = read_object(path, "give the object `preprocessing` of an encoder.json")
+        inner = fields.get("preprocessing", fields)
+        return Preprocessing.from_dict(inner if isinstance(inner, dict) else {})
+    except UserError as error:
+        raise UserError(f"--preprocessing {path}: not a preprocessing as encoder.json holds it ({error})") from error
 
 
 def _weights(name: str) -> Any:

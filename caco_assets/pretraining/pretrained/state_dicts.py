@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import timm
@@ -12,12 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from caco_assets.core.errors import UserError
+from caco_assets.pretraining.encoder.backbones import outline
+
+logger = logging.getLogger(__name__)
 
 # Prefixes of the query encoder or the backbone in common training modules; unprefixed names are tried last.
 _PREFIXES = (
     "module.encoder_q.", "encoder_q.", "model.encoder_q.", "module.backbone.", "backbone.", "encoder.backbone.", "encoder.",
     "module.", "model.", "net.", "",
+    # MoCo v3, BYOL and its kin, DINO (whose teacher is the network that its authors evaluate), lightly, mmselfsup
+    "module.base_encoder.", "base_encoder.", "online_network.backbone.", "online_network.", "online_encoder.", "online_backbone.",
+    "teacher.backbone.", "teacher_backbone.", "teacher.", "student.backbone.", "student_backbone.", "student.",
+    "model.backbone.", "model.encoder.", "module.encoder.", "module.model.", "trunk.", "feature_extractor.",
 )  # fmt: skip
+# What torch.compile puts before the names of the module that it compiles, at any depth.
+_COMPILED = "_orig_mod."
 # `nn.Sequential(*list(resnet.children())[:-1])`, as SeCo and CACo cut their ResNets: relu, maxpool and pooling have no tensors.
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _HEADS = ("fc.", "head.", "classifier.", "heads.", "head_dist.")
@@ -46,6 +56,11 @@ class Backbone:
     """Shape of the classifier's weight, which is not loaded; empty: the file has none."""
 
     @property
+    def whole(self) -> bool:
+        """Whether it has blocks too: the parts of a network have names of their own that end like its first tensor's."""
+        return any(name.startswith(("layer1.0.", "blocks.0.")) for name in self.tensors)
+
+    @property
     def bands(self) -> int:
         """Number of input channels."""
         return next(self.tensors[name].shape[1] for name in _INPUTS if name in self.tensors)
@@ -54,21 +69,41 @@ class Backbone:
 def find_backbone(tensors: Mapping[str, Tensor]) -> Backbone:
     """The backbone among the tensors of a file; other parts (key encoder, queue, projection heads) are ignored.
 
+    A prefix that is not a usual one is found if the tensors of only one network begin with it.
+
     Raises:
-        UserError: no known names; lists some of the names in the file.
+        UserError: no known names, or several networks; lists some of the names in the file.
     """
+    tensors = {name.replace(_COMPILED, ""): tensor for name, tensor in tensors.items()}
     for prefix in _PREFIXES:
-        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        for sequential in (False, True):
-            named = {_renamed(name): tensor for name, tensor in own.items()} if sequential else own
-            if any(name in named and named[name].ndim == 4 for name in _INPUTS):
-                body = {name: tensor for name, tensor in named.items() if not name.startswith(_HEADS)}
-                heads = [tuple(tensor.shape) for name, tensor in named.items() if name in ("fc.weight", "head.weight")]
-                return Backbone(body, prefix, sequential, heads[0] if heads else ())
+        if found := _under(prefix, tensors):
+            return found
+    ends = tuple(f".{name}" for name in (*_INPUTS, "0.weight"))
+    prefixes = sorted({name[: name.rindex(end) + 1] for name in tensors for end in ends if name.endswith(end)})
+    networks = [found for prefix in prefixes if (found := _under(prefix, tensors)) and found.whole]
+    if len(networks) == 1:
+        logger.info(f"weights: the network is under {networks[0].prefix} in the file")
+        return networks[0]
+    if networks:
+        raise UserError(
+            f"weights: several networks ({', '.join(found.prefix for found in networks[:_SHOWN])}); name one with --prefix"
+        )
     raise UserError(
         f"weights: no ResNet or ViT by its names ({_some(list(tensors))}); known are torchvision's, timm's, and "
-        "encoder_q.… as SeCo, CACo and MoCo save them"
+        "encoder_q.… as SeCo, CACo and MoCo save them; --prefix names what stands before them in the file"
     )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> Backbone | None:
+    """The network whose names begin with a prefix; None: there is none."""
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    for sequential in (False, True):
+        named = {_renamed(name): tensor for name, tensor in own.items()} if sequential else own
+        if any(name in named and named[name].ndim == 4 for name in _INPUTS):
+            body = {name: tensor for name, tensor in named.items() if not name.startswith(_HEADS)}
+            heads = [tuple(tensor.shape) for name, tensor in named.items() if name in ("fc.weight", "head.weight")]
+            return Backbone(body, prefix, sequential, heads[0] if heads else ())
+    return None
 
 
 def architecture_of(found: Backbone) -> str:
@@ -81,7 +116,7 @@ def architecture_of(found: Backbone) -> str:
     if "patch_embed.proj.weight" in names:
         width, patch = names["patch_embed.proj.weight"].shape[0], names["patch_embed.proj.weight"].shape[2]
         depth = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
-        cells = names["pos_embed"].shape[1] - 1 if "pos_embed" in names else 0
+        cells = names["pos_embed"].shape[1] - 1 if "pos_embed" in names and names["pos_embed"].ndim == 3 else 0
         side = math.isqrt(max(cells, 0)) * patch
         guess = f"vit_{_VITS.get((width, depth), '?')}_patch{patch}_{side}"
     else:
@@ -93,32 +128,44 @@ def architecture_of(found: Backbone) -> str:
     return guess
 
 
-def fill(network: nn.Module, found: Backbone, architecture: str) -> None:
-    """Load the tensors into a network of that architecture; names must match exactly.
+def check_fits(found: Backbone, architecture: str, bands: int, size: int) -> None:
+    """Compare the tensors with those of an architecture, before memory is taken for it; names and shapes must match exactly.
+
+    Args:
+        found: the tensors.
+        architecture: by timm's name.
+        bands: of the input.
+        size: side of the input, pixels.
 
     Raises:
-        UserError: missing or unexpected tensors, or wrong shapes; names them.
+        UserError: missing or unexpected tensors, wrong shapes, or values that are not finite; names them.
     """
-    wanted = network.state_dict()
-    # counters that torch versions before 0.4.1 did not store, and that inference does not read
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")} - set(found.tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+    wanted = outline(architecture, bands, size, shapes)
     problems = {
-        "missing": sorted(set(wanted) - set(found.tensors) - counters),
-        "unexpected": sorted(set(found.tensors) - set(wanted)),
+        "missing": sorted(set(wanted) - set(shapes) - _counters(wanted)),
+        "unexpected": sorted(set(shapes) - set(wanted)),
         "of another shape": sorted(
-            f"{name} {tuple(found.tensors[name].shape)}, not {tuple(wanted[name].shape)}"
-            for name in set(wanted) & set(found.tensors)
-            if wanted[name].shape != found.tensors[name].shape
+            f"{name} {shapes[name]}, not {wanted[name]}" for name in set(wanted) & set(shapes) if wanted[name] != shapes[name]
         ),
     }
     if wrong := [f"{what}: {_some(names)}" for what, names in problems.items() if names]:
         raise UserError(f"weights: not those of a {architecture} ({'; '.join(wrong)}); name the architecture with --backbone")
     if bad := [name for name, tensor in found.tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise UserError(f"weights: not finite in {_some(bad)}; this network has diverged, or the file is damaged")
+
+
+def fill(network: nn.Module, found: Backbone) -> None:
+    """Load the tensors into a network that they fit; see `check_fits`."""
     with torch.no_grad():
-        for name, tensor in wanted.items():
+        for name, tensor in network.state_dict().items():
             if name in found.tensors:
                 tensor.copy_(found.tensors[name])
+
+
+def _counters(names: Iterable[str]) -> set[str]:
+    """Counters that torch versions before 0.4.1 did not store, and that inference does not read."""
+    return {name for name in names if name.endswith("num_batches_tracked")}
 
 
 def _renamed(name: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 import caco_assets
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_yaml
 from caco_assets.pretraining.encoder.encoder import ARCHIVE, DESCRIPTION, WEIGHTS, Encoder
 from caco_assets.registry.package.preprocessing_check import ROUND_TRIP, same_tensor, write_round_trip
 from caco_assets.registry.versions import IDENTITY, find
@@ -190,11 +190,12 @@ def files_of(folder: Path, uri: str) -> Path:
     if not (folder / "MLmodel").exists():
         return folder
     try:
-        description = yaml.safe_load((folder / "MLmodel").read_text())
-        inside = description["flavors"]["python_function"]["artifacts"]["encoder"]["path"]
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        description = read_yaml(folder / "MLmodel", "restore it")
+        inside = str(description["flavors"]["python_function"]["artifacts"]["encoder"]["path"])
+        encoder = (folder / inside).resolve()
+    # ValueError: a null byte in the path
+    except (UserError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{uri}: not a packaged encoder ({_line(error)}); register it with `caco register`") from error
-    encoder = (folder / inside).resolve()
     if not encoder.is_relative_to(folder.resolve()):
         raise UserError(f"{uri}: its MLmodel points outside the model ({inside}); register the encoder again")
     return encoder

@@ -70,7 +70,7 @@ def export_files(source: Path, target: Path, *, name: str, vintage: str, forms: 
         UserError: as `export`, there is no valid encoder, or `target` is not an earlier export.
     """
     if target.exists() and not (target.is_dir() and (target / PARITY).is_file()) and (target.is_file() or any(target.iterdir())):
-        raise UserError(f"out={target}: exists and is not an export; name another folder")
+        raise UserError(f"--out {target}: exists and is not an export; name another folder")
     year, month = (int(part) for part in vintage.split("-"))
     # the last day of the month, whatever its length
     when = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)

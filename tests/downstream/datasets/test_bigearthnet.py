@@ -227,7 +227,7 @@ def _not_extracted(twin: Path) -> None:
         (_in_two_lists, r"test\.csv: lists \S+, which train\.csv has too"),
         (_no_val, "no list of the part val"),
         (_missing_band, "B8A missing; extract the archive again"),
-        (_no_labels, r"labels_metadata\.json: not readable"),
+        (_no_labels, r"labels_metadata\.json: there is no such file"),
         (_unknown_label, "label 'Moon' is none of BigEarthNet's 43"),
         (_not_extracted, "is not extracted yet; run tar xzf"),
     ],
@@ -247,7 +247,7 @@ def test_swapped_bands_and_a_truncated_band_are_named(twin):
     with pytest.raises(UserError, match=r"_B02\.tif: 60×60 uint16; this band of BigEarthNet is 120×120 uint16"):
         data.decode(folder.name)
     b02.write_bytes(fine[:200])
-    with pytest.raises(UserError, match=r"_B02\.tif: damaged"):
+    with pytest.raises(UserError, match=r"_B02\.tif is damaged"):
         data.decode(folder.name)
 
 

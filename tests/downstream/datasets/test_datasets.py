@@ -279,7 +279,7 @@ def test_a_half_extracted_eurosat_is_refused_with_what_is_missing_and_where_to_g
 @pytest.mark.parametrize(
     ("declared", "says"),
     [
-        ({"images": 99}, "too much: 100 of 99 images"),
+        ({"images": 99}, "too many images: 100, where 99 belong"),
         ({"images": 101}, "not complete: 100 of 101 images"),
         ({"counts": dict.fromkeys(eurosat_reader.CLASSES, 10) | {"Forest": 11}}, "(Forest 10 of 11)"),
         ({"images": 7, "counts": {"Forest": 8}}, "subset.json: not readable (7 images declared, 8 in its counts)"),

@@ -11,7 +11,6 @@ if the authors' two lists lie next to the data; patches without any of the 19 la
 from __future__ import annotations
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_files import read_object, read_text
 from caco_assets.downstream.datasets.classification import LabelledImages, Part
 from caco_assets.downstream.datasets.completeness import FILE, check_whole
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError
+from caco_assets.downstream.datasets.names import by_fold, find_file, find_first, fold
 from caco_assets.downstream.datasets.published_splits import source_of
 from caco_assets.downstream.datasets.readers.bigearthnet_labels import CLASSES, of_43
 from caco_assets.downstream.datasets.readers.bigearthnet_pixels import BANDS, FORMAT, SIDE, check_bands, read_patch
@@ -58,7 +59,7 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
         raise UserError(f"{root}: no patch folder in it; extract BigEarthNet-S2-v1.0.tar.gz here (tar xzf)")
     lists, source = _lists(root, there)
     dropped, drop_note = _dropped(root)
-    kept = {part: [name for name in names if name not in dropped] for part, names in lists.items()}
+    kept = {part: [name for name in names if fold(name) not in dropped] for part, names in lists.items()}
     names = [name for part in kept.values() for name in part]
     with ThreadPoolExecutor(_THREADS) as pool:
         labels = dict(zip(names, pool.map(partial(_labels, root), names), strict=True))
@@ -116,14 +117,14 @@ def _lists(root: Path, there: list[str]) -> tuple[dict[str, tuple[str, ...]], st
         return _seeded(there), f"no split lists: 60/20/20 split, seed 0{part_note}"
     if missing := [part for part in ("train", "val") if part not in files]:
         raise UserError(f"{next(iter(files.values())).parent}: no list of the part {missing[0]}; put all lists there, or none")
-    known, seen = set(there), {}
+    known, seen = by_fold(there, root), {}
     lists: dict[str, tuple[str, ...]] = {}
     for part, file in files.items():
-        names = tuple(name for line in file.read_text().splitlines() if (name := line.split(",")[0].strip()))
+        names = tuple(known.get(fold(name), name) for name in _first_column(file))
         if not names:
             raise UserError(f"{file}: the list is empty; fetch it again")
         for name in names:
-            if name not in known:
+            if fold(name) not in known:
                 raise UserError(f"{file}: lists {name}, which is not in {root}; extract the whole archive, or correct the list")
             if name in seen:
                 raise UserError(f"{file}: lists {name}, which {seen[name]} has too; a patch belongs to one part only")
@@ -146,13 +147,13 @@ def _seeded(there: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _dropped(root: Path) -> tuple[set[str], str]:
-    """Patches on the authors' lists of snow and of cloud and shadow, and a note about them, shown with scores."""
+    """Patches on the authors' lists of snow and of cloud and shadow , by compared names, and a note for scores."""
     names: set[str] = set()
     found = []
     for name in _DROP_LISTS:
         file = _find(root, [name])
         if file is not None:
-            names |= {line.split(",")[0].strip() for line in file.read_text().splitlines()}
+            names |= {fold(name) for name in _first_column(file)}
             found.append(name)
     if not found:
         return names, "no lists of snow and cloud beside the data, none dropped for it"
@@ -161,19 +162,23 @@ def _dropped(root: Path) -> tuple[set[str], str]:
 
 def _find(root: Path, names: list[str]) -> Path | None:
     places = (root, root.parent, root / "splits", root.parent / "splits")
-    return next((folder / name for folder in places for name in names if (folder / name).is_file()), None)
+    return find_first(places, names)
+
+
+def _first_column(file: Path) -> list[str]:
+    return [name for line in read_text(file).splitlines() if (name := line.split(",")[0].strip().strip('"'))]
 
 
 def _labels(root: Path, name: str) -> np.ndarray:
     """uint8 (19,) of a patch; also checks that all its tifs exist."""
-    file = root / name / f"{name}_labels_metadata.json"
-    there = {entry.name for entry in (root / name).iterdir()}
-    if missing := [band for band in BANDS if f"{name}_{band}.tif" not in there]:
+    there = {fold(entry.name) for entry in (root / name).iterdir()}
+    if missing := [band for band in BANDS if fold(f"{name}_{band}.tif") not in there]:
         raise UserError(f"{root / name}: {', '.join(missing)} missing; extract the archive again")
-    try:
-        labels = json.loads(file.read_text())["labels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not readable ({type(error).__name__}); extract the archive again") from error
+    wanted = f"{name}_labels_metadata.json"
+    file = find_file(root / name, wanted) or root / name / wanted
+    labels = read_object(file, "extract the archive again").get("labels")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f"{file}: not readable (no list of labels); extract the archive again")
     return of_43(labels, str(file))
 
 

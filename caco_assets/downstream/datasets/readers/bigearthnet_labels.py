@@ -94,7 +94,7 @@ def of_43(labels: Iterable[str], where: str) -> np.ndarray:
     row = np.zeros(len(CLASSES), np.uint8)
     for label in labels:
         if label not in GROUPS:
-            raise UserError(f"{where}: label {label!r} is none of BigEarthNet's 43; fetch the data set again")
+            raise UserError(f"{where}: label {label!r} is none of BigEarthNet's 43; use the authors' labels")
         group = GROUPS[label]
         if group is not None:
             row[_INDEX[group]] = 1
@@ -110,6 +110,6 @@ def of_19(labels: Iterable[str], where: str) -> np.ndarray:
     row = np.zeros(len(CLASSES), np.uint8)
     for label in labels:
         if label not in _INDEX:
-            raise UserError(f"{where}: label {label!r} is none of BigEarthNet's 19; fetch the data set again")
+            raise UserError(f"{where}: label {label!r} is none of BigEarthNet's 19; use the authors' labels")
         row[_INDEX[label]] = 1
     return row

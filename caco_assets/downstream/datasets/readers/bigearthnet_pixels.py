@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,7 +10,9 @@ import numpy as np
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.band_check import PLANTS, check_order, spread
 from caco_assets.downstream.datasets.classification import Part
+from caco_assets.downstream.datasets.names import find_file
 from caco_assets.downstream.datasets.readers.bigearthnet_labels import CLASSES
+from caco_assets.downstream.datasets.tiff import read_tiff
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
@@ -35,7 +35,7 @@ def read_patch(folder: Path, bands: tuple[str, ...]) -> np.ndarray:
     Raises:
         UserError: a file is missing, damaged, or not of its band's size.
     """
-    return np.stack([_enlarged(_read(folder / f"{folder.name}_{band}.tif", SIDES[band])) for band in bands])
+    return np.stack([_enlarged(_read(folder, band)) for band in bands])
 
 
 def check_bands(root: Path, read: Callable[[str], np.ndarray], parts: Mapping[str, Part]) -> None:
@@ -56,19 +56,19 @@ def check_bands(root: Path, read: Callable[[str], np.ndarray], parts: Mapping[st
     check_order(root, [read(name) for name in spread(land, _LOOKED_AT)], BANDS, pairs, "dry land")
 
 
-def _read(file: Path, side: int) -> np.ndarray:
-    import tifffile
+def _read(folder: Path, band: str) -> np.ndarray:
+    """uint16 (side, side) of a band, by names that differ from the authors' in upper and lower case alone."""
+    side, wanted = SIDES[band], folder / f"{folder.name}_{band}.tif"
+    file = find_file(folder, wanted.name)
+    if file is None:
+        raise UserError(f"{wanted}: there is no such file; extract the archive again")
 
-    try:
-        image = tifffile.imread(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: there is no such file; extract the archive again") from error
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, struct.error, zlib.error) as error:
-        raise UserError(f"{file}: damaged ({error}); extract the archive again") from error
-    if image.shape != (side, side) or image.dtype != np.uint16:
-        found = "×".join(str(length) for length in image.shape)
-        raise UserError(f"{file}: {found} {image.dtype}; this band of BigEarthNet is {side}×{side} uint16 (are bands swapped?)")
-    return image
+    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if shape != (side, side) or dtype != np.uint16:
+            found = "×".join(str(length) for length in shape)
+            raise UserError(f"{file}: {found} {dtype}; this band of BigEarthNet is {side}×{side} uint16 (are bands swapped?)")
+
+    return read_tiff(file, str(file), check=check, advice="extract the archive again").pixels
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from caco_assets.core.errors import UserError, one_line
+from caco_assets.core.errors import UserError
+from caco_assets.core.foreign_tables import read_rows
 from caco_assets.downstream.datasets.classification import LabelledImages, Part
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError
@@ -35,23 +37,17 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
     Raises:
         UserError: no data (`DataAbsentError`), not extracted, a patch of the table that is missing, an unknown label.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     if not path.exists():
         raise DataAbsentError(f"data={path}: there is nothing there")
     root = path / IMAGES
     for needed in (root, path / METADATA):
         if not needed.exists():
             raise UserError(f"data={path}: {needed.name} is missing; extract the archives here (cat parts together, tar xzf)")
-    try:
-        there = parquet.read_schema(path / METADATA).names
-        columns = [name for name in (*_COLUMNS, *_FLAGS) if name in there]
-        rows = parquet.read_table(path / METADATA, columns=columns).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path / METADATA}: not readable ({one_line(error, 150)}); fetch it again") from error
-    if missing := [name for name in _COLUMNS if name not in columns]:
+    rows = read_rows(path / METADATA, (*_COLUMNS, *_FLAGS))
+    if missing := [name for name in _COLUMNS if rows and name not in rows[0]]:
         raise UserError(f"{path / METADATA}: has no column {', '.join(missing)}; fetch it again")
+    for row in rows:
+        _check(path / METADATA, row)
     flagged = [any(row.get(name) for name in _FLAGS) for row in rows]
     kept = sorted((row for row, flag in zip(rows, flagged, strict=True) if not flag), key=lambda row: row["patch_id"])
     _check_folders(root, [row["patch_id"] for row in kept])
@@ -82,6 +78,12 @@ def read(path: Path, hashes: Hashes = FRESH) -> LabelledImages:
 def tile_of(patch: str) -> str:
     """The tile's folder: the patch's name without its row and column."""
     return patch.rsplit("_", 2)[0]
+
+
+def _check(file: Path, row: dict[str, Any]) -> None:
+    patch, labels = row["patch_id"], row["labels"]
+    if not isinstance(patch, str) or not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f"{file}: the patch {patch!r} has the labels {str(labels)[:80]}; a name and a list of names belong there")
 
 
 def _check_folders(root: Path, patches: list[str]) -> None:

@@ -19,6 +19,7 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.image_decoding import IGNORE, expect, read_tif, side_of
+from caco_assets.downstream.datasets.names import fold
 from caco_assets.downstream.datasets.segmentation import DenseImages
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
@@ -30,7 +31,7 @@ CLASSES = ("impervious surface", "agriculture", "forest and other vegetation", "
 SNOW = 6
 """Band of the masks that is ignored."""
 SIDE = 1024
-_LIST = re.compile(r"(?:^|/)(train|val|test)\.txt$")
+_LIST = re.compile(r"(?:^|/)(train|val|test)\.txt$", re.IGNORECASE)
 _CUBE = re.compile(r"\d+_\d+_\d+")
 
 
@@ -49,8 +50,8 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     endings: dict[str, list[str]] = defaultdict(list)
     for name in archives.names():
         if match := _LIST.search(name):
-            lists[match[1]] = tuple(line.strip() for line in archives.text(name).splitlines() if line.strip())
-        endings[PurePosixPath(name).name].append(name)
+            lists[match[1].lower()] = tuple(line.strip() for line in archives.text(name).splitlines() if line.strip())
+        endings[fold(PurePosixPath(name).name)].append(name)
     for part in PARTS:
         if not lists.get(part):
             raise UserError(f"{path}: no {part}.txt in it; put the authors' split files there (folder dynnet_training_splits)")
@@ -90,13 +91,15 @@ def _scene(
     folder, label, month = fields[0].strip("/"), fields[1].strip("/"), fields[2]
     pair = []
     for wanted in (f"{folder}/{month}-01.tif", label):
-        found = [name for name in endings.get(PurePosixPath(wanted).name, []) if name == wanted or name.endswith(f"/{wanted}")]
+        compared = fold(wanted)
+        close = endings.get(fold(PurePosixPath(wanted).name), [])
+        found = [name for name in close if fold(name) == compared or fold(name).endswith(f"/{compared}")]
         if not found:
             raise UserError(f"{archives.root}: {where} names {wanted}, which is not there; unpack all archives of the data set")
         pair.append(found[0])
     picture, mask = side_of(archives, pair[0]), side_of(archives, pair[1])
     if picture != mask:
-        raise UserError(f"{archives.root}: {pair[0]} has {picture} rows and columns, its mask {mask}; fetch the data set again")
+        raise UserError(f"{archives.root}: {pair[0]} has {picture} rows and columns, its mask {mask}; these are not a pair")
     cube = next((part for part in PurePosixPath(label).parts if _CUBE.match(part)), PurePosixPath(label).parts[0])
     name = f"{cube}/{month}"
     members[name] = (pair[0], pair[1])

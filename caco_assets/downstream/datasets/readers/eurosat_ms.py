@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from caco_assets.downstream.datasets.classification import LabelledImages
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.members import Store, open_store
 from caco_assets.downstream.datasets.readers.eurosat import CLASSES, COUNTS, SIDE
+from caco_assets.downstream.datasets.tiff import read_tiff
 from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
@@ -26,7 +24,6 @@ SAMPLE = dict.fromkeys(CLASSES, 10)
 """Class → images of the small demonstration sample (EuroSAT100 in torchgeo)."""
 # 64 · 64 · 13 · 2 bytes are 107 kB; tags and padding add little.
 _MAX_BYTES = 1 << 20
-_GDAL_METADATA = 42112
 _EACH = 3
 """Images of each class that are checked before anything is computed."""
 
@@ -74,18 +71,13 @@ def _check_bands(store: Store, members: dict[str, str]) -> None:
 
 def _decode(store: Store, members: dict[str, str], name: str) -> np.ndarray:
     """(13, 64, 64) uint16."""
-    import tifffile
+    where = f"{store.root}: {members[name]}"
 
-    data = store.read(members[name])
-    try:
-        with tifffile.TiffFile(BytesIO(data)) as tiff:
-            image, metadata = tiff.asarray(), tiff.pages.first.tags.valueof(_GDAL_METADATA)
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, struct.error, zlib.error) as error:
-        raise UserError(f"{store.root}: {members[name]} is damaged ({error}); fetch the data set again") from error
-    if image.shape == (SIDE, SIDE, len(BANDS)):
-        image = image.transpose(2, 0, 1)
-    if image.shape != (len(BANDS), SIDE, SIDE) or image.dtype != np.uint16:
-        found = "×".join(str(side) for side in image.shape)
-        raise UserError(f"{store.root}: {members[name]} is {found} {image.dtype}; EuroSAT has {SIDE}×{SIDE}×{len(BANDS)} uint16")
-    check_descriptions(f"{store.root}: {members[name]}", str(metadata), BANDS)
-    return image
+    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if shape not in ((SIDE, SIDE, len(BANDS)), (len(BANDS), SIDE, SIDE)) or dtype != np.uint16:
+            found = "×".join(str(side) for side in shape)
+            raise UserError(f"{where} is {found} {dtype}; EuroSAT has {SIDE}×{SIDE}×{len(BANDS)} uint16")
+
+    tiff = read_tiff(store.read(members[name]), where, check=check, advice="fetch the data set again")
+    check_descriptions(where, tiff.metadata, BANDS)
+    return tiff.pixels.transpose(2, 0, 1) if tiff.pixels.shape[0] == SIDE else tiff.pixels

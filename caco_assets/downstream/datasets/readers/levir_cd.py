@@ -15,12 +15,13 @@ from caco_assets.downstream.datasets import change_pairs
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.completeness import check_whole
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
+from caco_assets.downstream.datasets.names import fold
 from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.splits import PARTS
 
 SIDE = 1024
-_MEMBER = re.compile(r"(?:^|/)(?:(train|val|test)/(?:[^/]+/)?)?(A|B|label)/((train|val|test)_[^/]+|[^/]+)\.png$")
+_MEMBER = re.compile(r"(?:^|/)(?:(train|val|test)/(?:[^/]+/)?)?(A|B|label)/((train|val|test)_[^/]+|[^/]+)\.png$", re.IGNORECASE)
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
@@ -37,12 +38,14 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """
     archives = open_archives(path)
     found: dict[str, dict[str, dict[str, str]]] = {part: {} for part in PARTS}
+    stems: dict[tuple[str, str], str] = {}
     for name in archives.names():
         if match := _MEMBER.search(name):
-            part = match[1] or match[4]
-            if part is None:
+            part = (match[1] or match[4] or "").lower()
+            if not part:
                 raise UserError(f"{path}: {name} lies in no folder train, val or test, nor does its name begin so; fetch it again")
-            found[part].setdefault(match[3], {})[match[2]] = name
+            stem = stems.setdefault((part, fold(match[3])), match[3])
+            found[part].setdefault(stem, {})[change_pairs.folder_of(match[2])] = name
     for part in PARTS:
         if not found[part]:
             raise UserError(f"{path}: no {part}/A/*.png in it; put {part}.zip there, or unpack it there")

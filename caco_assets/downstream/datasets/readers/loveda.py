@@ -18,7 +18,9 @@ from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.completeness import check_whole
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
-from caco_assets.downstream.datasets.image_decoding import IGNORE, coded, expect, read_picture, side_of
+from caco_assets.downstream.datasets.image_decoding import IGNORE, expect, read_picture, side_of
+from caco_assets.downstream.datasets.masks import read_codes
+from caco_assets.downstream.datasets.names import fold
 from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.tiles import Scene
@@ -27,7 +29,7 @@ CLASSES = ("background", "building", "road", "water", "barren", "forest", "agric
 SIDE = 1024
 CODES = {0: IGNORE, **{number: number - 1 for number in range(1, 8)}}
 """Mask value → class; 0 means no data."""
-_MEMBER = re.compile(r"(?:^|/)(Train|Val)/(Urban|Rural)/(images_png|masks_png)/([^/]+)\.png$")
+_MEMBER = re.compile(r"(?:^|/)(Train|Val)/(Urban|Rural)/(images_png|masks_png)/([^/]+)\.png$", re.IGNORECASE)
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
@@ -43,9 +45,11 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     """
     archives = open_archives(path)
     found: dict[str, dict[str, str]] = {}
+    names: dict[str, str] = {}
     for name in archives.names():
         if match := _MEMBER.search(name):
-            found.setdefault(f"{match[1]}/{match[2]}/{match[4]}", {})[match[3]] = name
+            scene = f"{match[1].title()}/{match[2].title()}/{match[4]}"
+            found.setdefault(names.setdefault(fold(scene), scene), {})[match[3].lower()] = name
     parts = {"train": "Train", "test": "Val"}
     for folder in parts.values():
         for scene in ("Urban", "Rural"):
@@ -81,7 +85,7 @@ def _scene(archives: Archives, name: str, members: Mapping[str, str]) -> Scene:
     sides = [side_of(archives, members[folder]) for folder in ("images_png", "masks_png")]
     if sides[0] != sides[1]:
         raise UserError(
-            f"{archives.root}: {members['images_png']} has {sides[0]} rows and columns, its mask {sides[1]}; fetch it again"
+            f"{archives.root}: {members['images_png']} has {sides[0]} rows and columns, its mask {sides[1]}; these are not a pair"
         )
     return Scene(name, *sides[0])
 
@@ -89,6 +93,6 @@ def _scene(archives: Archives, name: str, members: Mapping[str, str]) -> Scene:
 def _decode(archives: Archives, found: Mapping[str, Mapping[str, str]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """(1, 3, H, W) uint8 and (H, W) uint8."""
     members = found[name]
-    mask = coded(archives, members["masks_png"], read_picture(archives, members["masks_png"]), CODES)
+    mask = read_codes(archives, members["masks_png"], CODES)
     image = expect(archives, members["images_png"], read_picture(archives, members["images_png"]), (3, *mask.shape), "uint8")
     return image[None], mask

@@ -17,7 +17,9 @@ import numpy as np
 from caco_assets.core.errors import UserError
 from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
-from caco_assets.downstream.datasets.image_decoding import change_mask, expect, read_picture, read_tif, side_of
+from caco_assets.downstream.datasets.image_decoding import expect, read_tif, side_of
+from caco_assets.downstream.datasets.masks import read_change
+from caco_assets.downstream.datasets.names import fold
 from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.segmentation import DenseImages
 from caco_assets.downstream.datasets.splits import list_sha256
@@ -26,12 +28,12 @@ from caco_assets.pretraining.encoder.preprocessing import PixelFormat
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 CLASSES = ("no change", "change")
-_BAND = re.compile(r"(?:^|/)([^/]+)/imgs_([12])_rect/[^/]*(B\d[\dA])\.tif$")
-_MASK = re.compile(r"(?:^|/)([^/]+)/cm/cm\.png$")
-_LIST = re.compile(r"(?:^|/)(train|test)\.txt$")
+_BAND = re.compile(r"(?:^|/)([^/]+)/imgs_([12])_rect/[^/]*(B\d[\dA])\.tif$", re.IGNORECASE)
+_MASK = re.compile(r"(?:^|/)([^/]+)/cm/cm\.png$", re.IGNORECASE)
+_LIST = re.compile(r"(?:^|/)(train|test)\.txt$", re.IGNORECASE)
 
 Files = dict[str, dict[tuple[int, str], str]]
-"""City → (date, band) → member."""
+"""City, by its compared name → (date, band) → member."""
 
 
 def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
@@ -51,11 +53,13 @@ def read(path: Path, hashes: Hashes = FRESH) -> DenseImages:
     lists: dict[str, tuple[str, ...]] = {}
     for name in archives.names():
         if found := _BAND.search(name):
-            files.setdefault(found[1], {})[int(found[2]), found[3]] = name
+            files.setdefault(fold(found[1]), {})[int(found[2]), found[3].upper()] = name
         elif found := _MASK.search(name):
-            masks[found[1]] = name
+            masks[fold(found[1])] = name
         elif found := _LIST.search(name):
-            lists[found[1]] = tuple(city.strip() for city in archives.text(name).replace("\n", ",").split(",") if city.strip())
+            lists[found[1].lower()] = tuple(
+                city.strip() for city in archives.text(name).replace("\n", ",").split(",") if city.strip()
+            )
     known = published("oscd").lists
     if not lists and files:
         lists = dict(known)
@@ -87,28 +91,28 @@ def _sets(lists: Mapping[str, tuple[str, ...]]) -> dict[str, set[str]]:
 
 
 def _scene(archives: Archives, city: str, files: Files, masks: dict[str, str], part: str) -> Scene:
-    bands = files.get(city, {})
+    bands = files.get(fold(city), {})
     for date in (1, 2):
         if missing := [band for band in BANDS if (date, band) not in bands]:
             raise UserError(
                 f"{archives.root}: {part}.txt names {city}, whose imgs_{date}_rect lacks {', '.join(missing)}; unpack all of "
                 "the zip of the images"
             )
-    if city not in masks:
+    if fold(city) not in masks:
         raise UserError(f"{archives.root}: {part}.txt names {city}, which has no cm/cm.png; put the zips of the labels there too")
-    sides = {name: side_of(archives, name) for name in (masks[city], bands[1, "B04"], bands[2, "B04"])}
+    sides = {name: side_of(archives, name) for name in (masks[fold(city)], bands[1, "B04"], bands[2, "B04"])}
     (mask, side), *others = sides.items()
     for name, other in others:
         if other != side:
-            raise UserError(f"{archives.root}: {name} has {other} rows and columns, {mask} has {side}; fetch the data set again")
+            raise UserError(f"{archives.root}: {name} has {other} rows and columns, {mask} has {side}; one is not the authors'")
     return Scene(city, *side)
 
 
 def _decode(archives: Archives, files: Files, masks: dict[str, str], city: str) -> tuple[np.ndarray, np.ndarray]:
     """(2, 13, H, W) uint16 and (H, W) uint8."""
-    mask = change_mask(archives, masks[city], read_picture(archives, masks[city]))
+    mask = read_change(archives, masks[fold(city)])
     images = np.empty((2, len(BANDS), *mask.shape), np.uint16)
-    for (date, band), name in files[city].items():
+    for (date, band), name in files[fold(city)].items():
         if band in BANDS:
             images[date - 1, BANDS.index(band)] = expect(archives, name, read_tif(archives, name), mask.shape, "uint16")
     return images, mask

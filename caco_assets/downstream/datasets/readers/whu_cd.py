@@ -20,16 +20,17 @@ from caco_assets.downstream.datasets.archives import Archives, open_archives
 from caco_assets.downstream.datasets.change_pairs import Pair
 from caco_assets.downstream.datasets.completeness import check_whole
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
+from caco_assets.downstream.datasets.names import fold
 from caco_assets.downstream.datasets.published_splits import published
 from caco_assets.downstream.datasets.segmentation import PHOTOGRAPH, DenseImages
 from caco_assets.downstream.datasets.splits import PARTS, list_sha256
 from caco_assets.downstream.datasets.tiles import Scene
 
 SIDE = 256
-_IMAGE = re.compile(r"(?:^|/)(2012|2016)/whole_image/(train|test)/image/[^/]+\.tif$")
-_CHANGE = re.compile(r"(?:^|/)change_label/(train|test)/[^/]+\.tif$")
-_TILE = re.compile(r"(?:^|/)(A|B|label)/([^/]+\.(?:png|tif))$")
-_LIST = re.compile(r"(?:^|/)list/(train|val|test)\.txt$")
+_IMAGE = re.compile(r"(?:^|/)(2012|2016)/whole_image/(train|test)/image/[^/]+\.tif$", re.IGNORECASE)
+_CHANGE = re.compile(r"(?:^|/)change_label/(train|test)/[^/]+\.tif$", re.IGNORECASE)
+_TILE = re.compile(r"(?:^|/)(A|B|label)/([^/]+\.(?:png|tif))$", re.IGNORECASE)
+_LIST = re.compile(r"(?:^|/)list/(train|val|test)\.txt$", re.IGNORECASE)
 _SHARES, _SEED = (0.8, 0.1, 0.1), 0
 
 
@@ -74,9 +75,9 @@ def _authors(archives: Archives) -> Read:
     found: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     for name in archives.names():
         if match := _IMAGE.search(name):
-            found[match[2]]["A" if match[1] == "2012" else "B"] = name
+            found[match[2].lower()]["A" if match[1] == "2012" else "B"] = name
         elif match := _CHANGE.search(name):
-            found[match[1]]["label"] = name
+            found[match[1].lower()]["label"] = name
     known = {part: Pair.of(archives, f"whole_image/{part}", members) for part, members in found.items() if members}
     if missing := [part for part in found if part not in known]:
         raise UserError(f"{archives.root}: no whole_image/{missing[0]}/image/*.tif in it; fetch the archive again")
@@ -86,12 +87,14 @@ def _authors(archives: Archives) -> Read:
 
 def _tiles(archives: Archives) -> Read:
     found: dict[str, dict[str, str]] = {}
+    names: dict[str, str] = {}
     lists: dict[str, tuple[str, ...]] = {}
     for name in archives.names():
         if match := _TILE.search(name):
-            found.setdefault(match[2], {})[match[1]] = name
+            found.setdefault(names.setdefault(fold(match[2]), match[2]), {})[change_pairs.folder_of(match[1])] = name
         elif match := _LIST.search(name):
-            lists[match[1]] = tuple(line.strip() for line in archives.text(name).splitlines() if line.strip())
+            lists[match[1].lower()] = tuple(line.strip() for line in archives.text(name).splitlines() if line.strip())
+    lists = {part: tuple(names.get(fold(line), line) for line in lines) for part, lines in lists.items()}
     known = {name: Pair.of(archives, name, members) for name, members in found.items()}
     sizes = published("whu_cd").sizes
     same = all(len(lists.get(part, ())) == size for part, size in sizes.items())
