@@ -14,7 +14,7 @@ test: setup check      ## lint, types, import contracts, and all tests that need
 	@$(PYTEST) -m "not (slow or systems or kills or deploy)"
 
 test-systems: setup    ## servers, daemons, torchrun and Ray as real processes, and the chain in Dagster and a browser
-	@$(PYTEST) -m systems
+	@$(PYTEST) -m "systems and not slow"
 
 test-slow: setup       ## the tests whose small twins `make test` runs, and the full number of rounds and examples
 	@SLOW=1 $(PYTEST) -m "(slow or counted or hypothesis) and not deploy"

@@ -200,7 +200,9 @@ def home_with(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.systems
-@pytest.mark.parametrize("megabytes", [1, 12, 30, 60, 80, 100, 125, 150])
+@pytest.mark.parametrize(
+    "megabytes", [30, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 12, 60, 80, 100, 125, 150))]
+)
 def test_a_chain_on_a_disk_that_is_too_small_ends_in_one_line_and_continues_on_a_larger_one(tmp_path: Path, megabytes: int) -> None:
     """Its fast twins are above; here every writer of the chain meets the end of the disk, at whichever file it comes."""
     home = tmp_path / "home"

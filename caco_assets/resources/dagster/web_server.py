@@ -28,9 +28,12 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         return [Middleware(SameOrigin), *super().build_middleware()]
 
     async def graphql_http_endpoint(self, request: Request) -> HTMLResponse | PlainTextResponse | JSONResponse:
-        """Queries come in a JSON body by POST, which no page of another origin can send; a link can carry the others."""
+        """Queries come in a JSON body by POST, which no page of another origin can send; a link can carry the others.
+
+        Dagster's own pages send the name of the query as the parameter `op` beside the body.
+        """
         is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-        if request.query_params or (request.method == "POST" and not is_json):
+        if "query" in request.query_params or (request.method == "POST" and not is_json):
             return PlainTextResponse("refused: send the query as application/json by POST\n", 400)
         return await super().graphql_http_endpoint(request)
 
