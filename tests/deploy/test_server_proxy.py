@@ -82,7 +82,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         server: str, path: str, headers: dict[str, str] | None = None, method: str = "GET"
     ) -> tuple[int, bytes, dict[str, str]]:
         connection = http.client.HTTPSConnection("localhost", ports[server], context=trusted, timeout=20)
-        sent = {name: value.format(port=ports[server]) for name, value in headers.items()}
+        sent = {name: value.format(port=ports[server]) for name, value in (headers or {}).items()}
         connection.request(method, path, headers={"Authorization": f"Basic {login}", **sent})
         answer = connection.getresponse()
         body = answer.read()
