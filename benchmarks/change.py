@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caco_assets.observability.logs import log_to_stderr
-from caco_assets.pretraining.change.map_figures import MaskTruth
+from caco_assets.pretraining.change.ground_truth import MaskTruth
 from caco_assets.pretraining.change.map_product import BASELINES, OURS, write_change_maps
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import Preprocessing

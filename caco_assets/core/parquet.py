@@ -12,6 +12,10 @@ from caco_assets.core.errors import UserError, one_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MAX_ROWS = 20_000_000
+MAX_BYTES = 8 << 30
+"""Most rows and uncompressed bytes of a table that `read_rows` reads; a few kilobytes can hold any number of equal rows."""
+
 
 @contextmanager
 def reading_parquet(file: Path | str, advice: str = "make it again", form: str = "Parquet") -> Iterator[None]:
@@ -77,6 +81,33 @@ def count_rows(file: Path, advice: str = "make it again") -> int:
 
     with reading_parquet(file, advice):
         return pq.read_metadata(file).num_rows
+
+
+def read_rows(
+    file: Path, columns: Sequence[str] | None = None, advice: str = "fetch it again", *, max_rows: int = MAX_ROWS
+) -> list[dict[str, Any]]:
+    """The rows of a table of another program, as dicts.
+
+    Args:
+        file: to read.
+        columns: those to read, if they are there; None: all.
+        advice: what the user can do about a file that is not sound.
+        max_rows: a table with more is refused before it is read.
+
+    Raises:
+        UserError: see `reading_parquet`; or the table is too large.
+    """
+    from pyarrow import parquet
+
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: a folder or a device, where a file belongs; {advice}")
+    with reading_parquet(file, advice), parquet.ParquetFile(file) as table:
+        about = table.metadata
+        size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        if about.num_rows > max_rows or size > MAX_BYTES:
+            raise UserError(f"{file}: {about.num_rows} rows of {size} bytes, at most {max_rows} and {MAX_BYTES} are read; {advice}")
+        wanted = None if columns is None else [name for name in columns if name in table.schema_arrow.names]
+        return table.read(columns=wanted).to_pylist()
 
 
 def _part(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from caco_assets.core import foreign_tables
+from caco_assets.core import parquet
 from caco_assets.core.atomic import replacing, write_atomic
 from caco_assets.core.errors import UserError, explain_validation
 from caco_assets.core.file_lock import file_lock
@@ -125,7 +125,7 @@ def read_rows(path: Path) -> list[ScoreRow]:
     Raises:
         UserError: it is not one.
     """
-    return _checked(foreign_tables.read_rows(path, advice="score again", max_rows=_MAX_ROWS), str(path))
+    return _checked(parquet.read_rows(path, advice="score again", max_rows=_MAX_ROWS), str(path))
 
 
 @cache

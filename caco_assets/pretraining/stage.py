@@ -153,7 +153,7 @@ def map_changes(settings: Settings, pack: Product, encoder: Product, shards: Seq
     Raises:
         UserError: the architecture has no feature levels, or a product is damaged.
     """
-    from caco_assets.pretraining.change.map_figures import MaskTruth
+    from caco_assets.pretraining.change.ground_truth import MaskTruth
     from caco_assets.pretraining.change.map_product import write_change_maps
     from caco_assets.pretraining.encoder.encoder import Encoder
     from caco_assets.pretraining.pack.format import Pack

@@ -20,6 +20,7 @@ from typing import Any
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.errors import UserError
 from caco_assets.core.file_lock import try_lock
+from caco_assets.core.processes import is_alive
 from caco_assets.resources.dagster.instance import dagster_home
 from caco_assets.resources.same_origin import ALLOWED_HOSTS
 from caco_assets.services.supervisor import Supervisor
@@ -170,23 +171,13 @@ def _elsewhere(file: Path) -> str:
         note: dict[str, Any] = json.loads(file.read_text())
         where = ", ".join(f"{name} {address}" for name, address in note["addresses"].items())
         who = f"process {note['pid']} on {note['host']}, profile {note['profile']}, since {note['since']}"
-        dead = note["host"] == platform.node() and not _is_alive(note["pid"])
-        left = " ".join(str(pid) for pid in note["processes"].values() if dead and _is_alive(pid))
+        dead = note["host"] == platform.node() and not is_alive(note["pid"])
+        left = " ".join(str(pid) for pid in note["processes"].values() if dead and is_alive(pid))
     except (OSError, ValueError, LookupError, TypeError):
         return "another `caco up` is starting or stopping here; wait for it or stop it"
     if dead:
         return f"`caco up` was killed and its processes still run ({where}); end them with: kill {left}"
     return f"`caco up` already runs here: {where} ({who}); use it, or stop it first (Ctrl-C there, or kill {note['pid']})"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _wait_for(name: str, port: int, stack: Supervisor) -> None:

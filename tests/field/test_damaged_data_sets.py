@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.foreign_tables import read_rows as read_table
+from caco_assets.core.parquet import read_rows as read_table
 from caco_assets.downstream.datasets.archives import open_archives
 from caco_assets.downstream.datasets.completeness import read_subset
 from caco_assets.downstream.datasets.content_hash import Hashes

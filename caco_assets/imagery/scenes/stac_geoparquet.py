@@ -393,7 +393,7 @@ def _may_hold(group: Any, spans: Sequence[Interval]) -> bool:
         if column.path_in_schema == "datetime" and column.is_stats_set and column.statistics.has_min_max:
             try:
                 first, last = (_aware(moment) for moment in (column.statistics.min, column.statistics.max))
-            except (AttributeError, ValueError, OverflowError):  # no dates: whoever reads the rows says so
+            except (AttributeError, ValueError, OverflowError):  # no dates: reported where the rows are read
                 return True
             return any(first < end and start <= last for start, end in spans)
     return True

@@ -4,66 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from caco_assets.core.errors import UserError, one_line
 
 _RESAMPLES = 1000
 _BINS = 1024
 """Levels to which map values are rounded, by rank, for the average precision of resampled places."""
-
-
-@dataclass(frozen=True)
-class MaskTruth:
-    """Known change of some places, as masks."""
-
-    changed: Mapping[str, bool]
-    """`location_id` → whether the place has truly changed."""
-    kind: Mapping[str, str]
-    """`location_id` → kind of its largest event; empty where nothing changed or kinds are not known."""
-    masks: Mapping[str, Path]
-    """`location_id` → npz file with the boolean array `change` (H, W) on the chip's grid."""
-
-    @classmethod
-    def read(cls, table: Path) -> MaskTruth:
-        """Read a table with `location_id` and `changed`, optionally `kind` and `mask` (a file beside the table).
-
-        Raises:
-            UserError: it has other columns or types.
-        """
-        try:
-            columns = [name for name in ("location_id", "changed", "kind", "mask") if name in pq.read_schema(table).names]
-            rows = pq.read_table(table, columns=columns).to_pylist()
-            changed = {str(row["location_id"]): bool(row["changed"]) for row in rows if row["changed"] is not None}
-        except (OSError, KeyError, pa.ArrowInvalid) as error:
-            raise UserError(f"{table}: not a table of true change with `location_id` and `changed` ({one_line(error)})") from error
-        kind = {str(row["location_id"]): row.get("kind") or "" for row in rows}
-        named = {str(row["location_id"]): table.parent / Path(row["mask"]).name for row in rows if row.get("mask")}
-        return cls(changed, kind, {place: path for place, path in named.items() if path.is_file()})
-
-    def mask(self, location_id: str, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """The place's mask on a grid of cells (h, w): a cell has changed if at least half of its pixels have; None if unknown.
-
-        Raises:
-            UserError: the file is not a mask whose size is a multiple of `shape`.
-        """
-        if location_id not in self.masks:
-            return None
-        path = self.masks[location_id]
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                mask = file["change"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: not a mask of true change ({one_line(error)})") from error
-        (height, width), (h, w) = mask.shape, shape
-        if mask.dtype != bool or height % h or width % w:
-            raise UserError(f"{path}: holds {mask.dtype} {mask.shape}; a boolean mask of a multiple of {shape} is needed")
-        return mask.reshape(h, height // h, w, width // w).mean((1, 3)) >= 0.5
 
 
 @dataclass(frozen=True)

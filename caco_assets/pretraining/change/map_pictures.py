@@ -14,7 +14,7 @@ from caco_assets.pretraining.change.gallery import Stretched, pick_dates, shown_
 from caco_assets.pretraining.pack.format import Pack
 
 if TYPE_CHECKING:
-    from caco_assets.pretraining.change.map_figures import MaskTruth
+    from caco_assets.pretraining.change.ground_truth import MaskTruth
 
 _EACH = 4
 """Places shown of each kind."""

@@ -21,7 +21,8 @@ from caco_assets.core.products import Facts
 from caco_assets.core.progress import Progress
 from caco_assets.pretraining.change.change_map import STRIDE, first_level, map_change, pixel_baselines, place_images, place_score
 from caco_assets.pretraining.change.estimate import CHANGED, Labelling, label_changes
-from caco_assets.pretraining.change.map_figures import MaskTruth, cell_average_precision, cell_f1, place_auroc
+from caco_assets.pretraining.change.ground_truth import MaskTruth
+from caco_assets.pretraining.change.map_figures import cell_average_precision, cell_f1, place_auroc
 from caco_assets.pretraining.change.map_pictures import draw_map_gallery, draw_scores
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.pack.format import Pack

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from caco_assets.core.processes import is_alive
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # One Ctrl-C may arrive twice: from the terminal, and forwarded by the parent process.
 _PATIENCE = 3
@@ -88,18 +90,8 @@ def stop_with(process: tuple[str, int], request: StopRequest) -> None:
         return
 
     def watch() -> None:
-        while _alive(pid):
+        while is_alive(pid):
             time.sleep(_WATCH_EVERY_S)
         request.ask()
 
     threading.Thread(target=watch, name="watch the starter", daemon=True).start()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -10,13 +10,13 @@ this was checked with.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
+from caco_assets.core.processes import is_alive
 from caco_assets.resources.dagster.tags import GRPC_INFO
 from caco_assets.resources.dagster.workspace_lock import is_orphaned, lock_file
 
@@ -64,12 +64,4 @@ class LocalRunLauncher(dg.DefaultRunLauncher):
         entries = self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
         numbers = [event.engine_event_data.metadata["pid"].value for event in events if "pid" in event.engine_event_data.metadata]
-        if not numbers:
-            return False
-        try:
-            os.kill(int(str(numbers[-1])), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        return bool(numbers) and not is_alive(int(str(numbers[-1])))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from caco_assets.core.errors import UserError
-from caco_assets.core.foreign_tables import read_rows
+from caco_assets.core.parquet import read_rows
 from caco_assets.downstream.datasets.classification import LabelledImages, Part
 from caco_assets.downstream.datasets.content_hash import FRESH, Hashes
 from caco_assets.downstream.datasets.members import DataAbsentError
