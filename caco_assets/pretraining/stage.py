@@ -151,7 +151,7 @@ def map_changes(settings: Settings, pack: Product, encoder: Product, shards: Seq
         shards: of the archive, for the maps' georeference.
 
     Raises:
-        UserError: the architecture has no feature levels, or a product is damaged.
+        UserError: a product is missing, damaged, or not what was recorded.
     """
     from caco_assets.pretraining.change.ground_truth import MaskTruth
     from caco_assets.pretraining.change.map_product import write_change_maps
@@ -163,10 +163,15 @@ def map_changes(settings: Settings, pack: Product, encoder: Product, shards: Seq
 
     def make(folder: Path) -> Facts:
         shutil.rmtree(folder, ignore_errors=True)
+        verify(paths.records, encoder)
+        opened = Pack.open(pack.path)
+        if not opened.is_named(pack.content_hash):
+            # another pack, or one without checksums, of which only every byte can tell; else images are compared as they are read
+            verify(paths.records, pack)
         return write_change_maps(
             folder,
             Encoder.load(encoder.path),
-            Pack.open(pack.path),
+            opened,
             truth=truth,
             write_tar=lambda file, maps: _write_maps(file, maps, [shard.path for shard in shards]),
             seed=settings.seed,
@@ -189,19 +194,16 @@ def map_changes(settings: Settings, pack: Product, encoder: Product, shards: Seq
 
 def _write_maps(path: Path, maps: Mapping[str, NDArray[np.float32]], shards: Sequence[Path]) -> dict[str, tuple[int, int]]:
     """Write a tar of GeoTIFFs, georeferenced as each place's first chip; returns offset and length of each."""
-    import pyarrow.parquet as pq
-
     from caco_assets.imagery.archive.chip import encode_map, grid_of
-    from caco_assets.imagery.archive.shard import INDEX, write_tar
-    from caco_assets.imagery.archive.tar_store import read_members
+    from caco_assets.imagery.archive.shard import checked_members, read_index, write_tar
     from caco_assets.pretraining.change.change_map import STRIDE
 
     members: dict[str, bytes] = {}
     for shard in shards:
-        rows = pq.read_table(shard / INDEX, columns=["location_id", "offset", "length"]).to_pylist()
+        rows = read_index(shard, ["id", "location_id", "offset", "length", "sha256"]).to_pylist()
         first = {row["location_id"]: row for row in reversed(rows) if row["location_id"] in maps}
         ordered = sorted(first.values(), key=lambda row: row["offset"])
-        for row, data in zip(ordered, read_members(shard, ordered), strict=True):
+        for row, data in zip(ordered, checked_members(shard, ordered), strict=True):
             cells, grid = maps[row["location_id"]], grid_of(data)
             if grid is not None:
                 coarse = replace(grid, size=len(cells), resolution=grid.resolution * STRIDE)

@@ -1,5 +1,6 @@
 """The stage `change_maps` on the archive of the tiny profile: georeferenced maps, made once and again when the encoder changes."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import rasterio
 from rasterio.io import MemoryFile
 
+from caco_assets.core.errors import UserError
 from caco_assets.core.products import Product, content_hash, recorded
 from caco_assets.imagery.archive.shard import read_bytes, read_index
 from caco_assets.imagery.archive.tar_store import open_tar
@@ -66,3 +68,23 @@ def test_each_map_lies_where_its_chip_does_and_is_made_once_for_an_encoder(made:
     again = map_changes(settings, pack, other, shards)
     assert not again.reused
     assert again.content_hash != product.content_hash
+
+
+@pytest.mark.parametrize(
+    ("file", "at", "named"),
+    [
+        ("encoder/encoder.safetensors", -1, "its content"),
+        ("data/pack/images-0000.npy", 5000, "other bytes than when it was written"),
+        ("data/archive/shard=0000/chips.tar", 5000, "not what its index says"),
+    ],
+)
+def test_maps_are_made_of_the_recorded_bytes_alone(made: tuple[Settings, Product], file: str, at: int, named: str) -> None:
+    settings, encoder = made
+    path = settings.paths.root / file
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=named):
+        map_changes(settings, recorded(settings.paths.records, "pack"), encoder, archive_shards(settings))
+    assert not settings.paths.change_maps.exists()

@@ -211,9 +211,18 @@ def iter_chips(archive: Path, bands: Sequence[str] | None = None) -> Iterator[Ch
         if not has_tar(shard):
             raise UserError(f"{shard / TAR}: missing; `caco archive verify --repair`, then `caco ingest`, makes the shard again")
         rows = read_index(shard, columns).to_pylist()
-        for row, data in zip(rows, read_members(shard, rows), strict=True):
-            pixels = decode(_checked(row, data, str(shard / TAR)), bands)
-            yield Chip(row["location_id"], row["period"], row["season"], pixels, row["lon"], row["lat"])
+        for row, data in zip(rows, checked_members(shard, rows), strict=True):
+            yield Chip(row["location_id"], row["period"], row["season"], decode(data, bands), row["lon"], row["lat"])
+
+
+def checked_members(shard: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """The GeoTIFFs of index rows (`offset`, `length`, `sha256`), in their order.
+
+    Raises:
+        UserError: one is not what the index says.
+    """
+    for row, data in zip(rows, read_members(shard, rows), strict=True):
+        yield _checked(row, data, str(shard / TAR))
 
 
 def write_quarantine(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
