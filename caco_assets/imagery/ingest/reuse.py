@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from caco_assets.core.atomic import write_atomic
 from caco_assets.core.products import Product, content_hash
 from caco_assets.imagery.archive.refusals import LASTING
-from caco_assets.imagery.archive.shard import INDEX, QUARANTINE
-from caco_assets.imagery.archive.tar_store import read_members
+from caco_assets.imagery.archive.shard import INDEX, QUARANTINE, checked_members, read_index
 
 if TYPE_CHECKING:
     from caco_assets.imagery.ingest.journal import Key
@@ -101,12 +100,10 @@ def scene_digest(row: Mapping[str, Any]) -> str:
 
 
 def _chips(shard: Path, wanted: set[Key]) -> Iterator[ReusedOutcome]:
-    import pyarrow.parquet as pq
-
-    columns = ["location_id", "item_id", "clear_fraction", "offset", "length"]
-    table = pq.read_table(shard / INDEX, columns=columns).to_pylist()
+    table = read_index(shard, ["id", "location_id", "item_id", "clear_fraction", "offset", "length", "sha256"]).to_pylist()
     rows = [row for row in table if (row["location_id"], row["item_id"]) in wanted]
-    for row, data in zip(rows, read_members(shard, rows), strict=True):
+    # the hash of a shard whose tar lies in an object store does not cover the tar
+    for row, data in zip(rows, checked_members(shard, rows), strict=True):
         yield ReusedOutcome((row["location_id"], row["item_id"]), None, "", row["clear_fraction"], data)
 
 
