@@ -25,6 +25,7 @@ def draw_scores(path: Path, scores: NDArray[np.floating], labelling: Labelling) 
     """Draw the place scores as a histogram on a logarithmic axis, with the threshold, and write a PNG to `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,6 +38,9 @@ def draw_scores(path: Path, scores: NDArray[np.floating], labelling: Labelling) 
         for values, colour, name in groups:
             axes.hist(values, bins=bins.tolist(), color=colour, label=f"{name}: {len(values)}")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     threshold = float(np.exp(labelling.threshold))
     if np.isfinite(threshold):
         axes.axvline(threshold, color="k", linestyle="--", label=f"threshold {threshold:.3g}")
@@ -105,7 +109,7 @@ def _blocks(
     if truth is None:
         near = sorted(ranked[_EACH:], key=lambda one: abs(np.log(max(place_score(one[1]), 1e-6) / max(threshold, 1e-6))))
         return [*blocks, ("nearest to the threshold", near[:_EACH])] if np.isfinite(threshold) else blocks
-    known = [one for one in ranked if pack.location_id[one[0]] in truth.changed]
+    known = [one for one in ranked[_EACH:] if pack.location_id[one[0]] in truth.changed]
     missed = [one for one in known if truth.changed[pack.location_id[one[0]]] and place_score(one[1]) <= threshold]
     wrong = [one for one in known if not truth.changed[pack.location_id[one[0]]] and place_score(one[1]) > threshold]
     return [*blocks, ("missed", missed[::-1][:_EACH]), ("called changed wrongly", wrong[:_EACH])]

@@ -22,6 +22,7 @@ from caco_assets.pretraining.change.change_map import (
 )
 from caco_assets.pretraining.change.ground_truth import MaskTruth
 from caco_assets.pretraining.change.map_figures import cell_average_precision, cell_f1, place_auroc
+from caco_assets.pretraining.change.map_pictures import _blocks
 from caco_assets.pretraining.change.map_product import OURS, SCHEMA, write_change_maps
 from caco_assets.pretraining.encoder.encoder import Encoder
 from caco_assets.pretraining.encoder.preprocessing import Preprocessing
@@ -191,6 +192,15 @@ def test_without_truth_or_feature_levels_the_maps_are_made_all_the_same_and_said
     assert facts["changed"] == 4
     assert "place_auroc_change_map" not in facts
     assert any("made from pixels, not from the encoder" in line for line in lines)
+
+
+def test_a_place_of_the_gallery_is_shown_once_with_the_errors_among_the_others(pack, truth) -> None:
+    height = {0: 9.0, 1: 8.0, 3: 7.0, 6: 6.0, 2: 3.0, 9: 0.5, 4: 0.4}  # 0, 3, 6, 9 have changed
+    maps = [(place, np.full((32, 32), value, np.float32)) for place, value in height.items()]
+    shown = {title: [place for place, _ in ones] for title, ones in _blocks(pack, maps, 1.0, truth)}
+    assert shown == {"highest scores": [0, 1, 3, 6], "missed": [9], "called changed wrongly": [2]}
+    shown = {title: [place for place, _ in ones] for title, ones in _blocks(pack, maps, 1.0, None)}
+    assert shown == {"highest scores": [0, 1, 3, 6], "nearest to the threshold": [9, 4, 2]}
 
 
 def test_a_mask_of_another_size_or_type_is_named(truth, tmp_path) -> None:
